@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: MIT */
+/* What the guest programs share. One static binary, `cvm`, holds them all (main.c). */
+#ifndef CVM_H
+#define CVM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define NSEC_PER_SEC 1000000000ULL
+
+int init_main(int argc, char **argv);
+int touch_main(int argc, char **argv);
+int sample_main(int argc, char **argv);
+int counters_main(int argc, char **argv);
+int fill_main(int argc, char **argv);
+int slab_main(int argc, char **argv);
+int fork_storm_main(int argc, char **argv);
+int atomic_main(int argc, char **argv);
+int mlock_main(int argc, char **argv);
+int fragment_main(int argc, char **argv);
+int near_oom_main(int argc, char **argv);
+int drain_main(int argc, char **argv);
+int churn_main(int argc, char **argv);
+int trace_main(int argc, char **argv);
+int trace_text_main(int argc, char **argv);
+int symbols_main(int argc, char **argv);
+
+/* CLOCK_MONOTONIC and CLOCK_BOOTTIME in nanoseconds. */
+uint64_t monotonic_ns(void);
+uint64_t thread_cpu_ns(void);
+uint64_t boottime_ns(void);
+
+/* Read a whole file into buf, NUL-terminated. Returns the length, or -1 with errno. */
+ssize_t read_path(const char *path, char *buf, size_t size);
+/* The same from an open descriptor, from offset 0, which seq files generate anew. */
+ssize_t read_again(int fd, char *buf, size_t size);
+/* Write everything or fail. */
+int write_all(int fd, const void *data, size_t len);
+
+/* The value of the line "NAME VALUE" or "NAME: VALUE" in text; -1 if there is none. */
+long long field_value(const char *text, const char *name);
+/* Parse "4096", "8M", "2G" (K, M, G, T: powers of 1024). Returns false if it is not a size. */
+bool parse_bytes(const char *text, uint64_t *bytes);
+
+/* A text being built in a fixed buffer; what does not fit sets `full`. */
+struct text {
+	char *data;
+	size_t size, len;
+	bool full;
+};
+
+void put(struct text *t, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* A JSON string with its quotes. Ends at NUL or newline. */
+void put_string(struct text *t, const char *s);
+
+#endif
