@@ -1,0 +1,266 @@
+# SPDX-License-Identifier: MIT
+"""What a run's accept events come to: latency, size, throughput, who, when, how many at once.
+
+One pass over events.parquet in batches, so that memory does not grow with the trace.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from harness.analysis.concurrency import Concurrency, concurrency
+from harness.analysis.events import Events
+from harness.analysis.histogram import Histogram, histogram_of, merge
+from harness.analysis.trace import PERCENTS, AcceptSummary, Latency, latency, latency_of
+from harness.status import PreconditionError
+from harness.units import GIB, UNIT_SIZE
+
+Array = npt.NDArray[Any]
+_EXACT = 8 << 20
+"""Values kept one by one; beyond, percentiles come from buckets 0.02 % wide."""
+_BITS = 12
+_CALLERS = 5
+_MAX_BITS = 32
+"""Sub-bucket bits with which each number of units below 2^33 has a bucket of its own."""
+
+
+@dataclass(frozen=True)
+class CpuShare:
+    """Acceptance on one CPU."""
+
+    cpu: int
+    calls: int
+    units: int
+    accept_ns: int
+    wait_ns: int
+
+    @property
+    def gib_per_s(self) -> float | None:
+        """GiB per second of this CPU's accept time."""
+        return _rate(self.units, self.accept_ns)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Acceptance of a stage of the guest's life, or on behalf of one caller."""
+
+    name: str
+    calls: int
+    units: int
+    accept_ns: int
+    wait_ns: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes accepted per call."""
+
+    min_bytes: int
+    p50_bytes: int
+    mean_bytes: float
+    max_bytes: int
+
+
+@dataclass(frozen=True)
+class AcceptFigures:
+    """All of design's figures of accept calls."""
+
+    summary: AcceptSummary
+    waited_calls: int
+    """Calls that waited for another CPU at all."""
+    bytes_per_call: Sizes | None
+    concurrency: Concurrency
+    gib_per_busy_s: float | None
+    """GiB per second in which any CPU was inside acceptance: the guest's throughput."""
+    per_cpu: tuple[CpuShare, ...]
+    stages: tuple[Share, ...]
+    callers: tuple[Share, ...]
+    """Those with most units, symbols without offsets."""
+
+
+@dataclass(frozen=True)
+class StageBounds:
+    """Guest CLOCK_MONOTONIC, ns; None where a stage never began."""
+
+    init_ns: int
+    workload_ns: int | None = None
+    end_ns: int | None = None
+
+
+STAGES = ("before init", "init to workload", "workload", "after the workload")
+
+
+class LatencyCounter:
+    """A distribution of nanoseconds: exact to some millions of values, then in narrow buckets."""
+
+    def __init__(self, exact: int = _EXACT) -> None:
+        self._exact = exact
+        self._held: list[Array] = []
+        self._size = 0
+        self._histogram: Histogram | None = None
+        self.count = self.total = self.max = 0
+
+    def add(self, values: Array) -> None:
+        """Count `values`."""
+        if not len(values):
+            return
+        self._held.append(values)
+        self._size += len(values)
+        self.count += len(values)
+        self.total += int(values.sum())
+        self.max = max(self.max, int(values.max()))
+        if self._histogram is not None or self._size > self._exact:
+            parts = [histogram_of(part, _BITS) for part in self._held]
+            parts += [self._histogram] if self._histogram else []
+            self._histogram, self._held = merge(parts), []
+
+    def result(self) -> Latency | None:
+        """None where nothing was counted."""
+        if self._histogram is None:
+            return latency(np.concatenate(self._held) if self._held else [])
+        points = self._histogram.percentiles(PERCENTS)
+        return latency_of(self.count, points, float(self.max), float(self.total))
+
+
+def figures(events: Events, bounds: StageBounds) -> AcceptFigures:
+    """One pass for calls, CPUs, stages and callers; one more for concurrency.
+
+    Raises PreconditionError where the file's calls are not in order.
+    """
+    accept, wait, sizes = LatencyCounter(), LatencyCounter(), Counter[int]()
+    cpus, stages, callers = _Sums(), _Sums(), _Sums()
+    names: list[str] = []
+    waited = units = 0
+    for calls in _call_batches(events, names):
+        accept.add(calls["duration_ns"])
+        wait.add(calls["wait_ns"])
+        waited += int((calls["wait_ns"] > 0).sum())
+        units += int(calls["units"].sum())
+        for size, count in zip(*np.unique(calls["units"], return_counts=True), strict=True):
+            sizes[int(size)] += int(count)
+        cpus.add(calls["cpu"], calls)
+        stages.add(_stage(calls["time_ns"], bounds), calls)
+        callers.add(calls["caller"], calls)
+    overlap = concurrency(events)
+    summary = AcceptSummary(
+        calls=accept.count,
+        events=events.rows,
+        units=units,
+        bytes_accepted=units * UNIT_SIZE,
+        accept=accept.result(),
+        wait=wait.result(),
+        gib_per_s=_rate(units, accept.total),
+    )
+    most = sorted(callers.rows.items(), key=lambda row: -row[1][1])[:_CALLERS]
+    return AcceptFigures(
+        summary,
+        waited,
+        _sizes(sizes),
+        overlap,
+        _rate(units, overlap.busy_ns),
+        tuple(CpuShare(cpu, *row) for cpu, row in sorted(cpus.rows.items())),
+        tuple(
+            Share(name, *stages.rows.get(number, (0, 0, 0, 0)))
+            for number, name in enumerate(STAGES[: _stage_count(bounds)])
+        ),
+        tuple(Share(names[code], *row) for code, row in most),
+    )
+
+
+class _Sums:
+    """Calls, units, accept time and wait time for each value of a key."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, tuple[int, int, int, int]] = {}
+
+    def add(self, keys: Array, calls: Mapping[str, Array]) -> None:
+        distinct, index, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        sums = [counts.astype(np.int64)]
+        for name in ("units", "duration_ns", "wait_ns"):
+            column = np.zeros(len(distinct), np.int64)
+            np.add.at(column, index.reshape(-1), calls[name])
+            sums.append(column)
+        for key, *row in zip(distinct, *sums, strict=True):
+            before = self.rows.get(int(key), (0, 0, 0, 0))
+            now = [int(a) + int(b) for a, b in zip(before, row, strict=True)]
+            self.rows[int(key)] = (now[0], now[1], now[2], now[3])
+
+
+def _call_batches(events: Events, names: list[str]) -> Iterator[dict[str, Array]]:
+    """One entry a call instead of one a range. `names` gets the callers that codes stand for."""
+    columns = ("call", "cpu", "time_ns", "units", "duration_ns", "wait_ns")
+    left: dict[str, Array] = {}
+    last_call = -1
+    for batch in events.record_batches(*columns, "caller"):
+        rows = {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+        rows["caller"] = _codes(batch.column("caller"), names)
+        if not len(rows["call"]):
+            continue
+        if rows["call"][0] < last_call or np.any(np.diff(rows["call"]) < 0):
+            raise PreconditionError(f"{events.path}: the calls are not in order")
+        last_call = int(rows["call"][-1])
+        if left:
+            rows = {name: np.concatenate([left[name], rows[name]]) for name in rows}
+        # The last call may go on in the next batch.
+        cut = int(np.searchsorted(rows["call"], last_call))
+        left = {name: values[cut:] for name, values in rows.items()}
+        if cut:
+            yield _grouped({name: values[:cut] for name, values in rows.items()})
+    if left:
+        yield _grouped(left)
+
+
+def _grouped(rows: Mapping[str, Array]) -> dict[str, Array]:
+    starts = np.nonzero(np.diff(rows["call"], prepend=rows["call"][0] - 1))[0]
+    summed = ("units", "duration_ns", "wait_ns")
+    return {
+        name: np.add.reduceat(values.astype(np.int64), starts) if name in summed else values[starts]
+        for name, values in rows.items()
+    }
+
+
+def _codes(column: pa.DictionaryArray, names: list[str]) -> Array:
+    """Callers as numbers that are the same in all batches; offsets into functions are cut off."""
+    texts = [str(text).partition("+")[0] for text in column.dictionary.to_pylist()]
+    for text in texts:
+        if text not in names:
+            names.append(text)
+    codes = np.array([names.index(text) for text in texts], np.int64)
+    return np.asarray(codes[column.indices.to_numpy(zero_copy_only=False)])
+
+
+def _stage(time_ns: Array, bounds: StageBounds) -> Array:
+    edges = [bounds.init_ns, bounds.workload_ns, bounds.end_ns][: _stage_count(bounds) - 1]
+    return np.searchsorted(np.array(edges, np.int64), time_ns, side="right")
+
+
+def _stage_count(bounds: StageBounds) -> int:
+    if bounds.workload_ns is None:
+        return 2
+    return 3 if bounds.end_ns is None else 4
+
+
+def _sizes(sizes: Counter[int]) -> Sizes | None:
+    """From the number of calls of each size in units."""
+    if not sizes:
+        return None
+    units = np.array(sorted(sizes), np.int64)
+    counts = np.array([sizes[int(unit)] for unit in units], np.int64)
+    middle = Histogram(_MAX_BITS, units, counts).percentiles([50])[0]
+    return Sizes(
+        int(units[0]) * UNIT_SIZE,
+        int(middle) * UNIT_SIZE,
+        float(np.average(units, weights=counts)) * UNIT_SIZE,
+        int(units[-1]) * UNIT_SIZE,
+    )
+
+
+def _rate(units: int, ns: int) -> float | None:
+    return units * UNIT_SIZE / GIB / (ns / 1e9) if ns > 0 else None

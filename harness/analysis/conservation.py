@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""Does the trace account for every unit that the back end accepted?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from harness.analysis.counters import Check, Counters, check
+from harness.analysis.pending import PendingRun
+from harness.analysis.trace import AcceptSummary
+from harness.status import Status
+from harness.units import MAX_ORDER_PAGES, PAGES_PER_UNIT, UNIT_SIZE
+
+_BLOCK_UNITS = MAX_ORDER_PAGES // PAGES_PER_UNIT
+
+_SIGNAL = "conservation"
+
+
+def trace_accounts_for_all(
+    summary: AcceptSummary,
+    lost: int,
+    counters: Counters,
+    since: Counters | None = None,
+) -> Check:
+    """Units accepted by events + units accepted while the event was off = back end's count.
+
+    Over the guest's whole life, or since the reading `since`, from which on `summary` counts.
+    A lossy trace voids the check: ERROR, never PASS and never FAIL. That nothing was accepted is
+    an ERROR for a whole life, as each boot accepts something.
+    """
+    accepted, untraced = counters.stat("accept_units"), counters.stat("untraced_units")
+    if since is not None:
+        accepted -= since.stat("accept_units")
+        untraced -= since.stat("untraced_units")
+    detail = (
+        f"units: {summary.units} in {summary.events} events + {untraced} while the event "
+        f"was off (early boot) = {accepted} accepted by the back end; {lost} events lost"
+    )
+    name = "trace accounts for every accepted unit"
+    if lost:
+        return Check(name, Status.ERROR, f"void, the trace lost events: {detail}", _SIGNAL)
+    if not accepted and since is None:
+        return Check(name, Status.ERROR, f"nothing was accepted: {detail}", _SIGNAL)
+    return check(name, summary.units + untraced == accepted, detail, _SIGNAL)
+
+
+def guards_explain(counters: Counters, pending: Iterable[PendingRun]) -> Check:
+    """nr_unaccepted and the table differ by the guard, to the unit (invariant 2, exactly).
+
+    A MAX_PAGE_ORDER block stays on the unaccepted list until it is taken as a whole, and what is
+    accepted of it before that is its first unit, as the guard of the block below. So the blocks
+    that have any unit pending are the blocks that nr_unaccepted counts. A block with nothing
+    pending right below pending memory can be among them: __free_pages_core() asks
+    range_contains_unaccepted_memory(), which looks one unit past a 2 MiB aligned end (6.12, 7.3).
+    """
+    spans = [(run.start // UNIT_SIZE, run.end // UNIT_SIZE) for run in pending if run.in_table]
+    units = sum(end - start for start, end in spans)
+    numbers = [np.arange(start, end, dtype=np.int64) // _BLOCK_UNITS for start, end in spans]
+    blocks = np.unique(np.concatenate(numbers or [np.zeros(0, np.int64)]))
+    counted = counters.unaccepted_pages // MAX_ORDER_PAGES
+    starts = np.array([start for start, _ in spans], dtype=np.int64)
+    below = starts[starts % _BLOCK_UNITS == 0] // _BLOCK_UNITS - 1
+    borders = int(np.setdiff1d(below, blocks).size)
+    guards = len(blocks) * _BLOCK_UNITS - units
+    table = counters.stat("table_pending")
+    detail = (
+        f"nr_unaccepted {counters.unaccepted_pages} pages = {counted} blocks; in the table "
+        f"{units} units pending in {len(blocks)} blocks, {guards} guard units accepted in them, "
+        f"{borders} accepted blocks right below them"
+    )
+    name = "guard units explain nr_unaccepted to the unit"
+    if units != table:
+        return Check(name, Status.ERROR, f"void, the table moved on ({table}): {detail}", "table")
+    return check(name, 0 <= counted - len(blocks) <= borders, detail, "table")

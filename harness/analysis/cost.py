@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: MIT
+"""What acceptance costs in executed instructions: a figure without a host's noise.
+
+Under the icount clock (QEMU's -icount shift=0) guest time *is* the number of instructions executed:
+one a nanosecond. So the durations of such a run are costs. What they cannot see: caches, TLBs, real
+contention between CPUs, and what a hypercall costs. Those take the cost model, or hardware.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.units import MIB, PAGE_SIZE
+
+KNOWN_RSD = {
+    "cost.per_accepted_mib": 1e-5,
+    "cost.per_call": 1e-5,
+    "cost.per_touched_page": 2e-4,
+    "cost.workload": 2e-4,
+}
+"""Bounds of one run's relative standard deviation, of guests restored from one snapshot. Interrupts
+are off while memory is accepted, so nothing can come between there; a whole workload is met by some
+timers and packets more or less (docs/comparisons.md has the measurements)."""
+MARGIN = 1e-3
+"""Relative cost below which two kernels count as equal."""
+
+Record = Mapping[str, Any]
+
+
+def instructions_per_accepted_mib(record: Record) -> float | None:
+    """In the platform's accept, over all traced events of the guest's life."""
+    return _over(_accepting(record), _number(record, "accepts", "bytes_accepted"), MIB)
+
+
+def instructions_per_call(record: Record) -> float | None:
+    """In the platform's accept, of one accept_memory() call on average."""
+    return _over(_accepting(record), _number(record, "accepts", "calls"))
+
+
+def waiting_per_call(record: Record) -> float | None:
+    """Spinning for another CPU's overlapping range, of one call on average."""
+    waited = _number(record, "accepts", "wait", "total_ns") if _counts(record) else None
+    return _over(waited, _number(record, "accepts", "calls"))
+
+
+def instructions_per_touched_page(record: Record, workload: Record | None) -> float | None:
+    """The workload's own over the pages it made resident: fault, accept, zeroing, the rest."""
+    spent = instructions_of_workload(record, workload)
+    return _over(spent, _number(workload, "touched_bytes"), PAGE_SIZE)
+
+
+def instructions_of_workload(record: Record, workload: Record | None) -> float | None:
+    """All that the workload's workers executed, in user and kernel mode.
+
+    By the CPU time of its threads: a process that had the CPU in between is not in it.
+    """
+    return _number(workload, "cpu_ns") if _counts(record) else None
+
+
+def _counts(record: Record) -> bool:
+    spec = record.get("spec")
+    return isinstance(spec, Mapping) and spec.get("clock") == "icount"
+
+
+def _accepting(record: Record) -> float | None:
+    return _number(record, "accepts", "accept", "total_ns") if _counts(record) else None
+
+
+def _over(amount: float | None, by: float | None, unit: int = 1) -> float | None:
+    return None if amount is None or not by else amount / (by / unit)
+
+
+def _number(tree: Any, *keys: str) -> float | None:
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    if isinstance(tree, bool) or not isinstance(tree, int | float):
+        return None
+    return float(tree) if abs(tree) < 1e300 else None

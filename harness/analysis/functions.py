@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""Where a workload's instructions went: by kernel function, from what the TCG plugin counted.
+
+guest-images/tcg-plugin/functions.c counts whole blocks, between the marks of the guest's workers
+and on all vCPUs: a block that a page fault interrupts is counted as run, and its rest once more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.status import PreconditionError
+
+FILE = "functions.json"
+USERSPACE = "(userspace)"
+UNNAMED = "(unnamed)"
+_KERNEL = 1 << 63
+_FIRST = re.compile(r"@functions (\d{1,9})")
+_BLOCK = re.compile(r"@([0-9a-f]{1,16}) (\d{1,19})")
+_SYMBOL = re.compile(r"([0-9a-f]{16}) [tTwW] (\S{1,200})(?:\t.*)?")
+_MAX_BYTES = 16 << 20
+
+Numbers = npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class FunctionCost:
+    """Instructions executed in one function, those it called not included."""
+
+    name: str
+    instructions: int
+
+
+def parse_counts(lines: Iterable[str]) -> tuple[Numbers, Numbers]:
+    """Addresses of blocks and the instructions executed in them: the last whole count in `lines`.
+
+    The counts grow from one report to the next, so the last one has them all. Raises
+    PreconditionError where there is none, or one that is damaged.
+    """
+    found: tuple[list[int], list[int]] | None = None
+    addresses: list[int] = []
+    counts: list[int] = []
+    expected = -1
+    for line in lines:
+        text = line.rstrip("\n")
+        if first := _FIRST.fullmatch(text):
+            expected, addresses, counts = int(first[1]), [], []
+        elif expected >= 0 and (block := _BLOCK.fullmatch(text)):
+            addresses.append(int(block[1], 16))
+            counts.append(int(block[2]))
+        elif expected >= 0 and text == "@end":
+            if len(addresses) != expected:
+                raise PreconditionError(f"{len(addresses)} blocks counted where {expected} ran")
+            found, expected = (addresses, counts), -1
+        elif expected >= 0 and text.startswith("@"):
+            raise PreconditionError(f"unreadable count of instructions: {text[:100]!r}")
+    if found is None:
+        raise PreconditionError(
+            "QEMU's plugin counted nothing: no worker of ours ran between its marks",
+            hint="--by-function is for workloads of the harness, not for stress-ng or lkvs",
+        )
+    return np.array(found[0], np.uint64), np.array(found[1], np.uint64)
+
+
+def by_function(addresses: Numbers, counts: Numbers, kallsyms: str) -> tuple[FunctionCost, ...]:
+    """The counts by function, dearest first. `kallsyms`: the guest's /proc/kallsyms.
+
+    Raises PreconditionError where that has no kernel text.
+    """
+    symbols = sorted(
+        (int(match[1], 16), match[2])
+        for match in map(_SYMBOL.fullmatch, kallsyms.splitlines())
+        if match and int(match[1], 16) >= _KERNEL
+    )
+    if not symbols:
+        raise PreconditionError("the guest's kallsyms names no function")
+    starts = np.array([address for address, _ in symbols], np.uint64)
+    at = np.searchsorted(starts, addresses, side="right")
+    totals: Counter[str] = Counter()
+    for index, address, count in zip(at.tolist(), addresses.tolist(), counts.tolist(), strict=True):
+        kernel = symbols[index - 1][1] if index else UNNAMED
+        name = USERSPACE if address < _KERNEL else kernel
+        totals[name] += count
+    ranked = sorted(totals.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(FunctionCost(name, count) for name, count in ranked)
+
+
+def read_functions(run_dir: Path) -> tuple[FunctionCost, ...]:
+    """What a run recorded; empty where it did not count. Raises PreconditionError."""
+    path = run_dir / FILE
+    if not path.exists():
+        return ()
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise ValueError("it is too large to believe")
+        entries: Sequence[dict[str, object]] = json.loads(path.read_text())["functions"]
+        return tuple(
+            FunctionCost(str(entry["name"]), int(str(entry["instructions"]))) for entry in entries
+        )
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise PreconditionError(f"{path} cannot be read as functions: {error}") from error
+
+
+@dataclass(frozen=True)
+class FunctionChange:
+    """One function in two arms: instructions of a run, on average."""
+
+    name: str
+    a: float
+    b: float
+
+    @property
+    def more(self) -> float:
+        """How many more in B."""
+        return self.b - self.a
+
+
+def changes(
+    a: Sequence[tuple[FunctionCost, ...]], b: Sequence[tuple[FunctionCost, ...]]
+) -> tuple[FunctionChange, ...]:
+    """What changed from arm A's runs to arm B's, most first; empty unless all runs have counts."""
+    if not a or not b or not all((*a, *b)):
+        return ()
+    means = [{name: total / len(arm) for name, total in _totals(arm).items()} for arm in (a, b)]
+    names = {*means[0], *means[1]}
+    found = [FunctionChange(name, means[0].get(name, 0), means[1].get(name, 0)) for name in names]
+    moved = (change for change in found if change.more)
+    return tuple(sorted(moved, key=lambda change: (-abs(change.more), change.name)))
+
+
+def _totals(arm: Sequence[tuple[FunctionCost, ...]]) -> Counter[str]:
+    totals: Counter[str] = Counter()
+    for run in arm:
+        for cost in run:
+            totals[cost.name] += cost.instructions
+    return totals

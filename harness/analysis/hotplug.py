@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: MIT
+"""What plugging memory did to the counters, unit by unit and page by page. Pure.
+
+The page allocator takes new memory in blocks of MAX_PAGE_ORDER (__free_pages_core() in
+mm/page_alloc.c, 6.12 and 7.3): a block with a pending unit in it, or right behind it (the guard),
+goes to the unaccepted list whole. A memory map that lies in the plugged memory itself
+(memmap_on_memory) is accepted as the memory is added, and what is left of its block before the
+memory is handed over.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.clocks import ClockRelation
+from harness.analysis.counters import Check, Counters, check
+from harness.status import PreconditionError, Status
+from harness.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
+
+STRUCT_PAGE = 64
+"""sizeof(struct page) in bytes (include/linux/mm_types.h)."""
+
+
+@dataclass(frozen=True)
+class HotplugStep:
+    """One step as it went. Times are the host's CLOCK_MONOTONIC; clock_points of run.json put them
+    on the guest's."""
+
+    step: str
+    """plug, unplug or resize."""
+    device: str
+    node: int
+    address: int
+    """Guest-physical, of the device."""
+    size_bytes: int
+    """Of the device when the step was over."""
+    host_start_ns: int
+    host_end_ns: int
+    outcome: str
+    """done, or why not."""
+
+    @property
+    def took_ns(self) -> int:
+        """From the command to the guest's word."""
+        return self.host_end_ns - self.host_start_ns
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What plugging memory came to, in pages unless the name says otherwise."""
+
+    plugged: int
+    added_units: int
+    """Made pending by the platform."""
+    accepted_units: int
+    """Accepted meanwhile, for whatever reason."""
+    rise: int
+    """Of nr_unaccepted, over all zones."""
+    fall_elsewhere: int
+    """Of nr_unaccepted in zones that got no memory: blocks accepted there for the memory map."""
+    used: int
+    """Allocated meanwhile: plugged pages less the rise of nr_free_pages."""
+    memmap: int
+    """Of plugged memory, as it must be: STRUCT_PAGE for each page."""
+    memmap_counted: int
+    """By how much the kernel's own count of memory maps (nr_memmap_pages) has risen, wherever they
+    lie; -1: it does not count them."""
+    self_hosted: bool
+    """Whether the memory map lies in the plugged memory (memmap_on_memory)."""
+    memory_blocks: int
+    """Plugged, of the guest's memory block size."""
+
+    @property
+    def unlisted(self) -> int:
+        """Pages that never come to the unaccepted list: with a memory map on the memory itself, the
+        first MAX_PAGE_ORDER block of every memory block."""
+        return self.memory_blocks * MAX_ORDER_PAGES if self.self_hosted else 0
+
+    @property
+    def taken(self) -> int:
+        """Pages in blocks that were accepted out of what was plugged, for its zone's free lists."""
+        return self.plugged - self.unlisted - self.rise - self.fall_elsewhere
+
+    def describe(self) -> str:
+        """The explanation, to the page."""
+        count = f", {self.memmap_counted} by the kernel's count" if self.memmap_counted >= 0 else ""
+        return (
+            f"pages: {self.plugged} plugged - {self.unlisted} in blocks that hold their memory map "
+            f"- {self.taken} accepted for the zone's free lists - {self.fall_elsewhere} accepted "
+            f"in other zones = {self.rise} more unaccepted; {self.used} allocated, of them memory "
+            f"map {self.memmap}{count}; units: {self.added_units} added, {self.accepted_units} "
+            f"accepted"
+        )
+
+
+def growth(
+    before: Counters, after: Counters, plugged_bytes: int, block_size: int, *, self_hosted: bool
+) -> Growth:
+    """What happened between two readings, with `plugged_bytes` put online meanwhile."""
+    plugged = plugged_bytes // PAGE_SIZE
+    name = "nr_memmap_pages"
+    counted = after.vmstat[name] - before.vmstat[name] if name in after.vmstat else -1
+    was = {(zone.node, zone.name): zone.unaccepted_pages for zone in before.zones}
+    changes = [zone.unaccepted_pages - was.get((zone.node, zone.name), 0) for zone in after.zones]
+    return Growth(
+        plugged=plugged,
+        added_units=after.stat("units_added") - before.stat("units_added"),
+        accepted_units=after.stat("accept_units") - before.stat("accept_units"),
+        rise=after.unaccepted_pages - before.unaccepted_pages,
+        fall_elsewhere=-sum(change for change in changes if change < 0),
+        used=plugged - (after.free_pages - before.free_pages),
+        memmap=plugged * STRUCT_PAGE // PAGE_SIZE,
+        memmap_counted=counted,
+        self_hosted=self_hosted,
+        memory_blocks=plugged_bytes // block_size,
+    )
+
+
+PROMO_PAGES = 16 * MAX_ORDER_PAGES
+"""What a zone keeps accepted and free at most: cond_accept_memory() (mm/page_alloc.c, 6.12 and 7.3)
+stops at the promo watermark, which is below this for zones of up to some 16 GiB."""
+
+
+def lazy_growth_checks(found: Growth) -> list[Check]:
+    """Lazily plugged memory is unaccepted, but for what the guest needs for its memory map."""
+    detail = found.describe()
+    most = found.used + MAX_ORDER_PAGES
+    return [
+        check(
+            "all that is plugged is made unaccepted",
+            found.added_units * PAGES_PER_UNIT == found.plugged and found.plugged > 0,
+            detail,
+            "hotplug-added",
+        ),
+        check(
+            "nr_unaccepted rises by what is plugged, less whole blocks",
+            found.taken % MAX_ORDER_PAGES == 0 and 0 <= found.taken <= PROMO_PAGES + most,
+            detail,
+            "hotplug-rise",
+        ),
+        check(
+            "other zones accept no more than the memory map and a block",
+            found.fall_elsewhere <= most,
+            detail,
+            "hotplug-elsewhere",
+        ),
+        check(
+            "the memory map has the size that what is plugged needs",
+            found.memmap_counted in (-1, found.memmap),
+            detail,
+            "hotplug-memmap",
+        ),
+    ]
+
+
+@dataclass(frozen=True)
+class PlugFigures:
+    """Hotplug's own metrics for one device that was plugged, or grew from nothing."""
+
+    device: str
+    size_bytes: int
+    to_online_ns: int
+    """device_add (or qom-set) to the guest's word, host clock. QEMU tells a new size of a
+    virtio-mem device once a second at most."""
+    to_first_accept_ns: int | None
+    """device_add to the first accept of a unit of it; None: there was none."""
+    accepted_in_add_units: int
+    """Until the guest's word."""
+    accepted_later_units: int
+    """From then until the device was unplugged or changed, or the run ended."""
+
+
+def read_steps(path: Path) -> tuple[HotplugStep, ...]:
+    """The steps of a run, as harness/vm/hotplug.py wrote them. Raises PreconditionError."""
+    try:
+        return tuple(HotplugStep(**json.loads(line)) for line in path.read_text().splitlines())
+    except (OSError, TypeError, ValueError) as error:
+        raise PreconditionError(f"{path} cannot be read as hotplug steps: {error}") from error
+
+
+def plug_figures(
+    steps: Iterable[HotplugStep], events: Iterable[Mapping[str, Array]], clocks: ClockRelation
+) -> tuple[PlugFigures, ...]:
+    """Figures for each step that gave the guest memory. `events` are batches of events.parquet with
+    the columns EVENT_COLUMNS."""
+    ordered = sorted(steps, key=lambda step: step.host_start_ns)
+    spans = []
+    for index, step in enumerate(ordered):
+        if step.outcome == "done" and step.step in ("plug", "resize") and step.size_bytes:
+            later = (s.host_start_ns for s in ordered[index + 1 :] if s.device == step.device)
+            gone = next(later, None)
+            spans.append(_Span(step, clocks, gone))
+    for batch in events:
+        for span in spans:
+            span.add(batch)
+    return tuple(span.figures() for span in spans)
+
+
+EVENT_COLUMNS = ("time_ns", "start_phys", "end_phys")
+Array = npt.NDArray[Any]
+
+
+class _Span:
+    """The life of one device's memory, from the command that gave it on."""
+
+    def __init__(self, step: HotplugStep, clocks: ClockRelation, gone_host_ns: int | None) -> None:
+        self._step = step
+        self._begun = clocks.guest_ns(step.host_start_ns)
+        self._online = clocks.guest_ns(step.host_end_ns)
+        self._gone = np.iinfo(np.int64).max
+        if gone_host_ns is not None:
+            self._gone = clocks.guest_ns(gone_host_ns)
+        self._in_add = self._later = 0
+        self._first: int | None = None
+
+    def add(self, batch: Mapping[str, Array]) -> None:
+        """Count the accepts of a batch that are of this memory."""
+        first = self._step.address
+        last = first + self._step.size_bytes
+        time_ns = batch["time_ns"]
+        starts = np.maximum(batch["start_phys"].astype(np.int64), first)
+        sizes = np.minimum(batch["end_phys"].astype(np.int64), last) - starts
+        mine = (sizes > 0) & (time_ns >= self._begun) & (time_ns < self._gone)
+        if not mine.any():
+            return
+        in_add = mine & (time_ns <= self._online)
+        self._in_add += int(sizes[in_add].sum()) // UNIT_SIZE
+        self._later += int(sizes[mine & ~in_add].sum()) // UNIT_SIZE
+        earliest = int(time_ns[mine].min())
+        self._first = earliest if self._first is None else min(self._first, earliest)
+
+    def figures(self) -> PlugFigures:
+        """What it came to."""
+        first = None if self._first is None else self._first - self._begun
+        step = self._step
+        return PlugFigures(
+            step.device, step.size_bytes, step.took_ns, first, self._in_add, self._later
+        )
+
+
+def unaccepted_again(name: str, pending: int, size_bytes: int, spared_units: int) -> Check:
+    """Memory plugged again is unaccepted again, but for `spared_units` (guard, memory map)."""
+    units = size_bytes // UNIT_SIZE
+    if not units:
+        raise PreconditionError(f"{name} has no memory to be unaccepted")
+    detail = f"{name}: {pending} of {units} units pending, up to {spared_units} may be accepted"
+    holds = units - spared_units <= pending <= units
+    return check("plugged again, unaccepted again", holds, detail, "hotplug-replug")
+
+
+def nothing_left(pending: int, where: str) -> Check:
+    """Unplugged memory has left both records."""
+    detail = f"{pending} units pending in {where}"
+    return check("unplugged memory is forgotten", pending == 0, detail, "hotplug-leak")
+
+
+def none_accepted(before: Counters, after: Counters, what: str) -> Check:
+    """Unplugging memory that nobody used needs no acceptance.
+
+    The kernels fail this: isolation accepts every block (set_migratetype_isolate(),
+    mm/page_isolation.c, 6.12 and 7.3).
+    """
+    units = after.stat("accept_units") - before.stat("accept_units")
+    removed = after.stat("units_removed") - before.stat("units_removed")
+    detail = f"{what}: {units} units accepted for it, {removed} were still unaccepted at the end"
+    if units + removed == 0:
+        return Check(
+            "unplugging untouched memory accepts none", Status.ERROR, detail, "precondition"
+        )
+    return check(
+        "unplugging untouched memory accepts none", units == 0, detail, "hotplug-untouched"
+    )

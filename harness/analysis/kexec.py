@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""What a kernel started by kexec has to have of the memory of the one before."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from harness.analysis.counters import Check, Counters, check
+from harness.status import PreconditionError, Status
+from harness.units import KIB, MIB, format_size
+
+_SIGNAL = "kexec"
+SIZE_MARGIN_KIB = 16 * MIB // KIB
+"""By which MemTotal may differ: what the kernel reserves for itself depends on where it lies."""
+
+
+@dataclass(frozen=True)
+class KexecCycle:
+    """One kexec, with what both kernels counted. Pages of 4 KiB; -1: not counted."""
+
+    took_ns: int
+    """From `kexec -e` to the first command over SSH in the next kernel, host clock."""
+    route: str
+    """Of the emulated platform; empty on hardware. On the direct route each kernel makes a table of
+    its own (docs/emulation.md); else the table is handed over."""
+    drained_to_pages: int | None
+    """nr_unaccepted once everything was to be accepted; None: that was not asked for."""
+    mem_total_kib: int
+    next_mem_total_kib: int
+    unaccepted_pages: int
+    left_pages: int
+    """nr_unaccepted when the next kernel was loaded and everything before it was done."""
+    next_at_init_pages: int
+    next_unaccepted_pages: int
+
+
+def kexec_cycles(reports: Sequence[Mapping[str, Any]]) -> tuple[KexecCycle, ...]:
+    """All cycles that workload reports tell of. Raises PreconditionError."""
+    found: list[KexecCycle] = []
+    for report in reports:
+        if report.get("workload") == "kexec":
+            cycles = report.get("cycles")
+            if not isinstance(cycles, list):
+                raise PreconditionError("a kexec report lists no cycles")
+            found += [_cycle(entry) for entry in cycles]
+    return tuple(found)
+
+
+def _cycle(entry: Any) -> KexecCycle:
+    names = [field.name for field in fields(KexecCycle)]
+    if not isinstance(entry, Mapping) or sorted(entry) != sorted(names):
+        raise PreconditionError(f"not a cycle in a kexec report: {entry!r:.80}")
+    for name in names:
+        value = entry[name]
+        fits = isinstance(value, str) if name == "route" else isinstance(value, int)
+        if not (fits or (name == "drained_to_pages" and value is None)):
+            raise PreconditionError(f"a kexec report's {name} cannot be read: {value!r:.80}")
+    return KexecCycle(**entry)
+
+
+def found_nothing_unaccepted(first: Counters, last: Counters) -> bool:
+    """Whether the last of several kernels was handed a table with nothing pending in it.
+
+    `first` and `last`: each one's first reading; equal where there was only one kernel.
+    """
+    return first != last and bool(last.emulation) and last.stat("units_marked") == 0
+
+
+def kexec_checks(cycles: Sequence[KexecCycle]) -> list[Check]:
+    """Sizes are right, what was drained is, and no kernel finds more unaccepted than was left."""
+    if not cycles:
+        return []
+    checks = [_sizes(cycles), _handed_over(cycles)]
+    drained = [cycle.drained_to_pages for cycle in cycles if cycle.drained_to_pages is not None]
+    if drained:
+        detail = f"nr_unaccepted before each kexec: {', '.join(map(str, drained))} pages"
+        checks.append(check("kexec: nothing unaccepted after the drain", not any(drained), detail))
+    return checks
+
+
+def _sizes(cycles: Sequence[KexecCycle]) -> Check:
+    name = "kexec: every kernel has all of the memory"
+    if any(min(cycle.mem_total_kib, cycle.next_mem_total_kib) <= 0 for cycle in cycles):
+        return Check(name, Status.ERROR, "a kernel does not tell its MemTotal", _SIGNAL)
+    most = max(abs(cycle.next_mem_total_kib - cycle.mem_total_kib) for cycle in cycles)
+    sizes = [cycles[0].mem_total_kib, *(cycle.next_mem_total_kib for cycle in cycles)]
+    detail = (
+        f"MemTotal {' → '.join(map(str, sizes))} KiB, allowed ±{format_size(SIZE_MARGIN_KIB * KIB)}"
+    )
+    return check(name, most <= SIZE_MARGIN_KIB, detail, _SIGNAL)
+
+
+def _handed_over(cycles: Sequence[KexecCycle]) -> Check:
+    """What is unaccepted at the next kernel's init is no more than was left to it."""
+    name = "kexec: the next kernel knows what is unaccepted"
+    detail = "nr_unaccepted left → found at init: " + ", ".join(
+        f"{cycle.left_pages} → {cycle.next_at_init_pages}" for cycle in cycles
+    )
+    if any(cycle.unaccepted_pages < 0 or cycle.next_at_init_pages < 0 for cycle in cycles):
+        return Check(name, Status.ERROR, f"a kernel does not count: {detail}", _SIGNAL)
+    if cycles[0].unaccepted_pages == 0:
+        return Check(name, Status.ERROR, f"nothing was unaccepted: {detail}", _SIGNAL)
+    holds = all(map(_plausible, cycles))
+    return check(name, holds, detail, _SIGNAL)
+
+
+def _plausible(cycle: KexecCycle) -> bool:
+    if cycle.route == "direct":
+        return cycle.next_at_init_pages > 0
+    if cycle.left_pages == 0:
+        return cycle.next_at_init_pages == 0
+    return 0 < cycle.next_at_init_pages <= cycle.left_pages

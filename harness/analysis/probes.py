@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Accept events put together from dynamic probes, and how they compare with the trace event.
+
+Four kinds of probe hit (harness/collect/probes.py): a call of accept_memory() and its return, and a
+call of the platform's function and its return. Hits of one task nest, so a stack of open calls for
+each task pairs them; the idle tasks share pid 0, and are told apart by CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from harness.analysis.counters import Check, Counters, check
+from harness.analysis.events import Events
+from harness.status import Status
+
+PROBES_FILE = "probes.parquet"
+"""Like events.parquet, next to it: what the probes saw of a run that used both."""
+CALL, RETURN, PLATFORM_CALL, PLATFORM_RETURN = range(4)
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One probe hit."""
+
+    kind: int
+    time_ns: int
+    cpu: int
+    pid: int
+    first: int
+    """Physical start for calls; the return address for a return of accept_memory()."""
+    second: int
+    """Physical end for a platform call; else 0."""
+
+
+@dataclass
+class _Open:
+    since_ns: int
+    ranges: list[list[int]] = field(default_factory=list)
+
+
+class ProbedAccept(NamedTuple):
+    """One range that a call handed to the platform."""
+
+    returned_ns: int
+    """When the call returned."""
+    time_ns: int
+    cpu: int
+    pid: int
+    start: int
+    end: int
+    first: bool
+    duration_ns: int
+    wait_ns: int
+    """All the time from the call to the platform's work; 0 unless `first`."""
+    caller: int
+
+
+@dataclass(frozen=True)
+class Paired:
+    """What hits come to."""
+
+    events: tuple[ProbedAccept, ...]
+    calls: int
+    """Calls of accept_memory(), those included that found nothing to accept."""
+    unpaired: int
+    """Hits whose other half is missing: begun before the probes were on, or lost."""
+
+
+def pair(hits: Iterable[Hit], since_ns: int, until_ns: int) -> Paired:
+    """Accepts from hits, ascending in time.
+
+    From `since_ns` to `until_ns` all probes were on; outside, halves are not missed.
+    """
+    stacks: dict[int, list[_Open]] = {}
+    events: list[ProbedAccept] = []
+    calls = unpaired = 0
+    for hit in hits:
+        inside = since_ns <= hit.time_ns <= until_ns
+        stack = stacks.setdefault(hit.pid if hit.pid else -1 - hit.cpu, [])
+        if hit.kind == CALL:
+            calls += 1
+            stack.append(_Open(hit.time_ns))
+        elif not stack:
+            unpaired += inside
+        elif hit.kind == PLATFORM_CALL:
+            stack[-1].ranges.append([hit.first, hit.second, hit.time_ns, -1])
+        elif hit.kind == PLATFORM_RETURN:
+            if stack[-1].ranges and stack[-1].ranges[-1][3] < 0:
+                stack[-1].ranges[-1][3] = hit.time_ns
+            else:
+                unpaired += inside
+        else:
+            found, broken = _call_events(stack.pop(), hit)
+            events += found
+            unpaired += broken and inside
+    left = [call for stack in stacks.values() for call in stack]
+    unpaired += sum(since_ns <= call.since_ns <= until_ns for call in left)
+    return Paired(tuple(events), calls, unpaired)
+
+
+def _call_events(call: _Open, back: Hit) -> tuple[list[ProbedAccept], bool]:
+    if any(until < 0 for *_, until in call.ranges):
+        return [], True
+    return [
+        ProbedAccept(
+            returned_ns=back.time_ns,
+            time_ns=until,
+            cpu=back.cpu,
+            pid=back.pid,
+            start=start,
+            end=end,
+            first=not number,
+            duration_ns=until - since,
+            wait_ns=since - call.since_ns if not number else 0,
+            caller=back.first,
+        )
+        for number, (start, end, since, until) in enumerate(call.ranges)
+    ], False
+
+
+def sources_agree(probes: Events, events: Events) -> Check:
+    """The probes and the trace event saw the same accepts while the probes were on: each range.
+
+    Count and bytes follow from that. Losses on either side void it.
+    """
+    seen = [
+        _ranges(some, probes.facts.since_ns, probes.facts.until_ns) for some in (probes, events)
+    ]
+    counts = [len(ranges) for ranges in seen]
+    sizes = [int((ranges[:, 1] - ranges[:, 0]).sum()) for ranges in seen]
+    _, which = np.unique(np.concatenate(seen), axis=0, return_inverse=True)
+    balance = np.bincount(which.reshape(-1)[: counts[0]], minlength=len(which))
+    balance -= np.bincount(which.reshape(-1)[counts[0] :], minlength=len(which))
+    differ = int(np.abs(balance).sum())
+    detail = (
+        f"{counts[0]} accepts of {sizes[0]} bytes by probes, {counts[1]} of {sizes[1]} by the "
+        f"event; {differ} ranges seen by one alone"
+    )
+    name = "probes and trace event agree"
+    if probes.facts.lost or events.facts.lost:
+        return Check(name, Status.ERROR, f"void, events were lost: {detail}", "conservation")
+    if not counts[0] or not counts[1]:
+        return Check(name, Status.ERROR, f"nothing to compare: {detail}", "conservation")
+    return check(name, not differ, detail, "conservation")
+
+
+def _ranges(source: Events, since_ns: int, until_ns: int) -> npt.NDArray[np.uint64]:
+    """Start and end of every accept in that time; shape (accepts, 2)."""
+    parts = [np.zeros((0, 2), np.uint64)]
+    for batch in source.batches("time_ns", "start_phys", "end_phys"):
+        inside = (batch["time_ns"] >= since_ns) & (batch["time_ns"] <= until_ns)
+        some = inside & (batch["end_phys"] > batch["start_phys"])
+        parts.append(np.column_stack([batch["start_phys"][some], batch["end_phys"][some]]))
+    return np.concatenate(parts)
+
+
+def probes_account_for_all(events: Events, before: Counters, after: Counters) -> Check:
+    """Units accepted by probed events since the reading `before` = what the back end counts since.
+
+    Losses void it. The reading must have been made with the probes on.
+    """
+    units = 0
+    for batch in events.batches("time_ns", "units"):
+        units += int(batch["units"][batch["time_ns"] >= before.monotonic_ns].sum())
+    accepted = after.stat("accept_units") - before.stat("accept_units")
+    detail = f"units: {units} by probes, {accepted} by the back end; {events.facts.lost} hits lost"
+    name = "probes account for every unit accepted since they were on"
+    if events.facts.lost:
+        return Check(name, Status.ERROR, f"void, hits were lost: {detail}", "conservation")
+    if not accepted and not units:
+        return Check(name, Status.ERROR, f"nothing was accepted: {detail}", "conservation")
+    return check(name, units == accepted, detail, "conservation")

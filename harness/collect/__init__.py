@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Gathers facts from a guest while it runs. Nothing here judges them."""

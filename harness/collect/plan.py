@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: MIT
+"""What is to be collected in a run."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from harness.status import UsageError
+
+MAX_HZ = 1000
+MAX_BUFFER_KIB = 1 << 20
+
+
+class TraceMode(enum.StrEnum):
+    """Where accept events come from."""
+
+    AUTO = "auto"
+    """The carried patch's trace event where the kernel has it, else dynamic probes."""
+    EVENT = "event"
+    PROBES = "probes"
+    BOTH = "both"
+    """Both at once, to compare them."""
+    HIST = "hist"
+    """Only the distribution, in the kernel's own histograms."""
+    OFF = "off"
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Collectors and their settings."""
+
+    hz: int = 100
+    """Samples of the counters per second; 0: none."""
+    trace: TraceMode = TraceMode.AUTO
+    buffer_kib: int | None = None
+    """Trace buffer per CPU; None: enough for all that is unaccepted."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.hz <= MAX_HZ:
+            raise UsageError(f"{self.hz} samples per second: must be 0 (none) to {MAX_HZ}")
+        if self.buffer_kib is not None and not 4 <= self.buffer_kib <= MAX_BUFFER_KIB:
+            raise UsageError(f"a trace buffer of {self.buffer_kib} KiB: must be 4 to 1048576")

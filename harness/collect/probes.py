@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: MIT
+"""Accept events from dynamic probes, for kernels without the carried trace event.
+
+fprobes where the kernel has them, else kprobes and kretprobes (Documentation/trace/fprobetrace.rst,
+kprobetrace.rst, 6.12), on functions that are there in an unmodified kernel. Probes start after
+early_initcall: what is accepted before is seen only in the counters.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.analysis import events as event_file
+from harness.analysis.events import EventsWriter, TraceFacts
+from harness.analysis.frames import FileStream, parse_frames
+from harness.analysis.probe_pairs import HitWindows, Pairs, write_pairs
+from harness.analysis.probes import (
+    CALL,
+    PLATFORM_CALL,
+    PLATFORM_RETURN,
+    PROBES_FILE,
+    RETURN,
+)
+from harness.analysis.ringbuffer import parse_format
+from harness.collect import tracefs
+from harness.collect.accepts import RAW_FILE, EventTrace
+from harness.status import PreconditionError
+from harness.targets.base import BOOT_TRACE_KIB
+from harness.vm.guest import Guest
+
+GROUP = "cvm"
+NO_CPU = -1
+"""Under which losses are counted that belong to no CPU's ring buffer."""
+PLATFORMS = ("unaccepted_emulation_accept", "tdx_accept_memory", "snp_accept_memory")
+"""What arch_accept_memory(), which is inline, calls: the emulation, TDX, SEV-SNP."""
+EVENTS_PER_BLOCK = 6
+_ARGUMENTS = {
+    CALL: "start=$arg1:u64 size=$arg2:u64",
+    PLATFORM_CALL: "start=$arg1:u64 end=$arg2:u64",
+}
+_NAMES = {CALL: "call", RETURN: "return", PLATFORM_CALL: "accept", PLATFORM_RETURN: "accepted"}
+_MAX_ACTIVE = 1024
+"""Concurrent calls a kretprobe can follow; the default of twice the CPUs drops the others."""
+_MISSES = re.compile(r"^\s*(\S{1,100})\s+\d{1,19}\s+(\d{1,19})\s*$", re.MULTILINE)
+
+
+@dataclasses.dataclass(frozen=True)
+class Probe:
+    """One dynamic event."""
+
+    kind: int
+    name: str
+    function: str
+
+    def definition(self, flavour: str) -> str:
+        """The line that makes it; `flavour` is "fprobe" or "kprobe"."""
+        leaves = self.kind in (RETURN, PLATFORM_RETURN)
+        if flavour == "fprobe":
+            what, place = "f", self.function + "%return" * leaves
+        else:
+            what, place = (f"r{_MAX_ACTIVE}" if leaves else "p"), self.function
+        return f"{what}:{GROUP}/{self.name} {place} {_ARGUMENTS.get(self.kind, '')}".rstrip()
+
+
+def probes_of(number: int, function: str, platform: bool) -> tuple[Probe, Probe]:
+    """Entry and return of a function."""
+    kinds = (PLATFORM_CALL, PLATFORM_RETURN) if platform else (CALL, RETURN)
+    first, second = (Probe(kind, f"{_NAMES[kind]}{number}", function) for kind in kinds)
+    return first, second
+
+
+def boot_words() -> tuple[str, ...]:
+    """Words for the kernel's command line that set up kprobes at fs_initcall, long before init.
+
+    What is accepted before that is seen only in the counters (setup_boot_kprobe_events(),
+    kernel/trace/trace_kprobe.c, 6.12). A function that the kernel has not got costs a line in its
+    log.
+    """
+    probes = list(probes_of(0, "accept_memory", False))
+    for number, function in enumerate(PLATFORMS):
+        probes += probes_of(number, function, True)
+    definitions = ";".join(probe.definition("kprobe").replace(" ", ",") for probe in probes)
+    return (f"kprobe_event={definitions}", f"trace_buf_size={BOOT_TRACE_KIB}k", "trace_clock=mono")
+
+
+class ProbeTrace:
+    """See AcceptTrace; its events have `wait_ns` from the call to the platform's work."""
+
+    source = "probes"
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._flavour = ""
+        self._probes: list[Probe] = []
+        self._since_ns = self._until_ns = 0
+
+    def begin(self, blocks: int, buffer_kib: int | None) -> None:
+        """See AcceptTrace. Raises PreconditionError where the kernel takes no probes."""
+        guest = self._guest
+        tracefs.make_room(guest, blocks, EVENTS_PER_BLOCK, kib=buffer_kib)
+        tracefs.use_monotonic_clock(guest)
+        calls = probes_of(0, "accept_memory", False)
+        adopted = self._exists(calls)
+        self._flavour = "kprobe since boot" if adopted else self._choose(calls)
+        self._probes += calls
+        for number, function in enumerate(PLATFORMS):
+            some = probes_of(number, function, True)
+            if self._exists(some) or (not adopted and self._define(some, self._flavour)):
+                self._probes += some
+        if not any(probe.kind == PLATFORM_CALL for probe in self._probes):
+            raise PreconditionError(
+                f"none of {', '.join(PLATFORMS)} can be probed in the guest's kernel"
+            )
+        self._switch(True)
+        self._since_ns = self._now_ns()
+
+    def pause(self) -> None:
+        """See AcceptTrace."""
+        self._until_ns = self._now_ns()
+        self._switch(False)
+
+    def save(self, run_dir: Path) -> TraceFacts:
+        """See AcceptTrace. Hits whose other half is missing count as lost."""
+        lost = tracefs.stop_tracing(self._guest)
+        raw = run_dir / RAW_FILE
+        tracefs.fetch_pages(self._guest, raw)
+        facts = self.convert(raw, run_dir / event_file.FILE, lost)
+        raw.unlink()
+        return facts
+
+    def convert(self, raw: Path, out: Path, lost: Mapping[int, int]) -> TraceFacts:
+        """Write the probes' events among the pages in `raw` to `out`."""
+        layouts = [
+            (p.kind, parse_format(tracefs.event_format(self._guest, f"{GROUP}/{p.name}")))
+            for p in self._probes
+        ]
+        frames = parse_frames(FileStream(raw))
+        windows, pairs = HitWindows(frames, layouts), Pairs(self._since_ns, self._until_ns)
+        for hits in windows:
+            pairs.add(hits)
+        pairs.finish()
+        callers = pairs.callers()
+        names = {address: f"{address:#x}" for address in callers}
+        names |= tracefs.symbols(self._guest, callers)
+        missed = self._missed() + pairs.unpaired
+        facts = TraceFacts(
+            f"{self.source} ({self._flavour})",
+            {**lost, NO_CPU: missed} if missed else lost,
+            windows.dropped,
+            self._since_ns,
+            self._until_ns,
+        )
+        with EventsWriter(out) as writer:
+            write_pairs(pairs, frames.comms, names, writer)
+            writer.finish(facts)
+        return facts
+
+    def _choose(self, some: tuple[Probe, Probe]) -> str:
+        for flavour in ("fprobe", "kprobe"):
+            if self._define(some, flavour):
+                return flavour
+        raise PreconditionError(
+            "the guest's kernel takes neither fprobes nor kprobes on accept_memory()",
+            hint="it needs CONFIG_UNACCEPTED_MEMORY, and CONFIG_FPROBE_EVENTS or "
+            "CONFIG_KPROBE_EVENTS",
+        )
+
+    def _exists(self, some: tuple[Probe, Probe]) -> bool:
+        """Whether boot has made both."""
+        return all(tracefs.has_event(self._guest, f"{GROUP}/{probe.name}") for probe in some)
+
+    def _define(self, some: tuple[Probe, Probe], flavour: str) -> bool:
+        """Whether the kernel took both."""
+        lines = " && ".join(f"echo '{p.definition(flavour)}' >> dynamic_events" for p in some)
+        script = f"cd {tracefs.TRACEFS} && {{ {lines}; }} 2>/dev/null"
+        if self._guest.run(script, check=False).exit_status == 0:
+            return True
+        for probe in some:
+            self._guest.run(
+                f"echo '-:{GROUP}/{probe.name}' >> {tracefs.TRACEFS}/dynamic_events 2>/dev/null",
+                check=False,
+            )
+        return False
+
+    def _now_ns(self) -> int:
+        message = self._guest.status()
+        now = message.integer("monotonic_ns") if message else None
+        if now is None:
+            raise PreconditionError("the guest's init did not answer: its clock is not known")
+        return now
+
+    def _switch(self, on: bool) -> None:
+        tracefs.switch_event(self._guest, on, GROUP)
+
+    def _missed(self) -> int:
+        """Calls that kretprobes could not follow (kprobe_profile; fprobes have no such file)."""
+        text = self._guest.run(["cat", f"{tracefs.TRACEFS}/kprobe_profile"], check=False).text
+        ours = {probe.name for probe in self._probes}
+        return sum(int(m[2]) for m in _MISSES.finditer(text) if m[1] in ours)
+
+
+class BothTraces:
+    """The trace event and the probes at once, in one ring buffer: to compare them."""
+
+    source = "event"
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._event = EventTrace(guest)
+        self._probes = ProbeTrace(guest)
+
+    def begin(self, blocks: int, buffer_kib: int | None) -> None:
+        """See AcceptTrace."""
+        self._event.begin(blocks, buffer_kib)
+        self._probes.begin(blocks, buffer_kib)
+
+    def pause(self) -> None:
+        """See AcceptTrace."""
+        self._probes.pause()
+        self._event.pause()
+
+    def save(self, run_dir: Path) -> TraceFacts:
+        """See AcceptTrace; what the probes saw goes to probes.parquet."""
+        lost = tracefs.stop_tracing(self._guest)
+        raw = run_dir / RAW_FILE
+        tracefs.fetch_pages(self._guest, raw)
+        self._probes.convert(raw, run_dir / PROBES_FILE, lost)
+        facts = self._event.convert(raw, run_dir / event_file.FILE, lost)
+        raw.unlink()
+        return facts

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""The guest's tracefs: room, switches, losses, binary pages. It knows no event."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from harness.analysis.trace import lost_events
+from harness.status import PreconditionError
+from harness.vm.guest import Guest
+
+TRACEFS = "/sys/kernel/tracing"
+ACCEPT_EVENT = "unaccepted_memory/accept_memory"
+_EVENT_BYTES = 160
+"""One event in the ring buffer, generously: 88 bytes of fields, header and page slack."""
+_MIN_KIB = 256
+_MAX_KIB = 64 << 10
+_COMMS = 4096
+"""Tasks whose names the kernel is to remember; its default of 128 forgets a fork storm's."""
+_DEADLINE_S = 120.0
+_MAX_TRACE_BYTES = 4 << 30
+_MAX_SYMBOLS = 200
+_SYMBOL = re.compile(r"^([0-9a-f]{1,16}) (\S{1,200})$", re.MULTILINE)
+_CPU = re.compile(r"^#cpu(\d{1,4})$")
+
+
+def has_event(guest: Guest, event: str = ACCEPT_EVENT) -> bool:
+    """Whether the guest's kernel has this trace event; by default the carried patch's."""
+    return guest.run(f"test -e {TRACEFS}/events/{event}/enable", check=False).exit_status == 0
+
+
+def make_room(guest: Guest, blocks: int, events_per_block: int = 1, kib: int | None = None) -> None:
+    """Enlarge the trace buffer so that each CPU could hold the events of every block left.
+
+    Done before the workload and after boot: a large buffer at boot would itself accept memory.
+    `kib` per CPU overrides the estimate.
+    """
+    wanted = blocks * events_per_block * _EVENT_BYTES // 1024
+    kib = kib or min(max(_MIN_KIB, wanted), _MAX_KIB)
+    guest.run(
+        f"echo {kib} > {TRACEFS}/buffer_size_kb && echo {_COMMS} > {TRACEFS}/saved_cmdlines_size",
+        deadline_s=_DEADLINE_S,
+    )
+
+
+def use_monotonic_clock(guest: Guest) -> None:
+    """Have stamps on CLOCK_MONOTONIC, as the samplers' are. To change it empties the buffer."""
+    guest.run(f"cd {TRACEFS} && {{ grep -q '\\[mono\\]' trace_clock || echo mono > trace_clock; }}")
+
+
+def switch_event(guest: Guest, on: bool, event: str = ACCEPT_EVENT) -> None:
+    """Record an event, or no more of it.
+
+    The accept event goes off before the last reading of the counters: from there on the back end
+    counts accepts as untraced, so that events and untraced units add up to all.
+    """
+    guest.run(f"echo {int(on)} > {TRACEFS}/events/{event}/enable")
+
+
+def event_format(guest: Guest, event: str = ACCEPT_EVENT) -> str:
+    """The event's format file."""
+    return guest.run(["cat", f"{TRACEFS}/events/{event}/format"]).text
+
+
+def stop_tracing(guest: Guest) -> Mapping[int, int]:
+    """Stop the ring buffer; the events that each CPU lost since boot.
+
+    Raises PreconditionError where a CPU does not say.
+    """
+    script = (
+        f"cd {TRACEFS} && echo 0 > tracing_on && for cpu in per_cpu/cpu*; do "
+        'echo "#${cpu#per_cpu/}"; cat $cpu/stats; done'
+    )
+    return parse_losses(guest.run(script, deadline_s=_DEADLINE_S).text)
+
+
+def parse_losses(text: str) -> dict[int, int]:
+    """CPU -> lost events, from the per-CPU statistics, each after a line "#cpuN"."""
+    blocks: dict[int, list[str]] = {}
+    for line in text.splitlines():
+        if header := _CPU.match(line):
+            blocks[int(header[1])] = block = []
+        elif blocks:
+            block.append(line)
+    if not blocks:
+        raise PreconditionError("the trace buffer has no statistics of any CPU")
+    return {cpu: lost_events("\n".join(lines)) for cpu, lines in blocks.items()}
+
+
+def fetch_pages(guest: Guest, out: Path) -> None:
+    """Take the trace's binary pages out of the guest into `out` (harness.analysis.frames)."""
+    with out.open("wb") as file:
+
+        def collect(data: bytes) -> None:
+            file.write(data)
+
+        guest.run(["cvm", "trace"], deadline_s=5 * _DEADLINE_S, max_output=0, on_stdout=collect)
+    if out.stat().st_size > _MAX_TRACE_BYTES:
+        raise PreconditionError(f"the trace has {out.stat().st_size} bytes: too many to believe")
+
+
+def fetch_text(guest: Guest, out: Path) -> None:
+    """Copy the trace as text, which does not consume it. Stamps are in whole microseconds."""
+    with out.open("wb") as file:
+
+        def collect(data: bytes) -> None:
+            file.write(data)
+
+        guest.run(
+            ["cat", f"{TRACEFS}/trace"], deadline_s=_DEADLINE_S, max_output=0, on_stdout=collect
+        )
+
+
+def symbols(guest: Guest, addresses: Sequence[int]) -> dict[int, str]:
+    """The names of kernel addresses, "symbol+0xoffset"; unknown ones are left out."""
+    found: dict[int, str] = {}
+    for start in range(0, len(addresses), _MAX_SYMBOLS):
+        some = [f"{address:x}" for address in addresses[start : start + _MAX_SYMBOLS]]
+        text = guest.run(["cvm", "symbols", *some], deadline_s=_DEADLINE_S).text
+        found |= {int(m[1], 16): m[2] for m in _SYMBOL.finditer(text)}
+    return found

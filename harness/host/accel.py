@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Which accelerator works here, found out by booting a 512-byte guest.
+
+A present /dev/kvm proves nothing: on some nested machines KVM opens and creates a VM, and then QEMU
+aborts or the guest hangs. The answer is remembered per QEMU, host kernel and host boot.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from harness.cache import Store, digest_of
+from harness.host.qemu import Qemu
+from harness.spec import Accel, Clock
+from harness.status import HostError
+
+# guest-images/accel-probe/probe.S, assembled: to long mode, CPUID there, then 0x2a to port 0xf4.
+_CODE = bytes.fromhex(
+    "fa31c08ed88ec0bf0010b90018fcf3ab66c706001003200000"
+    "66c70600200330000066c706003083000000"
+    "66b8200000000f22e066b8001000000f22d8"
+    "66b9800000c00f32660d000100000f300f0116807c"
+    "66b8010000800f22c0ea607c080031c00fa266baf400b02aeef4ebfd6690"
+    "000000000000000000000000009a20000f00707c0000"
+)
+BOOT_SECTOR = _CODE.ljust(510, b"\0") + b"\x55\xaa"
+_ALIVE = (0x2A << 1) | 1
+"""isa-debug-exit ends QEMU with (value << 1) | 1 (QEMU hw/misc/debugexit.c)."""
+DEADLINE_S = 10.0
+
+
+@dataclass(frozen=True)
+class AccelProbe:
+    """Whether KVM can run a guest, and the evidence."""
+
+    kvm_works: bool
+    evidence: str
+    timed_out: bool = False
+
+
+class _Impatient(Exception):
+    """A probe was given up before it could be sure."""
+
+    def __init__(self, probe: AccelProbe) -> None:
+        super().__init__(probe.evidence)
+        self.probe = probe
+
+
+def probe_kvm(qemu: Qemu, store: Store, patience_s: float = DEADLINE_S) -> AccelProbe:
+    """Boot the probe guest under KVM once per (QEMU, host kernel, boot id); remember the answer.
+
+    Whoever cannot wait gives less `patience_s`; silence in that time is not remembered.
+    """
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    digest = digest_of(str(qemu.binary), qemu.version, platform.release(), boot_id, os.getuid())
+
+    def run(directory: Path) -> None:
+        probe = _boot_probe(qemu, patience_s)
+        if probe.timed_out and patience_s < DEADLINE_S:
+            raise _Impatient(probe)
+        (directory / "probe.json").write_text(json.dumps(asdict(probe)))
+
+    try:
+        entry = store.fetch("accel-probe", digest, run)
+    except _Impatient as given_up:
+        return given_up.probe
+    answer = json.loads((entry / "probe.json").read_text())
+    return AccelProbe(bool(answer["kvm_works"]), str(answer["evidence"]))
+
+
+def _boot_probe(qemu: Qemu, deadline_s: float) -> AccelProbe:
+    device = Path("/dev/kvm")
+    if not device.exists():
+        return AccelProbe(False, "/dev/kvm does not exist")
+    if not os.access(device, os.R_OK | os.W_OK):
+        return AccelProbe(False, "/dev/kvm is not readable and writable by this user")
+    with tempfile.NamedTemporaryFile(prefix="cvm-probe-") as image:
+        image.write(BOOT_SECTOR)
+        image.flush()
+        command = [
+            *("setpriv", "--pdeathsig", "KILL", "--"),  # a hung probe must not outlive us
+            str(qemu.binary),
+            *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
+            *("-accel", "kvm", "-cpu", "host", "-m", "32M"),
+            *("-drive", f"file={image.name},format=raw,if=floppy,snapshot=on"),
+            *("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
+        ]
+        try:
+            result = subprocess.run(
+                command, capture_output=True, text=True, timeout=deadline_s, check=False
+            )
+        except subprocess.TimeoutExpired:
+            evidence = f"a probe guest under KVM did not get to long mode in {deadline_s:g} s"
+            return AccelProbe(False, evidence, timed_out=True)
+    if result.returncode == _ALIVE:
+        return AccelProbe(True, "a probe guest got to long mode under KVM")
+    said = result.stderr.strip().splitlines()
+    return AccelProbe(
+        False,
+        f"a probe guest under KVM ended QEMU with status {result.returncode}"
+        + (f": {said[0]}" if said else ""),
+    )
+
+
+def choose_accel(asked: Accel, clock: Clock, qemu: Qemu, store: Store) -> tuple[Accel, str]:
+    """The accelerator to use and why. Raises HostError if KVM was asked for and cannot be had."""
+    if asked is Accel.TCG:
+        return Accel.TCG, "asked for"
+    if clock is Clock.ICOUNT:
+        return Accel.TCG, "the icount clock needs TCG"
+    probe = probe_kvm(qemu, store)
+    if probe.kvm_works:
+        return Accel.KVM, probe.evidence
+    if asked is Accel.KVM:
+        raise HostError(
+            f"KVM does not work here: {probe.evidence}",
+            hint="use --accel=tcg (slower, works everywhere) or --accel=auto",
+        )
+    return Accel.TCG, probe.evidence

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Leases of what a host has little of: confidential keys, memory, and its undivided attention.
+
+A claim is a file that names its process; claims of dead processes do not count. Leasing is apart
+from running: a guest is started under a claim, a timing run under an exclusive one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+from filelock import FileLock
+from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
+
+from harness.status import HostError
+from harness.units import format_size
+from harness.vm.lease import ProcessId, lease_directory, process_id
+
+DEADLINE_S = 3600.0
+"""How long to wait for others to end; a timing run may take as long."""
+_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run takes of its host."""
+
+    memory: int = 0
+    """Bytes the guest may come to use."""
+    keys: int = 0
+    """ASIDs (SNP) or key ids (TDX)."""
+    exclusive: bool = False
+    """No guest of another process may run meanwhile: the run measures time."""
+
+
+@dataclass(frozen=True)
+class Supply:
+    """What the host has in all; None: nobody counts."""
+
+    memory: int | None = None
+    keys: int | None = None
+
+
+@dataclass(frozen=True)
+class _Held:
+    claim: Claim
+    process: ProcessId
+
+
+@contextlib.contextmanager
+def reserve(
+    claim: Claim,
+    supply: Supply,
+    *,
+    deadline_s: float = DEADLINE_S,
+    waiting: Callable[[str], None] = lambda why: None,
+) -> Iterator[None]:
+    """Hold `claim`. Waits while others hold too much, telling `waiting` what it waits for.
+
+    Raises HostError at the deadline, and at once for a claim that no waiting can satisfy.
+    """
+    _check_possible(claim, supply)
+    directory = lease_directory() / "claims"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    said: set[str] = set()
+
+    def attempt() -> Path | None:
+        with FileLock(directory / "lock"):
+            why = _conflict(claim, supply, _held(directory))
+            if not why:
+                return _write(directory, claim)
+        if why not in said:
+            said.add(why)
+            waiting(why)
+        return None
+
+    retrying = Retrying(
+        retry=retry_if_result(lambda path: path is None),
+        wait=wait_fixed(_INTERVAL_S),
+        stop=stop_after_delay(deadline_s),
+    )
+    try:
+        path = retrying(attempt)
+    except RetryError:
+        raise HostError(
+            f"waited {deadline_s:.0f} s for the host: {'; '.join(said)}",
+            hint="run it when the others have ended, or on another host",
+        ) from None
+    assert path is not None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _check_possible(claim: Claim, supply: Supply) -> None:
+    if supply.memory is not None and claim.memory > supply.memory:
+        raise HostError(
+            f"a guest of {format_size(claim.memory)} does not fit this host: it has "
+            f"{format_size(supply.memory)} for guests",
+            hint="choose a smaller --memory",
+        )
+    if supply.keys is not None and claim.keys > supply.keys:
+        raise HostError(
+            f"the guest needs {claim.keys} keys and the host has {supply.keys}",
+            hint="cvm-harness doctor shows how many ASIDs or key ids there are",
+        )
+
+
+def _conflict(claim: Claim, supply: Supply, held: list[_Held]) -> str:
+    """Why the claim has to wait; "" where it can be had."""
+    # A claim covers the processes started under it: a night's measurement is such a process.
+    family = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    others = [h for h in held if h.process.pid not in family]
+    for other in others:
+        if other.claim.exclusive:
+            return f"process {other.process.pid} measures times and has the host for itself"
+        if claim.exclusive:
+            return f"process {other.process.pid} runs guests, and this run is to be alone"
+    memory = claim.memory + sum(h.claim.memory for h in held)
+    if supply.memory is not None and memory > supply.memory:
+        return f"guests that run now may use all memory ({format_size(supply.memory)})"
+    keys = claim.keys + sum(h.claim.keys for h in held)
+    if supply.keys is not None and keys > supply.keys:
+        return f"guests that run now hold all {supply.keys} keys"
+    return ""
+
+
+def _held(directory: Path) -> list[_Held]:
+    """Claims whose process lives; those of the dead are removed."""
+    found = []
+    for path in directory.glob("claim-*.json"):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            data = json.loads(path.read_text())
+            process = ProcessId(**data["process"])
+            if process_id(process.pid) == process:
+                found.append(_Held(Claim(**data["claim"]), process))
+                continue
+        path.unlink(missing_ok=True)
+    return found
+
+
+def _write(directory: Path, claim: Claim) -> Path:
+    own = process_id(os.getpid())
+    assert own is not None  # we run
+    path = directory / f"claim-{secrets.token_hex(8)}.json"
+    path.write_text(json.dumps({"claim": asdict(claim), "process": asdict(own)}))
+    return path

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The guest image: minimal initramfs, keys, modules of distribution kernels."""

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Initramfs archives ("newc" cpio) written without root and byte for byte reproducibly.
+
+The format is the kernel's Documentation/driver-api/early-userspace/buffer-format.rst: a 110-byte
+ASCII header, the name with its NUL, the data, each padded to 4 bytes. Times are 0, owners are root,
+inode numbers count from 1 in order of names, so equal content gives equal bytes. Device nodes are
+only records in the archive: it is the kernel that makes them.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+_HEADER = "070701" + "{:08X}" * 13
+_TRAILER = "TRAILER!!!"
+ALIGNMENT = 4
+"""An uncompressed archive must start at a multiple of this in the initrd (init/initramfs.c)."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One file system object. `path` is relative to the root and has no "." or ".." parts."""
+
+    path: str
+    mode: int
+    data: bytes = b""
+    """A file's content or a symbolic link's target."""
+    device: tuple[int, int] = (0, 0)
+    """Major and minor number of a device node."""
+
+    def __post_init__(self) -> None:
+        parts = self.path.split("/")
+        if self.path == _TRAILER or "\0" in self.path or any(p in ("", ".", "..") for p in parts):
+            raise ValueError(f"not a path inside an archive: {self.path!r}")
+
+
+def file(path: str, data: bytes, mode: int = 0o644) -> Node:
+    """A regular file."""
+    return Node(path, stat.S_IFREG | mode, data)
+
+
+def directory(path: str, mode: int = 0o755) -> Node:
+    """A directory. Parents of a node need not be given: `archive` adds them with mode 0755."""
+    return Node(path, stat.S_IFDIR | mode)
+
+
+def symlink(path: str, target: str) -> Node:
+    """A symbolic link."""
+    return Node(path, stat.S_IFLNK | 0o777, target.encode())
+
+
+def character_device(path: str, major: int, minor: int, mode: int) -> Node:
+    """A character device node."""
+    return Node(path, stat.S_IFCHR | mode, device=(major, minor))
+
+
+def archive(nodes: Iterable[Node]) -> bytes:
+    """The archive of `nodes` and the directories above them, sorted, so parents come first.
+
+    Of two nodes with one path the later one counts.
+    """
+    chosen = {node.path: node for node in nodes}
+    parents = {str(p) for path in chosen for p in PurePosixPath(path).parents} - {"."}
+    every = {path: directory(path) for path in parents} | chosen
+    out = bytearray()
+    # By parts, so that a directory is followed by what is in it.
+    for number, path in enumerate(sorted(every, key=lambda path: path.split("/")), start=1):
+        _append(out, every[path], number)
+    _append_record(out, _TRAILER.encode(), mode=0, number=0, links=1, data=b"", device=(0, 0))
+    return bytes(out)
+
+
+def aligned(data: bytes) -> bytes:
+    """`data` padded with zeros, so that an uncompressed archive may follow it."""
+    return data + bytes(-len(data) % ALIGNMENT)
+
+
+def _append(out: bytearray, node: Node, number: int) -> None:
+    links = 2 if stat.S_ISDIR(node.mode) else 1
+    _append_record(out, node.path.encode(), node.mode, number, links, node.data, node.device)
+
+
+def _append_record(
+    out: bytearray,
+    name: bytes,
+    mode: int,
+    number: int,
+    links: int,
+    data: bytes,
+    device: tuple[int, int],
+) -> None:
+    # Inode, mode, uid, gid, links, mtime, size, device of the file (2), of the node (2), name, sum.
+    fields = (number, mode, 0, 0, links, 0, len(data), 0, 0, *device, len(name) + 1, 0)
+    out += _HEADER.format(*fields).encode() + name + b"\0"
+    out += bytes(-len(out) % ALIGNMENT)
+    out += data
+    out += bytes(-len(out) % ALIGNMENT)
+
+
+def read(data: bytes) -> Iterator[Node]:
+    """The nodes of an uncompressed archive that `archive` made, without the trailer."""
+    at = 0
+    while True:
+        fields = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
+        mode, size, device, name_size = fields[1], fields[6], (fields[9], fields[10]), fields[11]
+        name = data[at + 110 : at + 110 + name_size - 1].decode()
+        start = at + 110 + name_size
+        start += -start % ALIGNMENT
+        if name == _TRAILER:
+            return
+        yield Node(name, mode, data[start : start + size], device)
+        at = start + size + -size % ALIGNMENT

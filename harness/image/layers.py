@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""What goes into each layer of the `minimal` image. A layer is a list of cpio nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.image import cpio, hosttools
+from harness.image.cpio import Node
+
+RECIPE = Path(__file__).parents[2] / "guest-images" / "minimal"
+"""C sources in src/, plain files in root/."""
+OPTIONAL = {"stress-ng": "stress-ng", "kexec": "kexec"}
+"""Optional layers: name -> the host's program in it."""
+_NOT_LINKED = {"bin/busybox", "linuxrc", "sbin/init"}
+"""busybox itself, and two names under which it would be PID 1."""
+
+
+def sources() -> list[Path]:
+    """The C files of the guest's own program."""
+    return sorted((RECIPE / "src").glob("*.c"))
+
+
+def base_inputs() -> list[Path]:
+    """Every file the base layer is made from (the compiler apart)."""
+    dropbear = hosttools.find("dropbear")
+    return [
+        *sorted((RECIPE / "src").iterdir()),
+        *sorted(path for path in (RECIPE / "root").rglob("*") if path.is_file()),
+        hosttools.find("busybox"),
+        dropbear,
+        *hosttools.libraries(dropbear),
+    ]
+
+
+def base(cvm: Path) -> list[Node]:
+    """busybox, dropbear, our program and /init. `cvm` is the compiled program."""
+    busybox = hosttools.find("busybox")
+    hosttools.require_static(busybox, "busybox-static")
+    nodes = [
+        cpio.directory("root", 0o700),
+        cpio.directory("tmp", 0o1777),
+        *(cpio.directory(name) for name in ("dev", "proc", "sys", "run", "var/log", "mnt")),
+        # The kernel opens /dev/console for PID 1 before devtmpfs is mounted (init/main.c).
+        cpio.character_device("dev/console", 5, 1, 0o600),
+        cpio.character_device("dev/null", 1, 3, 0o666),
+        cpio.file("usr/bin/cvm", cvm.read_bytes(), 0o755),
+        cpio.symlink("init", "/usr/bin/cvm"),
+        cpio.symlink("etc/mtab", "/proc/mounts"),
+        cpio.symlink("var/run", "/run"),
+        cpio.file("bin/busybox", busybox.read_bytes(), 0o755),
+        *(_applet(path) for path in hosttools.applets(busybox) if path not in _NOT_LINKED),
+        *program("dropbear", "usr/sbin/dropbear"),
+    ]
+    root = RECIPE / "root"
+    for path in sorted(path for path in root.rglob("*") if path.is_file()):
+        nodes.append(cpio.file(path.relative_to(root).as_posix(), path.read_bytes()))
+    return nodes
+
+
+def _applet(path: str) -> Node:
+    return cpio.symlink(path, "/bin/busybox")
+
+
+def program(name: str, where: str) -> list[Node]:
+    """The host's program `name` at `where`, with its libraries at the paths they have on the host,
+    which are those that its loader searches."""
+    binary = hosttools.find(name)
+    return [
+        cpio.file(where, binary.read_bytes(), 0o755),
+        *_copies(hosttools.libraries(binary)),
+    ]
+
+
+def optional_inputs(name: str) -> list[Path]:
+    """Every file an optional layer is made from."""
+    binary = hosttools.find(OPTIONAL[name])
+    return [binary, *hosttools.libraries(binary), *_extra(name)]
+
+
+def optional(name: str) -> list[Node]:
+    """An optional layer, without what the base layer has."""
+    shared = {str(path) for path in hosttools.libraries(hosttools.find("dropbear"))}
+    nodes = program(OPTIONAL[name], f"usr/bin/{OPTIONAL[name]}") + _copies(_extra(name))
+    return [node for node in nodes if f"/{node.path}" not in shared]
+
+
+def _extra(name: str) -> list[Path]:
+    # glibc loads libgcc_s with dlopen() when a thread is cancelled; ldd does not show that.
+    return [hosttools.compiler_library("libgcc_s.so.1")] if name == "stress-ng" else []
+
+
+def _copies(paths: Iterable[Path]) -> list[Node]:
+    return [cpio.file(str(path).lstrip("/"), path.read_bytes(), 0o755) for path in paths]

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""The modules a guest needs from a distribution kernel's tree, in the order to load them.
+
+PID 1 loads them with finit_module(2) in the order of /etc/modules.list: no modprobe, no udev, no
+decompression in the guest.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import zstandard
+
+from harness.image import cpio
+from harness.image.cpio import Node
+from harness.status import HostError
+
+REQUIRED = ("virtio_pci", "virtio_net", "virtio_console")
+"""Without these, as modules or built in, the guest cannot be reached."""
+WANTED = (*REQUIRED, "virtio_rng", "virtio_mem", "virtio_balloon", "pvpanic", "pvpanic_pci")
+"""Loaded if the kernel has them."""
+LIST = "etc/modules.list"
+
+_DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
+_SUFFIX = re.compile(r"\.ko(\.(xz|zst|gz))?$")
+
+
+class ModuleTree:
+    """A /lib/modules/VERSION directory. Module names are written with underscores."""
+
+    def __init__(self, directory: Path) -> None:
+        if not directory.is_dir():
+            raise HostError(f"no module tree at {directory}")
+        self.directory = directory
+        self.version = directory.name
+        self.files = {
+            module_name(path): path
+            for path in sorted(directory.rglob("*.ko*"))
+            if _SUFFIX.search(path.name)
+        }
+        self.builtin = {module_name(Path(line)) for line in self._lines("modules.builtin")}
+        self._depends = dict(map(_dependency_line, self._lines("modules.dep")))
+
+    def _lines(self, name: str) -> list[str]:
+        path = self.directory / name
+        return path.read_text().splitlines() if path.exists() else []
+
+    def depends(self, name: str) -> list[str]:
+        """The modules `name` needs, by modules.dep, or where depmod has not run, by its .modinfo.
+
+        Packages carry no modules.dep: their installation scripts make it.
+        """
+        if name in self._depends:
+            return self._depends[name]
+        match = _DEPENDS.search(self.content(name))
+        names = match[1].decode().split(",") if match else []
+        return [_underscored(dependency) for dependency in names if dependency]
+
+    def content(self, name: str) -> bytes:
+        """The module, decompressed."""
+        path = self.files[name]
+        data = path.read_bytes()
+        match path.suffix:
+            case ".xz":
+                return lzma.decompress(data)
+            case ".gz":
+                return gzip.decompress(data)
+            case ".zst":
+                return zstandard.ZstdDecompressor().decompressobj().decompress(data)
+        return data
+
+    def load_order(self, wanted: Iterable[str]) -> list[str]:
+        """`wanted` and all they need, each after what it needs; what is built in is left out."""
+        order: list[str] = []
+        for name in wanted:
+            if name in self.files:
+                self._visit(name, order, ())
+        return order
+
+    def _visit(self, name: str, order: list[str], above: tuple[str, ...]) -> None:
+        if name in order or name in self.builtin:
+            return
+        if name in above:
+            raise HostError(f"modules depend on each other: {' -> '.join((*above, name))}")
+        if name not in self.files:
+            raise HostError(f"module {above[-1]} needs {name}, which {self.directory} lacks")
+        for dependency in self.depends(name):
+            self._visit(dependency, order, (*above, name))
+        order.append(name)
+
+    def chosen(self) -> list[str]:
+        """The guest's modules in load order. Raises if one it cannot do without is missing."""
+        missing = [name for name in REQUIRED if name not in self.files.keys() | self.builtin]
+        if missing:
+            raise HostError(
+                f"the kernel {self.version} has no {', '.join(missing)}",
+                hint=f"is {self.directory} the module tree of that kernel, with modules.builtin?",
+            )
+        return self.load_order(WANTED)
+
+
+def module_name(path: Path) -> str:
+    """kernel/drivers/misc/pvpanic/pvpanic-pci.ko.xz -> pvpanic_pci."""
+    return _underscored(_SUFFIX.sub("", path.name))
+
+
+def _underscored(name: str) -> str:
+    return name.strip().replace("-", "_")
+
+
+def _dependency_line(line: str) -> tuple[str, list[str]]:
+    path, _, dependencies = line.partition(":")
+    return module_name(Path(path)), [module_name(Path(d)) for d in dependencies.split()]
+
+
+def nodes(tree: ModuleTree) -> list[Node]:
+    """The modules layer."""
+    order = tree.chosen()
+    paths = {name: f"lib/modules/{tree.version}/{name}.ko" for name in order}
+    listing = "".join(f"/{paths[name]}\n" for name in order)
+    return [
+        cpio.file(LIST, listing.encode()),
+        *(cpio.file(paths[name], tree.content(name)) for name in order),
+    ]

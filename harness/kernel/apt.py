@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: MIT
+"""apt as this machine has it configured, but with state of our own and without root.
+
+The mirrors, keys and proxies are the machine's; lists, archives and the choice of suites are ours,
+so that a package of a newer suite can be fetched without changing what the machine installs.
+"""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import os
+import re
+import shlex
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from harness.guarded import run_guarded
+from harness.status import HostError
+
+APT_DIRECTORY = Path("/etc/apt")
+OS_RELEASE = Path("/etc/os-release")
+LISTS_MAX_AGE_S = 6 * 3600.0
+"""How long downloaded package lists are believed."""
+
+RETRIES = 3
+"""How often apt tries a file again; it waits longer each time (apt.conf(5))."""
+
+# Newer Debian suites to look in when the configured ones lack a series (release names are stable).
+_DEBIAN_NEWER = ("trixie", "trixie-backports", "forky", "sid")
+_ALIASES = frozenset({"stable", "testing", "unstable", "sid", "oldstable"})
+_OPTION_NAMES = {"arch": "Architectures", "lang": "Languages", "target": "Targets"}
+
+
+@dataclass(frozen=True)
+class Stanza:
+    """One archive, as sources.list(5) describes it in either style."""
+
+    uris: tuple[str, ...]
+    suites: tuple[str, ...]
+    components: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def render(self) -> str:
+        """The stanza in deb822 style."""
+        fields = {
+            "Types": "deb",
+            "URIs": " ".join(self.uris),
+            "Suites": " ".join(self.suites),
+            "Components": " ".join(self.components),
+            **self.options,
+        }
+        return "".join(f"{key}: {value}\n" for key, value in fields.items()) + "\n"
+
+
+def parse_deb822(text: str) -> list[Stanza]:
+    """The binary archives in a .sources file."""
+    stanzas = []
+    for block in re.split(r"\n[ \t]*\n", re.sub(r"^#.*\n?", "", text, flags=re.M)):
+        fields: dict[str, str] = {}
+        name = ""
+        for line in block.splitlines():
+            if line[:1] in (" ", "\t") and name:
+                fields[name] += "\n" + line
+            elif ":" in line:
+                name, _, value = line.partition(":")
+                name = name.strip().lower()
+                fields[name] = value.strip()
+        taken = {key: fields.pop(key, "").split() for key in ("types", "uris", "suites")}
+        components = fields.pop("components", "").split()
+        enabled = fields.pop("enabled", "yes").lower() not in ("no", "false", "0", "off")
+        if enabled and "deb" in taken["types"] and taken["uris"] and taken["suites"]:
+            stanzas.append(
+                Stanza(
+                    tuple(taken["uris"]), tuple(taken["suites"]), tuple(components), dict(fields)
+                )
+            )
+    return stanzas
+
+
+_ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<uri>\S+)\s+(?P<rest>\S.*)")
+
+
+def parse_one_line(text: str) -> list[Stanza]:
+    """The binary archives in a .list file."""
+    stanzas = []
+    for line in text.splitlines():
+        match = _ONE_LINE.fullmatch(line.partition("#")[0].strip())
+        if not match:
+            continue
+        options = {}
+        for option in shlex.split(match["options"] or ""):
+            key, equals, value = option.partition("=")
+            if equals:
+                name = _OPTION_NAMES.get(key.rstrip("+-").lower(), key)
+                options[name] = value.replace(",", " ")
+        suite, *components = match["rest"].split()
+        stanzas.append(Stanza((match["uri"],), (suite,), tuple(components), options))
+    return stanzas
+
+
+def machine_stanzas(directory: Path = APT_DIRECTORY) -> list[Stanza]:
+    """Every binary archive that the machine's apt is configured to use."""
+    found = []
+    files = [directory / "sources.list", *sorted((directory / "sources.list.d").glob("*"))]
+    for file in files:
+        if file.suffix == ".sources" and file.is_file():
+            found += parse_deb822(file.read_text(errors="replace"))
+        elif file.suffix == ".list" and file.is_file():
+            found += parse_one_line(file.read_text(errors="replace"))
+    return found
+
+
+@dataclass(frozen=True)
+class Suites:
+    """A step of the search: archives that are looked at together."""
+
+    name: str
+    stanzas: tuple[Stanza, ...]
+
+
+def os_release(path: Path = OS_RELEASE) -> tuple[str, str]:
+    """(ID, VERSION_CODENAME) from os-release(5); empty where not given."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return "", ""
+    values = {
+        key: "".join(shlex.split(value)) for key, _, value in (x.partition("=") for x in lines)
+    }
+    return values.get("ID", ""), values.get("VERSION_CODENAME", "")
+
+
+def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) -> list[Suites]:
+    """Where to look, in order: as configured, backports, then (Debian) newer suites.
+
+    Archives of others are left out: a suite counts if it is named after this release, or by an
+    alias ("stable"). A newer release is asked for where this one is, security archive included.
+    """
+    own = []
+    for stanza in stanzas:
+        suites = tuple(s for s in stanza.suites if _is_own(s, codename))
+        uris = tuple(uri for uri in stanza.uris if not uri.startswith("cdrom:"))
+        if suites and uris and "main" in stanza.components:
+            own.append(replace(stanza, uris=uris, suites=suites, components=("main",)))
+    if not own:
+        return []
+    newer: tuple[str, ...] = _DEBIAN_NEWER if distribution == "debian" else ()
+    if codename in newer:
+        newer = newer[newer.index(codename) + 1 :]
+    names = dict.fromkeys([f"{codename}-backports", *newer])
+    steps = [Suites("as configured", tuple(own))]
+    return steps + [Suites(name, _renamed(own, name)) for name in names]
+
+
+def _is_own(suite: str, codename: str) -> bool:
+    return suite.partition("-")[0] in {codename, *_ALIASES} - {""}
+
+
+def _renamed(own: list[Stanza], name: str) -> tuple[Stanza, ...]:
+    """`own` with the suites of the release `name`; of one pocket ("trixie-backports") just that."""
+    renamed = []
+    for stanza in own:
+        pockets = [suite.partition("-")[1:] for suite in stanza.suites]
+        if "-" in name or name == "sid":  # these have no updates and no security archive
+            suites = [name] if ("", "") in pockets else []
+        else:
+            wanted = [rest for _, rest in pockets if rest != "backports"]
+            suites = [f"{name}-{rest}" if rest else name for rest in wanted]
+        if suites:
+            renamed.append(replace(stanza, suites=tuple(dict.fromkeys(suites))))
+    return tuple(renamed)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A version of a package that an archive offers."""
+
+    package: str
+    version: str
+    suite: str
+
+
+class Apt:
+    """apt's tools over one step's archives, with lists and archives under `root`."""
+
+    def __init__(self, root: Path, suites: Suites) -> None:
+        self.suites = suites
+        self.root = root / re.sub(r"\W+", "-", suites.name)
+        for directory in ("state/lists/partial", "cache/archives/partial"):
+            (self.root / directory).mkdir(parents=True, exist_ok=True)
+        (self.root / "status").touch()
+        # Written anew each time: the machine may have got another mirror.
+        (self.root / "own.sources").write_text("".join(s.render() for s in suites.stanzas))
+
+    @property
+    def _options(self) -> list[str]:
+        settings: dict[str, object] = {
+            "Dir::State": self.root / "state",
+            "Dir::State::status": self.root / "status",
+            "Dir::Cache": self.root / "cache",
+            "Dir::Etc::sourcelist": self.root / "own.sources",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::Etc::preferences": "-",
+            "Dir::Etc::preferencesparts": "-",
+            # Only root's apt changes user for downloads, and that user cannot enter our cache.
+            "APT::Sandbox::User": getpass.getuser() if os.getuid() else "root",
+            "APT::Status-Fd": "1",
+            "APT::Update::Error-Mode": "any",
+            "Acquire::Languages": "none",
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled": "false",
+            "Acquire::Retries": RETRIES,
+        }
+        return [item for key, value in settings.items() for item in ("-o", f"{key}={value}")]
+
+    def _run(self, *argv: str, cwd: Path, percent: Callable[[int], None]) -> list[str]:
+        """Run apt-get with its progress; the lines it complained with ("" prefix E: or W:)."""
+        complaints: list[str] = []
+
+        def line(text: str) -> None:
+            status = re.match(r"dlstatus:\d+:(\d+)", text)
+            if status:
+                percent(int(status[1]))
+            elif re.match(r"[EW]: |Err:", text):
+                complaints.append(text)
+
+        try:
+            code = run_guarded(
+                ["apt-get", "-q", *self._options, *argv],
+                cwd=cwd,
+                env=os.environ | {"LC_ALL": "C"},
+                line=line,
+            )
+        except FileNotFoundError as error:
+            raise _no_apt() from error
+        if code == 127:
+            raise _no_apt()
+        return (complaints or [f"apt-get {argv[0]} failed ({code})"]) if code else []
+
+    def update(self, percent: Callable[[int], None], max_age_s: float = LISTS_MAX_AGE_S) -> None:
+        """Fetch the package lists unless they are younger than `max_age_s`."""
+        stamp = self.root / "updated"
+        sources = (self.root / "own.sources").read_text()
+        if (
+            stamp.exists()
+            and stamp.read_text() == sources
+            and time.time() - stamp.stat().st_mtime < max_age_s
+        ):
+            return
+        complaints = self._run("update", cwd=self.root, percent=percent)
+        errors = [text for text in complaints if text.startswith("E: ")]
+        # A suite that the mirror does not carry is an answer. Anything else is a failure.
+        if not all(_is_absence(text) for text in errors):
+            raise HostError(
+                f"could not fetch the package lists of {self.suites.name}",
+                hint="look at the network and at `apt-get update`",
+                details=complaints,
+            )
+        stamp.write_text(sources)
+
+    def newest(self, packages: Iterable[str]) -> Candidate | None:
+        """The highest version that the archives offer of any of `packages`."""
+        result = self._query("madison", *packages)
+        rows = [[cell.strip() for cell in row.split("|")] for row in result.splitlines()]
+        offered = [Candidate(row[0], row[1], row[2].split()[1]) for row in rows if len(row) == 3]
+        return max(offered, key=functools.cmp_to_key(_by_version), default=None)
+
+    def sha256(self, candidate: Candidate) -> str:
+        """The SHA-256 that the signed lists give for the package file."""
+        text = self._query("show", f"{candidate.package}={candidate.version}")
+        match = re.search(r"^SHA256: ([0-9a-f]{64})$", text, re.M)
+        if not match:
+            raise HostError(f"the package lists have no SHA256 for {candidate.package}")
+        return match[1]
+
+    def _query(self, *argv: str) -> str:
+        try:
+            result = subprocess.run(
+                ["apt-cache", *self._options, *argv],
+                env=os.environ | {"LC_ALL": "C"},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        except FileNotFoundError as error:
+            raise _no_apt() from error
+        return result.stdout
+
+    def download(self, candidate: Candidate, into: Path, percent: Callable[[int], None]) -> Path:
+        """Download the package; apt checks it against the signed lists."""
+        request = f"{candidate.package}={candidate.version}"
+        complaints = self._run("download", request, cwd=into, percent=percent)
+        files = list(into.glob("*.deb"))
+        if complaints or len(files) != 1:
+            raise HostError(
+                f"could not download {candidate.package} {candidate.version} ({candidate.suite})",
+                hint="look at the network; a superseded version is gone from the mirror",
+                details=complaints,
+            )
+        return files[0]
+
+    def download_closure(
+        self, packages: Iterable[str], release: str, percent: Callable[[int], None]
+    ) -> list[Path]:
+        """Download packages and all they depend on, `release` before other suites.
+
+        Nothing counts as installed, so that the files together are a root to run them in. Raises
+        HostError.
+        """
+        archives = self.root / "cache/archives"
+        for old in archives.glob("*.deb"):
+            old.unlink()
+        options = ["-y", "--no-install-recommends", "--download-only"]
+        wanted = ["-o", f"APT::Default-Release={release}", *options, "install", *packages]
+        complaints = self._run(*wanted, cwd=self.root, percent=percent)
+        files = sorted(archives.glob("*.deb"))
+        if complaints or not files:
+            raise HostError(
+                f"could not download {' '.join(packages)} of {release}",
+                hint="look at the network and at `apt-get update`",
+                details=complaints,
+            )
+        return files
+
+
+_ABSENCES = ("does not have a Release file", "404", "File not found")
+_SUMMARY = "E: Some index files failed to download"
+
+
+def _is_absence(complaint: str) -> bool:
+    return any(text in complaint for text in _ABSENCES) or complaint.startswith(_SUMMARY)
+
+
+def _no_apt() -> HostError:
+    return HostError(
+        "this machine has no apt to fetch a Debian kernel source with",
+        hint="give a kernel tree, git:repository@ref or a bzImage instead",
+    )
+
+
+def _by_version(left: Candidate, right: Candidate) -> int:
+    if left.version == right.version:
+        return 0
+    later = subprocess.run(
+        ["dpkg", "--compare-versions", left.version, "gt", right.version], check=False
+    )
+    return 1 if later.returncode == 0 else -1

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT
+"""git, run so that it neither writes to a user's repository nor depends on a user's settings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from harness.status import HostError
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """The environment for git: English, no optional index writes, no inherited repository."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    return kept | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"} | extra
+
+
+def git(directory: Path, *argv: str, **extra: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `git -C directory argv...`; the caller looks at the return code."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(directory), *argv],
+            env=environment(**extra),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise HostError("git is not installed", hint="apt-get install git") from error
+
+
+def complaint(result: subprocess.CompletedProcess[bytes]) -> list[str]:
+    """What git said on stderr, by line."""
+    return result.stderr.decode(errors="replace").splitlines()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""make: what it needs, its command line, its failure explained. harness/guarded.py runs it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.cache import digest_of
+from harness.status import HarnessError, HostError, Status
+
+
+class KernelBuildError(HarnessError):
+    """The kernel under test does not build: ERROR, which bisect skips."""
+
+    status = Status.ERROR
+    exit_code = Status.ERROR.exit_code
+
+    def __init__(self, cause: str, *, log: Path | None = None, **rest: object) -> None:
+        super().__init__(cause, **rest)  # type: ignore[arg-type]
+        self.log = log
+
+
+# What is needed to build, and the Debian and Ubuntu package that has it.
+# Each name and the Debian package it comes from; scripts/setup installs them all.
+TOOLS = {
+    "make": "make",
+    "gcc": "gcc",
+    "ld": "binutils",
+    "flex": "flex",
+    "bison": "bison",
+    "bc": "bc",
+    "perl": "perl",
+    "awk": "mawk",
+    "git": "git",
+    "lz4": "lz4",
+    "setpriv": "util-linux",
+}
+HEADERS = {"gelf.h": "libelf-dev"}
+
+
+def check_tools() -> None:
+    """Raise HostError naming what is missing for a build, and the packages to install."""
+    missing = {tool: package for tool, package in TOOLS.items() if not shutil.which(tool)}
+    if "gcc" not in missing:
+        for header, package in HEADERS.items():
+            probe = subprocess.run(
+                ["gcc", "-E", "-x", "c", "-o", os.devnull, "-"],
+                input=f"#include <{header}>\n",
+                text=True,
+                capture_output=True,
+                check=False,
+            )
+            if probe.returncode:
+                missing[header] = package
+    if missing:
+        raise HostError(
+            f"cannot build a kernel: missing {', '.join(missing)}",
+            hint=f"apt-get install {' '.join(sorted(set(missing.values())))}",
+        )
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """The compiler and linker, by what they say of themselves."""
+
+    compiler: str
+    linker: str
+
+    @classmethod
+    def detect(cls) -> Toolchain:
+        """Ask gcc and ld for their versions."""
+        return cls(_first_line("gcc", "--version"), _first_line("ld", "--version"))
+
+    @property
+    def digest(self) -> str:
+        return digest_of(self.compiler, self.linker)
+
+
+def _first_line(*argv: str) -> str:
+    result = subprocess.run(
+        argv, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=True
+    )
+    return result.stdout.partition("\n")[0]
+
+
+# Every variable a kernel Makefile would take from the environment and that changes the result.
+_UNWANTED = re.compile(
+    r"KBUILD_|KCONFIG_|KCFLAGS|KCPPFLAGS|LOCALVERSION|ARCH$|CROSS_COMPILE|MAKE|MFLAGS|LLVM|CC$|"
+    r"LD$|HOSTCC|HOSTCFLAGS|HOSTLDFLAGS|C_INCLUDE_PATH|CPATH|GCC_|INSTALL_|V$|W$|C$|O$|M$"
+)
+
+
+def build_environment(base_directory: Path) -> dict[str, str]:
+    """Our environment without what would make builds differ; ccache keyed by relative paths."""
+    kept = {key: value for key, value in os.environ.items() if not _UNWANTED.match(key)}
+    return kept | {
+        "LC_ALL": "C",
+        "CCACHE_BASEDIR": str(base_directory),
+        "CCACHE_NOHASHDIR": "1",
+        "CCACHE_SLOPPINESS": "time_macros",
+    }
+
+
+def make_argv(objects: Path, *targets: str, release: str = "") -> list[str]:
+    """The command line: nice, all cores, ccache if there is one, and nothing that names us.
+
+    KBUILD_BUILD_* are fixed for reproducible output (Documentation/kbuild/reproducible-builds).
+    """
+    compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
+    return [
+        *("nice", "-n", "10", "make", f"-j{len(os.sched_getaffinity(0))}", f"O={objects}"),
+        *("ARCH=x86_64", f"CC={compiler}", "HOSTCC=" + compiler, f"LOCALVERSION={release}"),
+        *("KBUILD_BUILD_USER=cvm-harness", "KBUILD_BUILD_HOST=cvm-harness"),
+        *("KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=1970-01-01 00:00:00 UTC"),
+        *targets,
+    ]
+
+
+_COMPILED = re.compile(r"^  (?:CC|AS)\s+(?:\[M\]\s+)?(\S+)$")
+
+
+def compiled_object(line: str) -> str | None:
+    """The object that this line of kbuild's output says is being compiled."""
+    match = _COMPILED.match(line)
+    return match[1] if match else None
+
+
+_ERRORS = (
+    # gcc, as, Kconfig's parser: file:line[:column]: [fatal ]error: ..., "file:line: syntax error"
+    re.compile(r"^\S[^:\n]*:\d+:(?:\d+:)? (?:fatal )?(?:error|Error|syntax error)\b.*"),
+    re.compile(
+        r"^\S*ld(?:\.bfd)?: .*(?:undefined reference|multiple definition|cannot find|error).*"
+    ),
+    re.compile(r"^(?:ERROR: modpost:|error: objtool|\S+: error: objtool).*"),
+    re.compile(r"^\S+:\(.*\): undefined reference to .*"),
+    re.compile(r"^(?:gcc|cc1|as|ld|collect2|ccache): (?:fatal |internal )?(?:compiler )?error: .*"),
+    re.compile(r"^make(?:\[\d+\])?: \*\*\* .*"),
+    re.compile(r"^/bin/sh: .*"),
+)
+_CONTEXT_LINES = 8
+
+
+@dataclass(frozen=True)
+class BuildFault:
+    """The first thing that went wrong, and the lines that follow it."""
+
+    cause: str
+    details: tuple[str, ...]
+
+
+def first_fault(lines: Iterable[str]) -> BuildFault:
+    """Find the cause in a build log: the first compiler error, else the linker's, else make's."""
+    kept = list(lines)
+    for pattern in _ERRORS:
+        for number, text in enumerate(kept):
+            if pattern.match(text):
+                context = kept[number + 1 : number + 1 + _CONTEXT_LINES]
+                return BuildFault(_relative(text), tuple(map(_relative, context)))
+    return BuildFault("make failed without an error message", tuple(kept[-_CONTEXT_LINES:]))
+
+
+def _relative(text: str) -> str:
+    return text.removeprefix("../")

@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: MIT
+"""What is in a kernel tree: a manifest of git blob ids, and the means to read the blobs.
+
+Directories, commits and unpacked packages all become the same manifest, path -> "mode id" as git
+would name them. So equal content has an equal digest whichever door it came through, and a work
+tree can be brought from any tree to any other by touching only the files that differ.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import json
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.kernel.gitcmd import complaint, environment, git
+from harness.kernel.version import Version
+from harness.status import HostError, UsageError
+
+Manifest = Mapping[str, str]
+"""path -> "mode id", e.g. "mm/util.c" -> "100644 8bc1...". Modes are git's: 100644, 100755 and
+120000 (a symbolic link, whose blob is its target)."""
+
+LINK = "120000"
+
+_ARTEFACTS = ("*.o", "*.a", "*.ko", "*.mod", "*.cmd", ".config", ".config.old", ".tmp_*", ".git")
+_TOP_ARTEFACTS = ("vmlinux*", "System.map", "Module.symvers", "modules.*", "obj")
+_GENERATED = ("include/config", "include/generated")
+
+
+class Reader(Protocol):
+    """Reads blobs of one manifest."""
+
+    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        """Each of `paths` with its content, in order."""
+
+
+@dataclass(frozen=True)
+class SourceTree:
+    """A kernel source as the build sees it."""
+
+    manifest: Manifest
+    reader: Reader
+    version: Version
+    family: str
+    """Names what successive builds have in common, so that they share one object tree."""
+    provenance: Mapping[str, object]
+    linkable: Path | None = None
+    """Where the files lie if they never change, so that they may be linked and not copied."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the content: SHA-256 over the manifest."""
+        return manifest_digest(self.manifest)
+
+
+def manifest_digest(manifest: Manifest) -> str:
+    """Hex SHA-256 over the sorted manifest."""
+    total = hashlib.sha256()
+    for path in sorted(manifest):
+        total.update(os.fsencode(f"{manifest[path]}\t{path}\0"))
+    return total.hexdigest()
+
+
+def blob_id(data: bytes) -> str:
+    """git's SHA-1 name for `data` (gitformat: "blob <length>\\0<data>")."""
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def link_target(link: Path) -> bytes:
+    """What a symbolic link holds, byte for byte (Path.readlink() would tidy it)."""
+    return os.fsencode(os.readlink(link))  # noqa: PTH115
+
+
+@dataclass(frozen=True)
+class DirectoryReader:
+    """Reads from a directory."""
+
+    root: Path
+
+    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        for path in paths:
+            file = self.root / path
+            try:
+                data = link_target(file) if file.is_symlink() else file.read_bytes()
+            except OSError as error:
+                raise HostError(
+                    f"{file} could not be read: {error.strerror}",
+                    hint="was the tree changed while it was read? run again",
+                ) from error
+            yield path, data
+
+
+@dataclass(frozen=True)
+class GitReader:
+    """Reads from a repository's object store; no work tree is involved."""
+
+    repository: Path
+    manifest: Manifest
+
+    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        with subprocess.Popen(
+            ["git", "-C", str(self.repository), "cat-file", "--batch"],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as batch:
+            assert batch.stdin
+            assert batch.stdout
+            for path in paths:
+                name = self.manifest[path].split()[1]
+                batch.stdin.write(name.encode() + b"\n")
+                batch.stdin.flush()
+                header = batch.stdout.readline().split()
+                if len(header) != 3:
+                    raise HostError(
+                        f"{self.repository}: object {name} of {path} is missing",
+                        hint="run git fsck there; a partial clone must fetch its objects first",
+                    )
+                data = batch.stdout.read(int(header[2]) + 1)[:-1]
+                yield path, data
+
+
+def scan(
+    root: Path,
+    cache: Path | None = None,
+    *,
+    exclude: bool = True,
+    seen: Callable[[int], None] = lambda count: None,
+) -> dict[str, str]:
+    """The manifest of a directory that is no git work tree.
+
+    `cache` keeps ids by size, times and inode between calls, so that only changed files are read.
+    With `exclude`, what a kernel build leaves behind is left out. `seen` gets running counts.
+    """
+    known = _load(cache)
+    fresh: dict[str, list[object]] = {}
+    manifest = {}
+    started_ns = time.time_ns()
+    for path, info in _walk(root, "", exclude):
+        if stat.S_ISLNK(info.st_mode):
+            manifest[path] = f"{LINK} {blob_id(link_target(root / path))}"
+            continue
+        key: list[object] = [info.st_size, info.st_mtime_ns, info.st_ctime_ns, info.st_ino]
+        entry = known.get(path)
+        name = entry[4] if entry and entry[:4] == key else blob_id((root / path).read_bytes())
+        # A file written within the clock's grain of this scan may change again unseen.
+        if started_ns - info.st_ctime_ns > 2_000_000_000:
+            fresh[path] = [*key, name]
+        manifest[path] = f"{'100755' if info.st_mode & 0o100 else '100644'} {name}"
+        if len(manifest) % 1000 == 0:
+            seen(len(manifest))
+    if cache and fresh != known:
+        write_json(cache, fresh)
+    return manifest
+
+
+def _load(cache: Path | None) -> dict[str, list[object]]:
+    try:
+        return dict(json.loads(cache.read_text())) if cache else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def write_json(path: Path, value: object) -> None:
+    """Replace `path` by `value` in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(json.dumps(value, separators=(",", ":")))
+    temporary.replace(path)
+
+
+def _walk(root: Path, below: str, exclude: bool) -> Iterator[tuple[str, os.stat_result]]:
+    with os.scandir(root / below) as entries:
+        for entry in sorted(entries, key=lambda item: item.name):
+            path = f"{below}/{entry.name}" if below else entry.name
+            if exclude and _is_artefact(path, entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(root, path, exclude)
+            elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                yield path, entry.stat(follow_symlinks=False)
+
+
+def _is_artefact(path: str, name: str) -> bool:
+    # What the kernel's `make` looks at before it calls a source tree "not clean", and objects.
+    if path in _GENERATED or fnmatch.fnmatch(path, "arch/*/include/generated"):
+        return True
+    patterns = _ARTEFACTS if "/" in path else _ARTEFACTS + _TOP_ARTEFACTS
+    # vmlinux.lds.S and friends below are sources: the wide patterns hold for the top only.
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def is_git_tree(root: Path) -> bool:
+    """Whether git tracks the Makefile in `root` (an ignored copy inside a repository is not)."""
+    result = git(root, "ls-files", "--error-unmatch", "--", "Makefile")
+    if b"dubious ownership" in result.stderr:
+        raise UsageError(
+            f"git does not trust {root}, which belongs to another user",
+            hint=f"git config --global --add safe.directory {root}",
+        )
+    return result.returncode == 0
+
+
+def scan_git(root: Path) -> dict[str, str]:
+    """The manifest of a git work tree as it lies on disk: tracked, changed and untracked files."""
+    manifest = {}
+    for line in _listed(root, "ls-files", "--stage", "-z"):
+        head, _, path = line.partition("\t")
+        mode, name, _ = head.split(" ")
+        if mode in ("100644", "100755", LINK):
+            manifest[path] = f"{mode} {name}"
+    for path in _listed(root, "ls-files", "--deleted", "-z"):
+        manifest.pop(path, None)
+    changed = _listed(root, "ls-files", "--modified", "-z")
+    new = _listed(root, "ls-files", "--others", "--exclude-standard", "-z")
+    for path in [*changed, *new]:
+        file = root / path
+        if file.is_symlink():
+            manifest[path] = f"{LINK} {blob_id(link_target(file))}"
+        elif file.is_file():
+            mode = "100755" if file.stat().st_mode & 0o100 else "100644"
+            manifest[path] = f"{mode} {blob_id(file.read_bytes())}"
+    return manifest
+
+
+def scan_commit(repository: Path, commit: str) -> dict[str, str]:
+    """The manifest of a commit."""
+    manifest = {}
+    for line in _listed(repository, "ls-tree", "-r", "-z", "--full-tree", commit):
+        head, _, path = line.partition("\t")
+        mode, kind, name = head.split(" ")
+        if kind == "blob":
+            manifest[path] = f"{mode} {name}"
+    return manifest
+
+
+def _listed(root: Path, *argv: str) -> list[str]:
+    result = git(root, *argv)
+    if result.returncode:
+        raise UsageError(
+            f"git {argv[0]} failed in {root}",
+            hint="look at git's message below",
+            details=complaint(result),
+        )
+    return [os.fsdecode(item) for item in result.stdout.split(b"\0") if item]

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""A build's own copy of the source, kept between builds with its objects.
+
+make decides by modification times, so a file is written only when its content differs from what
+the copy holds: after a patch to one file, one file is compiled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.kernel.tree import LINK, Manifest, SourceTree, blob_id, write_json
+from harness.status import HostError
+
+Overlay = Mapping[str, tuple[str, bytes] | None]
+"""What patches made of some files: path -> (mode, content), None for a file they removed."""
+
+
+@dataclass(frozen=True)
+class WorkTree:
+    """`root` holds the copy, its manifest and the marks of its last build. Hold its lock."""
+
+    root: Path
+
+    @property
+    def source(self) -> Path:
+        """The copy of the source."""
+        return self.root / "source"
+
+    @property
+    def objects(self) -> Path:
+        """The output directory. Inside the source, because kbuild then uses relative paths
+        ("..", Makefile: srctree), which keeps objects and ccache's keys free of this path."""
+        return self.source / "obj"
+
+    def sync(self, tree: SourceTree, overlay: Overlay, seen: Callable[[int, int], None]) -> int:
+        """Make the copy hold `tree` with `overlay` over it; the number of files touched."""
+        wanted = dict(tree.manifest)
+        for path, patched in overlay.items():
+            if patched is None:
+                wanted.pop(path, None)
+            else:
+                wanted[path] = f"{patched[0]} {blob_id(patched[1])}"
+        held = self._held()
+        changed = [path for path in wanted if held.get(path) != wanted[path]]
+        removed = [path for path in held if path not in wanted]
+        if not changed and not removed:
+            return 0
+        # Files about to change are marked unknown first: a killed sync is then taken up rightly.
+        self._hold({**held, **dict.fromkeys(changed, "")})
+        for path in removed:
+            _remove(self.source, path)
+        self._write(tree, overlay, changed, link=not held, seen=seen)
+        self._hold(wanted)
+        return len(changed) + len(removed)
+
+    def _write(
+        self,
+        tree: SourceTree,
+        overlay: Overlay,
+        changed: list[str],
+        *,
+        link: bool,
+        seen: Callable[[int, int], None],
+    ) -> None:
+        plain = []
+        for path in changed:
+            patched = overlay.get(path)
+            if patched:
+                _put(self.source / path, *patched)
+            # A linked file keeps its old time, which only a tree without objects may have.
+            elif not (link and tree.linkable and _link(tree.linkable / path, self.source / path)):
+                plain.append(path)
+        for count, (path, data) in enumerate(tree.reader.read(plain)):
+            mode, _, name = tree.manifest[path].partition(" ")
+            if len(name) == 40 and blob_id(data) != name:
+                raise HostError(
+                    f"{path} changed while the source was being copied",
+                    hint="run again once the tree is left alone",
+                )
+            _put(self.source / path, mode, data)
+            if count % 500 == 0:
+                seen(count, len(plain))
+
+    def _held(self) -> Manifest:
+        try:
+            held: dict[str, str] = json.loads((self.root / "manifest.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(self.source, ignore_errors=True)
+            return {}
+        return held
+
+    def _hold(self, manifest: Manifest) -> None:
+        write_json(self.root / "manifest.json", manifest)
+
+    @property
+    def unfinished(self) -> Path:
+        """Exists while make runs; left behind only if make was killed outright."""
+        return self.root / "unfinished"
+
+    def prepare_objects(self) -> bool:
+        """Make the output directory ready; whether it starts empty.
+
+        A compiler killed in mid-write leaves a young, broken object beside the command file of
+        the build before, and make would take it for finished: such a tree is thrown away.
+        (Ctrl-C is orderly: make removes its unfinished targets.)
+        """
+        if self.unfinished.exists():
+            shutil.rmtree(self.objects, ignore_errors=True)
+            self.unfinished.unlink()
+        self.objects.mkdir(parents=True, exist_ok=True)
+        return not (self.objects / ".config").exists()
+
+
+def _put(target: Path, mode: str, data: bytes) -> None:
+    # Always a new inode: the old one may be a link into an entry of the store.
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".sync")
+    temporary.unlink(missing_ok=True)
+    if mode == LINK:
+        temporary.symlink_to(os.fsdecode(data))
+    else:
+        temporary.write_bytes(data)
+        temporary.chmod(0o755 if mode == "100755" else 0o644)
+    temporary.replace(target)
+
+
+def _link(origin: Path, target: Path) -> bool:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.unlink(missing_ok=True)
+        os.link(origin, target, follow_symlinks=False)
+    except OSError:  # another file system, or too many links
+        return False
+    return True
+
+
+def _remove(root: Path, path: str) -> None:
+    (root / path).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # not empty: the usual end
+        for parent in (root / path).parents:
+            if parent == root:
+                break
+            parent.rmdir()

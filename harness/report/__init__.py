@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What people see of a run. Nothing here computes."""

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""What people and machines see of the catalogue of bugs. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from harness.status import Status
+from harness.suite.verdicts import TestVerdict
+from harness.validate.catalogue.entry import Entry
+from harness.validate.catalogue.runner import Result, node_ids
+from harness.validate.catalogue.verdicts import Judged
+
+
+def entry_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
+    """One row a bug: id, origin, kernels, signals."""
+    return [(e.id, e.origin, str(e.versions), _signals(e)) for e in entries]
+
+
+def _signals(entry: Entry) -> str:
+    if entry.uncaught:
+        return "not caught"
+    words = dict.fromkeys(s for catch in entry.catches for s in sorted(catch.signals))
+    return ", ".join(words) or "the guest does not boot"
+
+
+def entry_record(entry: Entry, kernel: str = "") -> dict[str, Any]:
+    """One bug for machines."""
+    record: dict[str, Any] = {
+        "id": entry.id,
+        "title": entry.title,
+        "origin": entry.origin,
+        "fix": entry.fix,
+        "versions": str(entry.versions),
+        "symptom": entry.symptom,
+        "how": entry.how,
+        "tests": list(node_ids(entry.catches)),
+        "signals": sorted({signal for catch in entry.catches for signal in catch.signals}),
+        "uncaught": entry.uncaught,
+    }
+    if kernel:
+        record["by_hand"] = entry.by_hand.command_line(entry, kernel)
+    return record
+
+
+def entry_text(entry: Entry, kernel: str) -> str:
+    """One bug for people: facts, the command that shows it, the tests that catch it."""
+    lines = [
+        f"{entry.id}: {entry.title}",
+        "",
+        f"origin      {entry.origin}",
+        f"kernels     {entry.versions}",
+        f"symptom     {entry.symptom}",
+        f"brought back by   {entry.how}",
+        "",
+        "By hand, with the bug on:",
+        "",
+        f"  {entry.by_hand.command_line(entry, kernel)}",
+        "",
+    ]
+    if entry.by_hand.see:
+        lines += [entry.by_hand.see, ""]
+    if entry.uncaught:
+        lines += [f"Not caught: {entry.uncaught}"]
+    for catch in entry.catches:
+        reason = ", ".join(sorted(catch.signals)) or f"a cause like {catch.cause!r}"
+        where = "" if str(catch.versions) == "all" else f" ({catch.versions})"
+        lines += [f"Caught by{where}, for {reason}:", *(f"  {test}" for test in catch.tests)]
+    if entry.catches:
+        lines += ["", f"  cvm-harness catalogue run --kernel={kernel} {entry.id}"]
+    return "\n".join(lines)
+
+
+def result_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+    """One row for each bug and test: bug, test, signal, time, what the test says with it off."""
+    rows: list[tuple[str, ...]] = []
+    for result in results:
+        if not result.judged:
+            rows.append((result.entry.id, "–", f"not caught: {result.entry.uncaught}", "–", "–"))
+        for index, judged in enumerate(result.judged):
+            name = result.entry.id if index == 0 else ""
+            rows.append((name, *_judged_cells(judged), _off(result, judged)))
+    return rows
+
+
+def _judged_cells(judged: Judged) -> tuple[str, str, str]:
+    word = judged.signal if judged.caught else f"NOT CAUGHT: {judged.signal}"
+    return judged.verdict.name, word, f"{judged.verdict.seconds:.1f} s"
+
+
+def _off(result: Result, judged: Judged) -> str:
+    same = (v.status.value for v in result.clean if v.test == judged.verdict.test)
+    return next(same, "not run")
+
+
+def summary(results: Sequence[Result], version: str) -> str:
+    """The count in one line, then what went wrong."""
+    tried = [result for result in results if not result.entry.uncaught]
+    caught = [result for result in tried if result.caught]
+    seconds = sum(result.seconds for result in results)
+    lines = [f"kernel {version}: {len(caught)} of {len(results)} bugs caught, {seconds:.0f} s"]
+    for result in results:
+        if result.entry.uncaught:
+            lines.append(f"{result.entry.id}: known not to be caught: {result.entry.uncaught}")
+        elif not result.caught:
+            lines.append(f"{result.entry.id}: NOT CAUGHT")
+        lines += [_alarm(result, verdict) for verdict in result.false_alarms]
+    return "\n".join(lines)
+
+
+def _alarm(result: Result, verdict: TestVerdict) -> str:
+    return (
+        f"{result.entry.id}: {verdict.name} is {verdict.status.value} with every bug off: "
+        f"{verdict.cause}"
+    )
+
+
+def result_record(result: Result) -> dict[str, Any]:
+    """One bug's result for machines."""
+    return {
+        "id": result.entry.id,
+        "status": result.status.value,
+        "caught": result.caught,
+        "uncaught_reason": result.entry.uncaught,
+        "seconds": round(result.seconds, 2),
+        "tests": [
+            {
+                "test": judged.verdict.test,
+                "caught": judged.caught,
+                "signal": judged.signal,
+                "status": judged.verdict.status.value,
+                "signals": sorted(judged.verdict.signals),
+                "cause": judged.verdict.cause,
+                "seconds": round(judged.verdict.seconds, 2),
+            }
+            for judged in result.judged
+        ],
+        "bug_off": [
+            {"test": v.test, "status": v.status.value, "cause": v.cause} for v in result.clean
+        ],
+        "false_alarm": any(v.status is not Status.PASS for v in result.false_alarms),
+    }

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""What the page shows, gathered from run directories. The template only lays it out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.report.environment import differences
+from harness.report.html.figure import Figure
+from harness.report.html.night_figures import cost_figures
+from harness.report.html.run_figures import Calls, overlay
+from harness.report.html.sections import RunSection, section
+from harness.report.html.trends import trend_figures
+from harness.report.night import Cell, Night, order
+from harness.results.index import Row, row_of
+from harness.results.series import Series
+from harness.results.view import RunView
+from harness.status import HarnessError, Status
+from harness.units import format_size
+
+MAX_DETAILED = 12
+"""Runs that get a section with plots of their own; the others are a line in the table."""
+_POINTS = 3000
+"""Points of a curve when there is one run; shared out among more."""
+_RANK = {status: place for place, status in enumerate(Status)}
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Something a person should look at, most urgent first."""
+
+    status: str
+    """A status, or "regressed" or "flaky"."""
+    title: str
+    cause: str
+    lines: tuple[str, ...] = ()
+    rerun: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The whole page."""
+
+    title: str
+    subtitle: str
+    verdict: str
+    counts: tuple[tuple[str, int], ...]
+    counted: str
+    """What `counts` counts."""
+    attention: tuple[Attention, ...]
+    rows: tuple[Row, ...]
+    sections: tuple[RunSection, ...]
+    overlay: tuple[Figure, ...] = ()
+    trends: tuple[Figure, ...] = ()
+    costs: tuple[Figure, ...] = ()
+    environment: tuple[tuple[str, str, str], ...] = ()
+    compared_runs: tuple[str, str] | None = None
+    cells: tuple[Cell, ...] = ()
+
+    @property
+    def figures(self) -> list[Figure]:
+        """Every plot of the page."""
+        of_runs = [figure for one in self.sections for figure in one.plots]
+        return [*self.costs, *self.overlay, *self.trends, *of_runs]
+
+
+def runs_page(views: Sequence[RunView], trends: Sequence[Series] = ()) -> Page:
+    """A page about single runs; two are compared."""
+    ordered = sorted(views, key=lambda view: _RANK[view.status])  # stable: by urgency, then given
+    sections, calls = _sections(ordered)
+    pair = (views[0], views[1]) if len(views) == 2 else None
+    return Page(
+        title=views[0].id if len(views) == 1 else f"{len(views)} runs",
+        subtitle=" against ".join(_label(view) for view in views) if len(views) <= 2 else "",
+        verdict=ordered[0].status.value,
+        counts=_counts([view.status for view in views]),
+        counted="runs",
+        attention=tuple(_of_run(view) for view in ordered if _telling(view.status)),
+        rows=tuple(row_of(view) for view in ordered),
+        sections=sections,
+        overlay=tuple(overlay(calls)) if len(calls) > 1 else (),
+        trends=tuple(trend_figures(trends)),
+        environment=tuple(differences(*pair)) if pair else (),
+        compared_runs=(pair[0].id, pair[1].id) if pair else None,
+    )
+
+
+def night_page(night: Night, trends: Sequence[Series] = ()) -> Page:
+    """A page about a night: its cells, then the runs that tell why."""
+    cells = order(night.cells)
+    views = []
+    for _, path in night.run_directories():
+        try:
+            views.append(RunView.load(path))
+        except HarnessError:
+            continue
+    ordered = sorted(views, key=lambda view: _RANK[view.status])
+    sections, calls = _sections([v for v in ordered if _telling(v.status)] or ordered[:1])
+    unfinished = "" if night.finished else ", not finished"
+    return Page(
+        title=f"night {night.plan}",
+        subtitle=f"{night.started_utc} to {night.ended_utc}{unfinished}",
+        verdict=night.status.value,
+        counts=_counts([cell.status for cell in cells]),
+        counted="cells",
+        attention=tuple(item for cell in cells for item in _of_cell(cell)),
+        rows=tuple(row_of(view) for view in ordered),
+        sections=sections,
+        overlay=tuple(overlay(calls)) if len(calls) > 1 else (),
+        trends=tuple(trend_figures(trends)),
+        costs=tuple(cost_figures(cells)),
+        cells=tuple(cells),
+    )
+
+
+def percent(share: float | None) -> str:
+    """A relative effect as people read it."""
+    return "–" if share is None else f"{share:+.2%}"
+
+
+def _telling(status: Status) -> bool:
+    return _RANK[status] < _RANK[Status.PASS]
+
+
+def _counts(statuses: Sequence[Status]) -> tuple[tuple[str, int], ...]:
+    return tuple((s.value, statuses.count(s)) for s in Status if s in statuses)
+
+
+def _label(view: RunView) -> str:
+    row = row_of(view)
+    size = format_size(row.memory_bytes) if row.memory_bytes else "?"
+    return f"{row.kernel or '?'} ({row.accept}, {size}, {row.workload or 'no workload'})"
+
+
+def _of_run(view: RunView) -> Attention:
+    return Attention(
+        status=view.status.value,
+        title=f"{view.id}: {_label(view)}",
+        cause=view.text("cause"),
+        rerun=view.text("rerun"),
+        anchor=view.id,
+    )
+
+
+def _of_cell(cell: Cell) -> list[Attention]:
+    found = []
+    worse = [c for c in cell.compared if c.verdict == "regressed"]
+    if _telling(cell.status):
+        lines = [*cell.failed, *(f"{c.metric}: {c.verdict}, {percent(c.effect)}" for c in worse)]
+        status = "regressed" if worse and not cell.failed else cell.status.value
+        found.append(Attention(status, cell.key, cell.cause, tuple(lines), cell.command))
+    if cell.flakes:
+        found.append(Attention("flaky", cell.key, "", cell.flakes, cell.command))
+    return found
+
+
+def _sections(views: Sequence[RunView]) -> tuple[tuple[RunSection, ...], dict[str, Calls]]:
+    chosen = list(views)[:MAX_DETAILED]
+    points = max(400, _POINTS // max(len(chosen), 1))
+    made = [section(view, points) for view in chosen]
+    calls = {
+        f"{_label(one.view)} {one.view.id[-6:]}": found for one, found in made if found is not None
+    }
+    return tuple(one for one, _ in made), calls

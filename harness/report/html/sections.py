@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""One run in full: its figures, plots, checks, and the console where it went wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.analysis.analyse import analyse
+from harness.analysis.metrics import METRICS, metrics_of
+from harness.report.html.figure import Figure
+from harness.report.html.run_figures import Calls, read_calls, run_figures
+from harness.results.console import around, frames, splats, tail
+from harness.results.index import Row, row_of
+from harness.results.rundir import plain
+from harness.results.view import RunView, dig
+from harness.status import HarnessError, Status
+
+_SPLATS = 3
+_TAIL_LINES = 40
+
+
+@dataclass(frozen=True)
+class SplatText:
+    """One report of trouble with the console around it."""
+
+    kind: str
+    line: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    frames: tuple[str, ...]
+    """The call trace, symbols alone."""
+
+
+@dataclass(frozen=True)
+class RunSection:
+    """What the page shows of one run."""
+
+    view: RunView
+    row: Row
+    figures: tuple[tuple[str, str, str], ...]
+    """Metric, value, meaning."""
+    bad_checks: tuple[tuple[str, str, str], ...]
+    """Status, name and detail of the checks that did not pass."""
+    passed: int
+    plots: tuple[Figure, ...]
+    splats: tuple[SplatText, ...]
+    tail: tuple[str, ...]
+    """The console's last lines."""
+    problem: str
+    """Why there are no plots, where there are none."""
+
+
+def section(view: RunView, points: int) -> tuple[RunSection, Calls | None]:
+    """The section of `view` with at most `points` points a curve, and its accept calls."""
+    calls, plots, problem = None, [], ""
+    try:
+        calls = read_calls(view)
+        plots = run_figures(view, analyse(view.path), calls, points)
+    except HarnessError as error:
+        problem = error.cause
+    except (KeyError, TypeError, ValueError) as error:  # written by another version, or by hand
+        problem = f"run.json has not the form that is known: {type(error).__name__}: {error}"
+    values = metrics_of(view)
+    checks = [(str(c.get("status")), str(c.get("name")), str(c.get("detail"))) for c in view.checks]
+    found = RunSection(
+        view=view,
+        row=row_of(view),
+        figures=tuple(
+            (m.name, m.show(values[m.name]), m.meaning) for m in METRICS if m.name in values
+        ),
+        bad_checks=tuple(c for c in checks if c[0] != Status.PASS.value),
+        passed=sum(c[0] == Status.PASS.value for c in checks),
+        plots=tuple(plots),
+        splats=_splats(view),
+        tail=tuple(tail(view.path / "console.log", lines=_TAIL_LINES)),
+        problem=problem,
+    )
+    return found, calls
+
+
+def _reported(view: RunView) -> list[Any]:
+    """The splats of run.json; those on the console where the run broke before it recorded any."""
+    recorded = view.get("splats")
+    return recorded if isinstance(recorded, list) else plain(splats(view.path / "console.log"))
+
+
+def _splats(view: RunView) -> tuple[SplatText, ...]:
+    found = []
+    for splat in _reported(view)[:_SPLATS]:
+        line = dig(splat, "line")
+        if not isinstance(line, str):
+            continue
+        context = around(view.path / "console.log", line)
+        after = context.after or tuple(str(one) for one in dig(splat, "context") or ())
+        found.append(SplatText(str(dig(splat, "kind")), line, context.before, after, frames(after)))
+    return tuple(found)

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: MIT
+"""Runs as KTAP, the format of the kernel's own tests (Documentation/dev-tools/ktap.rst, 6.12).
+
+One test a run, its checks as subtests. What could not be judged is `not ok` as well, with its
+status in a diagnostic line: KTAP knows no third result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.analysis.metrics import METRICS, metrics_of
+from harness.results.view import RunView
+from harness.status import Status
+from harness.vm.text import inert
+
+_INDENT = "    "
+_VERSION = "KTAP version 1"
+
+
+def ktap(runs: Sequence[RunView]) -> str:
+    """The whole document."""
+    lines = [_VERSION, f"1..{len(runs)}"]
+    for number, run in enumerate(runs, start=1):
+        lines += _run(number, run)
+    return "\n".join(lines) + "\n"
+
+
+def _run(number: int, run: RunView) -> Iterator[str]:
+    checks = run.checks
+    if checks:
+        yield f"{_INDENT}{_VERSION}"
+        yield f"{_INDENT}# Subtest: {_name(run.id)}"
+        yield f"{_INDENT}1..{len(checks)}"
+        for place, check in enumerate(checks, start=1):
+            detail = _text(check.get("detail"))
+            if detail and check.get("status") != Status.SKIP.value:
+                yield f"{_INDENT}# {_text(check.get('name'))}: {detail}"
+            yield _INDENT + _result(place, _text(check.get("name")), check.get("status"), detail)
+    for key, value in _facts(run):
+        yield f"# {key}: {value}"
+    yield _result(number, run.id, run.status.value, run.text("cause"))
+
+
+def _facts(run: RunView) -> Iterator[tuple[str, str]]:
+    yield "status", run.status.value
+    for key, value in (
+        ("cause", run.text("cause")),
+        ("target", run.text("spec", "target")),
+        ("kernel", run.text("kernel", "release")),
+        ("workload", run.workload_name),
+        ("rerun", run.text("rerun")),
+    ):
+        if value:
+            yield key, value
+    values = metrics_of(run)
+    for metric in METRICS:
+        if metric.name in values:
+            yield metric.name, f"{values[metric.name]:.17g} {metric.unit}"
+
+
+def _result(number: int, name: str, status: object, reason: str) -> str:
+    if status == Status.SKIP.value:
+        return f"ok {number} {_name(name)} # SKIP {reason}".rstrip()
+    good = status in (Status.PASS.value, Status.DONE.value)
+    return f"{'ok' if good else 'not ok'} {number} {_name(name)}"
+
+
+def _name(text: str) -> str:
+    """A test's name: # begins a directive, so there is none in it."""
+    return inert(text).replace("#", "_").strip()
+
+
+def _text(value: object) -> str:
+    return inert(value) if isinstance(value, str) else ""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""A night's results as the report needs them, from the night's directory (docs/nightly.md).
+
+Read as any stranger's file: what is missing is missing, so that a night of another version, or one
+that was killed, still gives a page.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.results.view import dig
+from harness.status import Status, UsageError
+
+FILE = "night.json"
+_MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One metric of a cell, patched kernel against base."""
+
+    metric: str
+    verdict: str
+    """regressed, improved, equivalent or inconclusive."""
+    effect: float | None
+    """Relative: 0.02 is 2 % more."""
+    low: float | None
+    high: float | None
+    """The effect's confidence interval."""
+    q_value: float | None
+    detectable: float | None
+    """The smallest effect that these runs could have shown."""
+    runs: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the plan."""
+
+    key: str
+    kind: str
+    kernel: str
+    base: str
+    work: str
+    guest: str
+    status: Status
+    cause: str
+    seconds: float
+    command: str
+    failed: tuple[str, ...]
+    flakes: tuple[str, ...]
+    known: tuple[str, ...]
+    compared: tuple[Compared, ...]
+    values: Mapping[str, Mapping[str, tuple[float, ...]]]
+    """Metric -> kernel -> one value for each fresh guest."""
+    places: tuple[str, ...]
+
+    @property
+    def regressed(self) -> bool:
+        """Whether a comparison says that the patched kernel is worse."""
+        return any(c.verdict == "regressed" for c in self.compared)
+
+
+@dataclass(frozen=True)
+class Night:
+    """What one night came to."""
+
+    path: Path
+    plan: str
+    started_utc: str
+    ended_utc: str
+    finished: bool
+    status: Status
+    cause: str
+    cells: tuple[Cell, ...]
+
+    def run_directories(self) -> Iterator[tuple[Cell, Path]]:
+        """The run directories of the cells' attempts, where they still are."""
+        for cell in self.cells:
+            for place in cell.places:
+                directory = (self.path / place).resolve()
+                if not directory.is_relative_to(self.path.resolve()):
+                    continue
+                for record in sorted(directory.rglob("run.json")):
+                    yield cell, record.parent
+
+
+def is_night(path: Path) -> bool:
+    """Whether `path` is a night's directory."""
+    return (path / FILE).is_file()
+
+
+def load_night(path: Path) -> Night:
+    """Read the night in `path`. Raises UsageError where it cannot be read as one."""
+    file = path / FILE
+    try:
+        if file.stat().st_size > _MAX_BYTES:
+            raise ValueError("it is too large to believe")
+        content = json.loads(file.read_bytes())
+        return Night(
+            path=path,
+            plan=_text(content, "plan"),
+            started_utc=_text(content, "started_utc"),
+            ended_utc=_text(content, "ended_utc"),
+            finished=dig(content, "finished") is True,
+            status=Status(content["status"]),
+            cause=_text(content, "cause"),
+            cells=tuple(_cell(cell) for cell in content["cells"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read as a night's results: {error}") from error
+
+
+def order(cells: Sequence[Cell]) -> list[Cell]:
+    """What needs a person first: failures, regressions, what could not be judged, the rest."""
+    rank = {status: place for place, status in enumerate(Status)}
+
+    def urgency(cell: Cell) -> tuple[int, int, str]:
+        return rank[cell.status], int(cell.regressed and not cell.failed), cell.key
+
+    return sorted(cells, key=urgency)
+
+
+def _cell(cell: Mapping[str, Any]) -> Cell:
+    guest = dig(cell, "guest") or {}
+    return Cell(
+        key=_text(cell, "key"),
+        kind=_text(cell, "kind"),
+        kernel=_text(cell, "kernel"),
+        base=_text(cell, "base"),
+        work=_text(cell, "work"),
+        guest=", ".join(f"{name} {value}" for name, value in dict(guest).items()),
+        status=Status(cell["status"]),
+        cause=_text(cell, "cause"),
+        seconds=_number(cell, "seconds") or 0.0,
+        command=_text(cell, "command"),
+        failed=_texts(cell, "failed"),
+        flakes=tuple(
+            f"{_text(flake, 'test')}: {', '.join(_texts(flake, 'statuses'))}"
+            for flake in dig(cell, "flakes") or ()
+        ),
+        known=_texts(cell, "known"),
+        compared=tuple(_compared(one) for one in dig(cell, "comparisons") or ()),
+        values={
+            str(metric): {str(arm): _numbers(found) for arm, found in dict(arms).items()}
+            for metric, arms in dict(dig(cell, "values") or {}).items()
+        },
+        places=_texts(cell, "places"),
+    )
+
+
+def _compared(one: Mapping[str, Any]) -> Compared:
+    ratio, interval = _number(one, "ratio"), dig(one, "interval")
+    low, high = (_number(interval or {}, name) for name in ("low", "high"))
+    return Compared(
+        metric=_text(one, "metric"),
+        verdict=_text(one, "verdict"),
+        effect=None if ratio is None else ratio - 1,
+        low=None if low is None else low - 1,
+        high=None if high is None else high - 1,
+        q_value=_number(one, "q_value"),
+        detectable=_number(one, "minimum_detectable_effect"),
+        runs=(int(_number(one, "runs_a") or 0), int(_number(one, "runs_b") or 0)),
+    )
+
+
+def _text(tree: Any, key: str) -> str:
+    value = dig(tree, key)
+    return str(value) if isinstance(value, str | int | float) else ""
+
+
+def _texts(tree: Any, key: str) -> tuple[str, ...]:
+    return tuple(str(value) for value in dig(tree, key) or ())
+
+
+def _number(tree: Any, key: str) -> float | None:
+    value = dig(tree, key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(float(value) for value in values if isinstance(value, int | float))

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""From the checks of one test to its verdict: status, signals, and what was expected. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.counters import Check
+from harness.kernel.version import Version
+from harness.status import Status, worst
+from harness.validate.expectations import Expectation, rule
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one test came to."""
+
+    status: Status
+    """Of all checks, expected defects left aside."""
+    signals: tuple[str, ...]
+    """Of every check that failed, expected or not."""
+    expected: tuple[Expectation, ...]
+    """Known defects that showed."""
+    cause: str
+    details: tuple[str, ...]
+
+
+def judge_test(
+    checks: Sequence[Check], test: str, version: Version, known: Iterable[Expectation]
+) -> Verdict:
+    """The verdict of `test`, as seen on a kernel of `version`."""
+    failed = [check for check in checks if check.status is Status.FAIL]
+    signals = tuple(dict.fromkeys(check.signal or "unnamed" for check in failed))
+    ruling = rule(signals, test, version, known)
+    left = [check for check in failed if (check.signal or "unnamed") in ruling.unexpected]
+    left += [check for check in checks if check.status not in (Status.FAIL, Status.PASS)]
+    left += _absent(ruling.absent if not left else ())
+    passed = [check for check in checks if check.status is Status.PASS]
+    status = worst(check.status for check in left or passed)
+    cause = next((f"{c.name}: {c.detail}" for c in left if c.status is status), "")
+    return Verdict(
+        status,
+        signals,
+        ruling.expected,
+        cause,
+        tuple(f"{c.status.value} [{c.signal}] {c.name}: {c.detail}" for c in left),
+    )
+
+
+def _absent(entries: Iterable[Expectation]) -> list[Check]:
+    """A known defect that no longer shows is a failure until its expectation is taken out."""
+    return [
+        Check(
+            f"known defect {entry.id} shows",
+            Status.FAIL,
+            f"it did not: if it is fixed, end its version range in expectations.toml "
+            f"({entry.reason})",
+            "unexpected-pass",
+        )
+        for entry in entries
+    ]

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Guests for tests: one at a time, shared by neighbours that want the same and leave it usable."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from harness.analysis.counters import Check, counters_agree
+from harness.analysis.pressure import Bounds
+from harness.run import Run
+from harness.spec import GuestSpec
+from harness.status import GuestFailure, PreconditionError, Status, worst
+from harness.suite.need import Need
+from harness.suite.window import Observer, Window, enough_unaccepted
+from harness.vm.console import unexpected
+
+BootGuest = Callable[[GuestSpec], contextlib.AbstractContextManager[Run]]
+
+
+@dataclass
+class Shared:
+    """A booted guest and what has become of it."""
+
+    spec: GuestSpec
+    run: Run
+    observer: Observer
+    boot: Window
+    stack: contextlib.ExitStack
+    used: bool = False
+    usable: bool = True
+    checks: list[Check] = field(default_factory=list)
+
+    def boot_checks(self) -> list[Check]:
+        """What its boot showed: for the verdict of the first test on it."""
+        bounds = Bounds(self.spec.emulation.cost.ns_per_unit)
+        found = self.boot.checks(bounds)
+        splats = unexpected(self.run.guest.splats, self.run.guest.expected_splats)
+        found += [
+            Check(f"console: {s.kind.value}", Status.FAIL, s.describe(), s.kind.value)
+            for s in splats
+        ]
+        return found
+
+
+class Pool:
+    """Hands out guests. At most one is alive."""
+
+    def __init__(self, boot: BootGuest) -> None:
+        self._boot = boot
+        self._current: Shared | None = None
+        self._broken: dict[GuestSpec, PreconditionError] = {}
+
+    def take(self, spec: GuestSpec, need: Need) -> Shared:
+        """A guest of `spec` with enough unaccepted memory for `need`.
+
+        Raises PreconditionError where a fresh one has not enough, or does not prove to be what it
+        should; the second test that wants such a guest gets the same answer without a boot.
+        """
+        current = self._current
+        if current and not self._fits(current, spec, need):
+            self.drop()
+            current = None
+        if current is None:
+            current = self._fresh(spec)
+        self._demand(current, need)
+        return current
+
+    def _fits(self, shared: Shared, spec: GuestSpec, need: Need) -> bool:
+        last = shared.observer.last
+        return (
+            shared.usable
+            and shared.spec == spec
+            and not (need.fresh and shared.used)
+            and last is not None
+            and last.unaccepted_pages >= need.unaccepted_pages
+        )
+
+    def _fresh(self, spec: GuestSpec) -> Shared:
+        if spec in self._broken:
+            first = self._broken[spec]
+            raise PreconditionError(
+                f"{first.cause} (seen before, not booted again)", hint=first.hint
+            )
+        with contextlib.ExitStack() as stack:
+            try:
+                run = stack.enter_context(self._boot(spec))
+            except PreconditionError as error:
+                self._broken[spec] = error
+                raise
+            observer = Observer(run)
+            boot = observer.cut()
+            self._current = Shared(spec, run, observer, boot, stack.pop_all())
+            return self._current
+        raise AssertionError("not reached: the stack suppresses nothing")
+
+    def _demand(self, shared: Shared, need: Need) -> None:
+        last = shared.observer.last
+        if last is None:
+            raise PreconditionError("the guest has not been read yet")
+        found = enough_unaccepted(last, need.unaccepted_pages)
+        if found.status is not Status.PASS:
+            agree = counters_agree(last, "at the test's start")
+            if agree.status is Status.FAIL:  # a wrong counter, not too little memory
+                raise GuestFailure(f"{agree.name}: {agree.detail}")
+            raise PreconditionError(
+                found.detail, hint="give the guest more memory, or see what accepted it"
+            )
+
+    def note(self, checks: Iterable[Check]) -> None:
+        """Put checks on record for the guest that is alive."""
+        if self._current is not None:
+            self._current.checks += checks
+
+    def drop(self) -> None:
+        """End the guest that is alive, and write its run's verdict."""
+        shared, self._current = self._current, None
+        if shared is None:
+            return
+        with shared.stack:
+            status = worst(check.status for check in shared.checks)
+            cause = next((f"{c.name}: {c.detail}" for c in shared.checks if c.status is status), "")
+            shared.run.directory.update(checks=shared.checks)
+            shared.run.directory.finish(status, "" if status is Status.PASS else cause)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""Tests' verdicts, as `pytest --verdicts=FILE` writes them. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.status import HostError, Status, worst
+
+
+@dataclass(frozen=True)
+class TestVerdict:
+    """What one test came to."""
+
+    __test__ = False  # not a test itself, whatever pytest makes of the name
+
+    test: str
+    """pytest node id."""
+    status: Status
+    signals: frozenset[str]
+    """Signals of the checks that failed (docs/suite.md)."""
+    cause: str
+    seconds: float
+    """Set-up (a boot) and call."""
+    expected: frozenset[str] = frozenset()
+    """Known defects (expectations.toml) that showed and were set aside."""
+
+    @property
+    def name(self) -> str:
+        """Without the directory: "test_file.py::test_name"."""
+        return self.test.rsplit("/", 1)[-1]
+
+
+def parse_verdicts(text: str) -> tuple[TestVerdict, ...]:
+    """The verdicts in a --verdicts file. Raises HostError for a line that is none.
+
+    A test may have more than one line (its call, and a teardown that failed): the worst counts.
+    """
+    found: dict[str, list[TestVerdict]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            record = json.loads(line)
+            verdict = TestVerdict(
+                str(record["test"]),
+                Status(record["status"]),
+                frozenset(map(str, record["signals"])),
+                str(record["cause"]),
+                float(record["setup_s"]) + float(record["call_s"]),
+                frozenset(map(str, record["expected"])),
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise HostError(f"line {number} of the verdicts makes no sense: {error}") from error
+        found.setdefault(verdict.test, []).append(verdict)
+    return tuple(_joined(verdicts) for verdicts in found.values())
+
+
+def _joined(verdicts: Sequence[TestVerdict]) -> TestVerdict:
+    status = worst(verdict.status for verdict in verdicts)
+    decisive = next(verdict for verdict in verdicts if verdict.status is status)
+    return TestVerdict(
+        decisive.test,
+        status,
+        frozenset[str]().union(*(verdict.signals for verdict in verdicts)),
+        decisive.cause,
+        sum(verdict.seconds for verdict in verdicts),
+        frozenset[str]().union(*(verdict.expected for verdict in verdicts)),
+    )

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""What happened in a guest between two moments: both readings, and every accept between them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from harness.analysis.conservation import trace_accounts_for_all
+from harness.analysis.counters import Check, Counters, check, check_counters, parse_counters
+from harness.analysis.pressure import Bounds, check_pressure
+from harness.analysis.trace import AcceptEvent, lost_events, parse_events, summarise
+from harness.collect.tracefs import TRACEFS
+from harness.run import Run
+from harness.status import PreconditionError, Status
+from harness.suite.features import EMULATION
+
+_MAX_OUTPUT = 256 << 20
+_DEADLINE_S = 120.0
+_MARK = "=== cvm-harness ==="
+_ATTEMPTS = 5
+_CUT = (
+    f"cvm counters && cd {TRACEFS} && "
+    f"for cpu in per_cpu/cpu*; do echo '{_MARK}'; cat $cpu/stats; done && "
+    f"echo '{_MARK}' && cvm trace-text && echo '{_MARK}' && "
+    f"{{ grep -s '^accept_units ' {EMULATION}/stats || true; }}"
+)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One closed window."""
+
+    before: Counters | None
+    """None: the window began with the guest's boot."""
+    after: Counters
+    events: tuple[AcceptEvent, ...]
+    lost: int
+    """Events that the trace buffer lost."""
+    traced: bool
+    """Whether the guest has the accept event at all."""
+
+    def checks(self, bounds: Bounds, waived: Collection[str] = ()) -> list[Check]:
+        """Every invariant over this window but for those whose signals are `waived`."""
+        before = self.before or self.after
+        found = check_counters(before, self.after)
+        if self.traced and self.after.emulation:
+            summary = summarise(self.events)
+            found.append(trace_accounts_for_all(summary, self.lost, self.after, self.before))
+        if self.before is not None:
+            found += check_pressure(self.before, self.after, self.events, bounds)
+        return [check for check in found if check.signal not in waived]
+
+    @property
+    def accepted_units(self) -> int:
+        """Units that the emulated back end accepted in the window."""
+        first = self.before.stat("accept_units") if self.before else 0
+        return self.after.stat("accept_units") - first
+
+
+class Observer:
+    """Cuts a guest's life into windows, the first of which is its boot."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._last: Counters | None = None
+        self._lost = 0
+
+    @property
+    def last(self) -> Counters | None:
+        """The reading that closed the last window."""
+        return self._last
+
+    def restart(self) -> None:
+        """Another kernel runs in the guest: its first window begins with its boot."""
+        self._last = None
+        self._lost = 0
+
+    def cut(self) -> Window:
+        """Close the window and open the next. Raises PreconditionError for unreadable output."""
+        if not self._run.traced:
+            window = Window(self._last, self._run.counters(), (), 0, traced=False)
+        else:
+            window = self._cut_traced()
+        self._last = window.after
+        return window
+
+    def _cut_traced(self) -> Window:
+        # The event stays on: turning it off patches code, and a vCPU that runs it meanwhile can
+        # die of that under TCG (docs/suite.md). So the events are taken out of the buffer after
+        # the counters were read, until a reading finds that nothing was accepted in between.
+        events: list[AcceptEvent] = []
+        for _ in range(_ATTEMPTS):
+            output = self._run.guest.run(_CUT, deadline_s=_DEADLINE_S, max_output=_MAX_OUTPUT)
+            reading = _parse(output.stdout.decode(errors="replace"))
+            events += reading.events
+            if reading.at_rest:
+                break
+        else:
+            raise PreconditionError(
+                f"memory was being accepted in each of {_ATTEMPTS} readings: no window can be cut"
+            )
+        lost = reading.lost - self._lost
+        self._lost = reading.lost
+        return Window(self._last, reading.counters, tuple(events), lost, traced=True)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    counters: Counters
+    events: tuple[AcceptEvent, ...]
+    """What came since the last reading."""
+    lost: int
+    """Since boot."""
+    at_rest: bool
+    """Whether the events are those of what the counters count: nothing was under way."""
+
+
+def _parse(text: str) -> _Reading:
+    try:
+        first, *stats, trace, last = text.split(f"{_MARK}\n")
+        counters = parse_counters(json.loads(first))
+    except ValueError as error:
+        raise PreconditionError(f"the guest's window could not be read: {error}") from error
+    if not stats:
+        raise PreconditionError("the guest's trace has no statistics of any CPU")
+    events = tuple(parse_events(trace.splitlines(keepends=True)))
+    lost = sum(lost_events(block) for block in stats)
+    return _Reading(counters, events, lost, _at_rest(counters, last))
+
+
+def _at_rest(counters: Counters, accept_units: str) -> bool:
+    """`accept_units`: the line of the back end's count after the trace was read, if it has one."""
+    if not counters.emulation:
+        return True
+    match = re.fullmatch(r"accept_units (\d{1,19})\n", accept_units)
+    if not match:
+        raise PreconditionError(f"unreadable count of accepted units: {accept_units[:100]!r}")
+    return int(match[1]) == counters.stat("accept_units") and not counters.stat("in_flight")
+
+
+def enough_unaccepted(counters: Counters, pages: int) -> Check:
+    """The precondition of every test: something is left to be accepted."""
+    left = counters.unaccepted_pages
+    detail = f"{left} pages unaccepted at the start, {pages} needed"
+    if left >= pages:
+        return check("enough memory is unaccepted", True, detail)
+    return Check("enough memory is unaccepted", Status.ERROR, detail, "precondition")

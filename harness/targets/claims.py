@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""What a guest takes of its host, and what the host has of it."""
+
+from __future__ import annotations
+
+import psutil
+
+from harness.host.ready import HARDWARE
+from harness.host.reserve import Claim, Supply
+from harness.host.room import needed_memory
+from harness.spec import GuestSpec
+from harness.targets.base import HostFacts
+from harness.units import GIB
+
+_HOST_KEEPS = 2 * GIB
+
+
+def claim_of(spec: GuestSpec) -> Claim:
+    """A confidential guest may come to hold all its memory, which cannot be swapped, and a key."""
+    if spec.target in HARDWARE:
+        return Claim(memory=spec.memory, keys=1)
+    return Claim(memory=needed_memory(spec))
+
+
+def supply_for(spec: GuestSpec, host: HostFacts) -> Supply:
+    """What confidential guests can share. Emulated ones are not counted: what they never touch
+    costs nothing, and harness.host.room has looked at what is free."""
+    if spec.target not in HARDWARE:
+        return Supply()
+    total = psutil.virtual_memory().total
+    return Supply(memory=max(total - _HOST_KEEPS, 0), keys=host.keys)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: MIT
+"""What TDX and SEV-SNP guests have in common: KVM, -bios, a kernel or a disk, their proofs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from harness.spec import MIN_HARDWARE_MEMORY, AcceptMode, GuestSpec, HugePages
+from harness.status import HostError
+from harness.targets.base import BootFiles, GuestEvidence, Proof, kernel_command_line
+from harness.targets.shape import memory_backends
+from harness.units import GIB, PAGE_SIZE
+
+Args = list[tuple[str, ...]]
+
+CPU_FLAGS = "grep -m1 -w '^flags' /proc/cpuinfo"
+DEVICES = "ls /dev/sev-guest /dev/tdx_guest 2>/dev/null"
+QUESTIONS = (CPU_FLAGS, DEVICES)
+"""Asked of the guest, by shell."""
+
+MORE_UNACCEPTED = (
+    "give the guest more memory (--memory), or other firmware (--firmware): some accepts all of it "
+    "before the kernel starts; docs/hardware.md"
+)
+_EFI_TABLE = re.compile(r"Unaccepted=0x[0-9a-f]+")
+_QCOW2_MAGIC = b"QFI\xfb"
+
+
+def least_unaccepted_pages(spec: GuestSpec) -> int:
+    """A quarter of what lies above 4 GiB: less is firmware or kernel accepting ahead."""
+    if spec.accept is AcceptMode.EAGER:
+        return 0
+    above = spec.memory - MIN_HARDWARE_MEMORY // 2
+    return above // 4 // PAGE_SIZE
+
+
+def time_scale(spec: GuestSpec) -> float:
+    """Eager acceptance has been seen to take 1.8 s for each GiB (SNP, 128 GiB in 227 s)."""
+    return 1.0 + spec.memory / (64 * GIB)
+
+
+def backends(spec: GuestSpec, plain: str) -> Args:
+    """Memory backends: `plain`, or huge pages where they are asked for.
+
+    They back what the guest shares with the host. Its private memory is KVM's guest_memfd.
+    """
+    huge = spec.confidential.huge_pages
+    if huge is HugePages.NONE:
+        return memory_backends(spec, lambda node, size: plain.format(node=node, size=size))
+    options = f"share=on,hugetlb=on,hugetlbsize={huge.value},reserve=off"
+    return memory_backends(
+        spec, lambda node, size: f"memory-backend-memfd,id=ram{node},size={size}M,{options}"
+    )
+
+
+def machine_option(spec: GuestSpec, *options: str) -> tuple[str, str]:
+    """-machine q35 with the confidential-guest object and the memory."""
+    memory = ("memory-backend=ram0",) if spec.numa_nodes == 1 else ()
+    return "-machine", ",".join(["q35", *options, "confidential-guest-support=cgs0", *memory])
+
+
+def firmware_option(files: BootFiles) -> tuple[str, str]:
+    """-bios: pflash would need KVM's read-only memory, which these guests do not have."""
+    if files.firmware is None:
+        raise HostError("no firmware was found for this guest", hint="name one with --firmware")
+    return "-bios", str(files.firmware)
+
+
+def boot_options(spec: GuestSpec, files: BootFiles, virtio: str) -> Args:
+    """What the firmware starts: a kernel handed over by QEMU, or a distribution's disk."""
+    disk = spec.confidential.disk
+    if disk is None:
+        return [
+            ("-kernel", str(files.kernel)),
+            ("-initrd", str(files.initrd)),
+            ("-append", kernel_command_line(spec)),
+        ]
+    options = f",{virtio}" if virtio else ""
+    image = f"file={_quoted(disk)},format={image_format(disk)}"
+    args: Args = [
+        # Nothing is written to the image: QEMU keeps changes in an unlinked temporary file.
+        ("-drive", f"if=none,id=disk0,{image},snapshot=on"),
+        ("-device", f"virtio-blk-pci,drive=disk0,bootindex=0{options}"),
+    ]
+    if files.seed is not None:
+        args += [
+            ("-blockdev", seed_node(files.seed)),
+            ("-device", f"virtio-blk-pci,drive=seed0{options}"),
+        ]
+    return args
+
+
+def seed_node(directory: Path) -> str:
+    """A FAT disk made of a directory by QEMU; cloud-init looks for the label (NoCloud)."""
+    node = {
+        "driver": "vvfat",
+        "node-name": "seed0",
+        "dir": str(directory),
+        "label": "cidata",
+        "read-only": True,
+    }
+    return json.dumps(node, separators=(",", ":"))
+
+
+def _quoted(value: Path | str) -> str:
+    return str(value).replace(",", ",,")
+
+
+def image_format(disk: Path) -> str:
+    """qcow2 or raw, by the file's first bytes: QEMU must not be left to guess a raw image's."""
+    with disk.open("rb") as file:
+        return "qcow2" if file.read(4) == _QCOW2_MAGIC else "raw"
+
+
+def console_proof(name: str, evidence: GuestEvidence, patterns: Iterable[str]) -> Proof:
+    """That the guest's kernel announced its platform: the first line that has a pattern."""
+    for pattern in patterns:
+        match = re.search(rf"^.*{pattern}.*$", evidence.console, re.MULTILINE)
+        if match:
+            return Proof(name, True, match[0].strip())
+    return Proof(name, False, f"no line on the console matches {' or '.join(patterns)}")
+
+
+def flag_or_device_proof(name: str, evidence: GuestEvidence, *, flag: str, device: str) -> Proof:
+    """That the processor, as the guest sees it, or the platform's device says so."""
+    flags = evidence.answers.get(CPU_FLAGS, "").split()
+    devices = evidence.answers.get(DEVICES, "").split()
+    if flag in flags:
+        return Proof(name, True, f"/proc/cpuinfo has the flag {flag}")
+    if device in devices:
+        return Proof(name, True, f"{device} exists")
+    return Proof(name, False, f"the guest has neither the cpuinfo flag {flag} nor {device}")
+
+
+def table_proof(evidence: GuestEvidence) -> Proof:
+    """That firmware left memory unaccepted, and the stub made a table of it."""
+    name = "table of unaccepted memory"
+    match = _EFI_TABLE.search(evidence.console)
+    if match:
+        return Proof(name, True, f"the kernel's efi line has {match[0]}")
+    return Proof(
+        name,
+        False,
+        "the kernel's efi line has no Unaccepted=: the firmware left nothing unaccepted, or the "
+        "kernel lacks CONFIG_UNACCEPTED_MEMORY",
+        MORE_UNACCEPTED,
+    )

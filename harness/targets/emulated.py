@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: MIT
+"""The emulated target: the kernel's own lazy acceptance over the carried emulation patch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.host.firmware import PLAIN_IMAGES
+from harness.spec import Accel, AcceptMode, Clock, GuestSpec, Route
+from harness.status import HostError
+from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof, kernel_command_line
+from harness.targets.shape import memory_backends, memory_option, sockets
+from harness.units import MIB, UNIT_SIZE
+from harness.vm.machine import Machine
+
+_MACHINE = "q35"
+_REPEATABLE = ("norandmaps", "nokaslr", "sysctl.vm.stat_interval=3600")
+"""For costs that are the same each time. Where a process's maps are decides how many entries of a
+maple tree's node a page fault looks at: 14 instructions a fault, 0.2 % of a first touch. And once a
+second the kernel shrinks each CPU's list of free pages (mm/vmstat.c, refresh_cpu_vm_stats(), 6.12);
+where in a workload that falls is chance. The counters are folded when they are read."""
+
+
+def find_firmware() -> Path:
+    """A plain OVMF image for -bios. Raises HostError naming what was looked for."""
+    for path in PLAIN_IMAGES:
+        if path.is_file():
+            return path
+    raise HostError(
+        "the efi route needs OVMF, and none of these exists: " + ", ".join(map(str, PLAIN_IMAGES)),
+        hint="install it (Debian, Ubuntu: apt install ovmf), or use --route=direct",
+    )
+
+
+class EmulatedTarget:
+    """Runs anywhere: TCG or KVM, no TDX or SEV-SNP needed."""
+
+    fragments = ("emulated", "hotplug")
+    symbols = ("UNACCEPTED_MEMORY", "UNACCEPTED_MEMORY_EMULATION")
+    more_unaccepted = ""
+    guest_questions: tuple[str, ...] = ()
+    qmp_questions: tuple[str, ...] = ()
+
+    def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
+        """QEMU's arguments for an emulated guest (QEMU system emulation manual, invocation)."""
+        args: list[tuple[str, ...]] = [*_accelerator(spec, host)]
+        machine = [_MACHINE, "vmport=off"]
+        if spec.numa_nodes == 1:
+            machine.append("memory-backend=ram0")
+        args += [
+            ("-machine", ",".join(machine)),
+            ("-smp", f"{spec.vcpus},sockets={sockets(spec)}"),
+            ("-m", memory_option(spec)),
+            *_memory_backends(spec),
+            *_virtio_mem(spec),
+        ]
+        if files.plugin:
+            args.append(("-plugin", f"file={files.plugin}"))
+        if spec.emulation.route is Route.EFI:
+            firmware = files.firmware or find_firmware()
+            args.append(("-bios", str(firmware)))
+        args += [
+            ("-kernel", str(files.kernel)),
+            ("-initrd", str(files.initrd)),
+            ("-append", self.command_line(spec)),
+        ]
+        return Machine(
+            binary=host.qemu.binary,
+            args=tuple(args),
+            time_scale=_time_scale(spec, host),
+            accept_at_boot_s=accept_at_boot_s(spec),
+            stale_code=host.accel is not Accel.KVM
+            and spec.clock is not Clock.ICOUNT
+            and spec.vcpus > 1
+            and host.qemu.number < (8, 1),
+        )
+
+    def command_line(self, spec: GuestSpec) -> str:
+        """The guest kernel's command line."""
+        return kernel_command_line(
+            spec,
+            f"unaccepted_emulation={spec.emulation.kernel_parameter()}",
+            # On a busy host ticks come late under TCG, and the kernel's test of them, which is one
+            # of boards, panics (arch/x86/kernel/apic/io_apic.c, check_timer(), 6.12 and 7.3).
+            "no_timer_check",
+            *(_REPEATABLE if spec.clock is Clock.ICOUNT else ()),
+        )
+
+    def least_unaccepted_pages(self, spec: GuestSpec) -> int:
+        """Any: tests say for themselves how much they need."""
+        return 1
+
+    def proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
+        """The kernel's own announcement on the console, and the back end's state in debugfs."""
+        line = next(
+            (
+                line.strip()
+                for line in evidence.console.splitlines()
+                if "unaccepted_emulation: active" in line
+            ),
+            "",
+        )
+        stats = evidence.emulation_stats
+        return (
+            Proof(
+                "emulation announced on the console",
+                bool(line),
+                line or "no line 'unaccepted_emulation: active' on the console",
+            ),
+            Proof(
+                "emulation active in debugfs",
+                stats.get("active") == 1,
+                f"active={stats.get('active')} units_marked={stats.get('units_marked')}"
+                if stats
+                else "no unaccepted_emulation/stats in debugfs",
+            ),
+        )
+
+
+def accept_at_boot_s(spec: GuestSpec) -> float:
+    """Seconds that a guest pays to accept all its memory on one CPU, if it does so at boot."""
+    if spec.accept is not AcceptMode.EAGER:
+        return 0.0
+    return spec.memory // UNIT_SIZE * spec.emulation.cost.ns_per_unit / 1e9
+
+
+def _accelerator(spec: GuestSpec, host: HostFacts) -> list[tuple[str, ...]]:
+    if host.accel is Accel.KVM:
+        return [("-accel", "kvm"), ("-cpu", "host")]
+    # la57 makes every TCG page walk one level longer and no guest here needs it.
+    cpu = ("-cpu", "max,la57=off")
+    if spec.clock is Clock.ICOUNT:
+        return [("-accel", "tcg,thread=single"), ("-icount", "shift=0,sleep=off"), cpu]
+    return [("-accel", "tcg,thread=multi"), cpu]
+
+
+def _memory_backends(spec: GuestSpec) -> list[tuple[str, ...]]:
+    # reserve=off lets a guest be larger than the host: what it never touches costs nothing.
+    return memory_backends(
+        spec, lambda node, size: f"memory-backend-memfd,id=ram{node},size={size}M,reserve=off"
+    )
+
+
+def _virtio_mem(spec: GuestSpec) -> list[tuple[str, ...]]:
+    """A device for each node, of size 0 until `qom-set` asks for more (harness/vm/hotplug.py)."""
+    args: list[tuple[str, ...]] = []
+    for node in range(spec.numa_nodes if spec.virtio_mem else 0):
+        size = spec.virtio_mem // MIB
+        args += [
+            ("-object", f"memory-backend-memfd,id=vmem{node}ram,size={size}M,reserve=off"),
+            (
+                "-device",
+                f"virtio-mem-pci,id=vmem{node},memdev=vmem{node}ram,node={node},requested-size=0",
+            ),
+        ]
+    return args
+
+
+def _time_scale(spec: GuestSpec, host: HostFacts) -> float:
+    """Deadlines are written for KVM; TCG is some ten times slower, icount three times more."""
+    if host.accel is Accel.KVM:
+        return 1.0
+    return 6.0 if spec.clock is Clock.ICOUNT else 2.0

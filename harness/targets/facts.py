@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""From a spec to the facts of this host that its command line needs, or to why it cannot run."""
+
+from __future__ import annotations
+
+from harness.cache import Store
+from harness.host.accel import choose_accel
+from harness.host.qemu import find_qemu
+from harness.host.ready import HARDWARE, examine_target, require
+from harness.host.room import check_room
+from harness.host.view import HostView, LiveHost
+from harness.spec import Accel, GuestSpec, Route
+from harness.targets.base import HostFacts
+from harness.targets.emulated import find_firmware
+
+
+def host_facts(spec: GuestSpec, store: Store, view: HostView | None = None) -> HostFacts:
+    """What shapes the command line of `spec` here. Raises HostError (MISS) where it cannot run.
+
+    Cheap but for the first time KVM is tried: to be asked before a kernel is built for minutes.
+    """
+    if spec.target in HARDWARE:
+        return _hardware(spec, view or LiveHost())
+    qemu = find_qemu()
+    check_room(spec)
+    firmware = None
+    if spec.emulation.route is Route.EFI:
+        firmware = spec.confidential.firmware or find_firmware()
+    accel, reason = choose_accel(spec.accel, spec.clock, qemu, store)
+    return HostFacts(qemu, accel, reason, firmware)
+
+
+def _hardware(spec: GuestSpec, view: HostView) -> HostFacts:
+    asked = spec.confidential
+    ready = require(
+        examine_target(spec.target, view, image=asked.firmware, disk=asked.disk is not None)
+    )
+    assert ready.firmware is not None, "nothing is missing, so firmware was found"
+    check_room(spec)
+    keys = (ready.snp.asids if ready.snp else 0) or (ready.tdx.keyids if ready.tdx else 0)
+    return HostFacts(
+        find_qemu(),
+        Accel.KVM,
+        f"{spec.target.value} guests need it",
+        ready.firmware.path,
+        ready.firmware.kernel_hashes,
+        ready.snp,
+        keys or None,
+    )

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""TDX guests (QEMU docs/system/i386/tdx.rst)."""
+
+from __future__ import annotations
+
+import json
+
+from harness.spec import GuestSpec
+from harness.status import UsageError
+from harness.targets import confidential as common
+from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof
+from harness.targets.shape import memory_option, sockets
+from harness.vm.machine import Machine
+
+CPU_MODEL = "host,pmu=off"
+_SEPT_VE_DISABLE = 1 << 28
+_DEBUG = 1 << 0
+"""TD attributes (TDX module ABI, ATTRIBUTES; arch/x86/include/asm/shared/tdx.h)."""
+
+
+class TdxTarget:
+    """Needs a Sapphire Rapids Xeon or later with TDX switched on, Linux 6.16, QEMU 10.1."""
+
+    fragments = ("tdx",)
+    symbols = ("UNACCEPTED_MEMORY", "INTEL_TDX_GUEST")
+    more_unaccepted = common.MORE_UNACCEPTED
+    guest_questions = common.QUESTIONS
+    qmp_questions: tuple[str, ...] = ()
+
+    def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
+        """QEMU's arguments. Raises HostError or UsageError where they cannot work here."""
+        model = spec.confidential.cpu_model or CPU_MODEL
+        if model.split(",")[0] != "host":
+            raise UsageError(
+                f"--cpu-model={model}: QEMU takes no named model for TDX guests",
+                hint="leave the option out, or use host with flags: host,-avx512f",
+            )
+        args: common.Args = [
+            ("-accel", "kvm"),
+            ("-cpu", model),
+            common.machine_option(spec, "kernel-irqchip=split", "hpet=off"),
+            ("-smp", f"{spec.vcpus},sockets={sockets(spec)}"),
+            ("-m", memory_option(spec)),
+            *common.backends(spec, "memory-backend-ram,id=ram{node},size={size}M"),
+            ("-object", self._guest_object(spec)),
+            common.firmware_option(files),
+            *common.boot_options(spec, files, ""),
+        ]
+        return Machine(host.qemu.binary, tuple(args), "", common.time_scale(spec))
+
+    def _guest_object(self, spec: GuestSpec) -> str:
+        properties: dict[str, object] = {"qom-type": "tdx-guest", "id": "cgs0"}
+        if spec.confidential.debug:
+            properties["attributes"] = _SEPT_VE_DISABLE | _DEBUG
+        return json.dumps(properties, separators=(",", ":"))
+
+    def least_unaccepted_pages(self, spec: GuestSpec) -> int:
+        """What the kernel must find unaccepted for the guest to be worth testing."""
+        return common.least_unaccepted_pages(spec)
+
+    def proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
+        """The guest's kernel by its messages, and the processor by the flag or the device."""
+        return (
+            common.console_proof(
+                "TDX announced on the console",
+                evidence,
+                (r"Memory Encryption Features active: Intel TDX", r"tdx: Guest detected"),
+            ),
+            common.flag_or_device_proof(
+                "TDX by the guest's processor", evidence, flag="tdx_guest", device="/dev/tdx_guest"
+            ),
+            common.table_proof(evidence),
+        )

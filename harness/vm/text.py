@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: MIT
+"""Guest bytes made fit to show: a guest must not steer the terminal that its words end up on."""
+
+from __future__ import annotations
+
+
+def printable(data: bytes) -> str:
+    r"""`data` as one line of text; bad UTF-8 and what is not printable become \x or \u escapes."""
+    text = data.decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\t" else _escape(c) for c in text)
+
+
+def inert(text: str) -> str:
+    r"""The same for text that has been decoded already, lone surrogates included."""
+    return printable(text.encode("utf-8", "backslashreplace"))
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""stress-ng with any arguments."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from harness.status import PreconditionError, UsageError
+from harness.vm.console import Kind
+from harness.vm.guest import Guest
+from harness.vm.text import printable
+from harness.workloads.base import Notify, WorkloadResult, parameter
+
+_TAIL = 20
+_MAX_OUTPUT = 1 << 20
+
+
+def stress_ng(guest: Guest, arguments: tuple[str, ...], deadline_s: float) -> dict[str, Any]:
+    """Run it to its end; exit status and last lines as a report."""
+    result = guest.run(
+        ["stress-ng", *arguments], deadline_s=deadline_s, check=False, max_output=_MAX_OUTPUT
+    )
+    if result.exit_status == 127:
+        raise PreconditionError("stress-ng is not in the guest's image", hint="add its layer")
+    lines = (result.stdout + result.stderr).splitlines()[-_TAIL:]
+    return {
+        "workload": "stress-ng",
+        "arguments": list(arguments),
+        "exit_status": result.exit_status,
+        "elapsed_host_ns": result.elapsed_ns,
+        "said": [printable(line) for line in lines],
+    }
+
+
+@dataclass(frozen=True)
+class StressNg:
+    """stress-ng: `run stress-ng [OPTIONS] -- --vm 2 --vm-bytes 80% --timeout 10`."""
+
+    arguments: tuple[str, ...] = parameter((), "stress-ng's own arguments.", kind="words")
+    deadline: int = parameter(600, "Seconds after which it is given up.")
+
+    name = "stress-ng"
+    layers: tuple[str, ...] = ("stress-ng",)
+    expected_splats: frozenset[Kind] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not self.arguments:
+            raise UsageError("stress-ng: wants arguments", hint="after --, e.g. -- --vm 2 -t 10")
+
+    def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
+        """Run it. Raises PreconditionError if it says that it failed."""
+        notify(f"stress-ng {shlex.join(self.arguments)}")
+        report = stress_ng(guest, self.arguments, self.deadline)
+        if report["exit_status"] != 0:
+            raise PreconditionError(
+                f"stress-ng ended with exit status {report['exit_status']}", details=report["said"]
+            )
+        return WorkloadResult(self.name, 0, report["elapsed_host_ns"], (report,))
