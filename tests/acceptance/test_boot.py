@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Boot: sizes, vCPUs, routes, nodes, early users of memory. Each boots a guest of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from harness.analysis.pressure import boot_within_budget
+from harness.suite.subject import Subject
+from harness.units import GIB, MIB, PAGE_SIZE
+
+pytestmark = [pytest.mark.guest, pytest.mark.acceptance(fresh=True, unaccepted="16M")]
+full = pytest.mark.tier("full")
+soak = pytest.mark.tier("soak")
+KNOWN_UNITS = 700
+"""What 6.12 and 7.3 accept too early: a block an allocation until watermarks exist (defect A)."""
+KNOWN_UNITS_PER_VCPU = 80
+RECLAIM = ("pageoutrun", "allocstall_", "pgscan_", "pgsteal_")
+"""What /proc/vmstat counts of reclaim; pageoutrun: kswapd was at work (mm/vmscan.c)."""
+
+
+def judge(subject: Subject) -> None:
+    """What holds for every lazy boot, and what every boot must leave."""
+    spec, before = subject.run.spec, subject.before
+    at_init = subject.run.guest.boot.init.nr_unaccepted_pages * PAGE_SIZE
+    # Boot needs some memory whatever the guest's size is, and the page structs of all of it.
+    least = spec.memory - spec.memory // 32 - 16 * MIB - (2000 + 80 * spec.vcpus) * MIB
+    detail = f"{at_init // MIB} of {spec.memory // MIB} MiB unaccepted at init"
+    subject.verify("boot-accepts-all", at_init >= max(least, 16 * MIB), detail)
+    if before.emulation:
+        units = before.stat("units_before_init")
+        known = KNOWN_UNITS + KNOWN_UNITS_PER_VCPU * spec.vcpus + spec.memory // (128 * MIB)
+        detail = f"{units} units before PID 1, known {known} with {spec.vcpus} vCPUs"
+        subject.verify("boot-regression", units <= known, detail)
+
+
+@pytest.mark.parametrize(
+    ("memory", "vcpus"),
+    [
+        pytest.param("640M", 1, marks=pytest.mark.acceptance(memory="640M", vcpus=1)),
+        pytest.param("5002M", 3, marks=pytest.mark.acceptance(memory="5002M", vcpus=3)),
+        *(
+            pytest.param(m, v, marks=[full, pytest.mark.acceptance(memory=m, vcpus=v)])
+            for m, v in [("768M", 2), ("2700M", 2), ("4G", 4), ("16G", 8), ("63000M", 2)]
+        ),
+        *(
+            pytest.param(m, v, marks=[soak, pytest.mark.acceptance(memory=m, vcpus=v)])
+            for m, v in [("6144M", 41), ("8192M", 71), ("256G", 2), ("32G", 16)]
+        ),
+    ],
+)
+def test_a_guest_of_any_size_leaves_memory_unaccepted(
+    subject: Subject, memory: str, vcpus: int
+) -> None:
+    judge(subject)
+    size = min(96 * MIB, subject.before.free_pages * PAGE_SIZE // 4)
+    touched = subject.touch(size // MIB * MIB).touched_bytes
+    subject.verify("touch", touched >= size // MIB * MIB, f"{touched} bytes touched after boot")
+
+
+@pytest.mark.acceptance(memory="2G", vcpus=8, cost="tdx")
+def test_boot_accepts_no_more_than_it_uses(subject: Subject) -> None:
+    found = boot_within_budget(subject.before, subject.run.spec.vcpus)
+    subject.checks.append(found)
+
+
+@pytest.mark.acceptance(route="efi", memory="2G", features=("emulated",))
+def test_the_efi_stub_hands_its_table_over(subject: Subject) -> None:
+    judge(subject)
+    before = subject.soak()
+    subject.touch((before.free_pages - before.unaccepted_pages) * PAGE_SIZE + 32 * MIB)
+    subject.must_have_accepted(before, 28 * MIB)
+
+
+@full
+@pytest.mark.parametrize(
+    "memory",
+    [pytest.param(m, marks=pytest.mark.acceptance(memory=m)) for m in ("700M", "5002M", "63000M")],
+)
+@pytest.mark.acceptance(route="efi", features=("emulated",))
+def test_the_efi_route_at_odd_sizes(subject: Subject, memory: str) -> None:
+    # 63000M makes a bitmap that ends in the last bytes of a page (fix 0862438c9048).
+    judge(subject)
+    subject.touch(128 * MIB)
+
+
+@pytest.mark.acceptance(memory="1G", accept="eager")
+def test_eager_accepts_all_before_init(subject: Subject) -> None:
+    at_init = subject.run.guest.boot.init.nr_unaccepted_pages
+    subject.verify("eager", at_init == 0, f"{at_init} pages unaccepted at init")
+    if subject.before.emulation:
+        pending = subject.before.stat("backend_pending")
+        marked = subject.before.stat("units_marked")
+        subject.require(marked > 0, "nothing was unaccepted to begin with")
+        subject.verify("eager", pending == 0, f"{pending} of {marked} units are still pending")
+
+
+@pytest.mark.acceptance(memory="1G", accept="eager", route="efi", features=("emulated",))
+@full
+def test_eager_accepts_all_before_init_on_the_efi_route(subject: Subject) -> None:
+    pending = subject.before.stat("table_pending")
+    subject.require(subject.before.stat("units_marked") > 0, "nothing was unaccepted")
+    subject.verify("eager", pending == 0, f"{pending} units are still pending")
+
+
+@pytest.mark.acceptance(memory="3G", vcpus=3, numa_nodes=3, unaccepted="512M")
+def test_every_node_keeps_memory_unaccepted_and_gives_its_own(subject: Subject) -> None:
+    nodes = subject.before.node_unaccepted_kib
+    subject.verify("numa", len(nodes) == 3 and all(nodes.values()), f"KiB by node: {dict(nodes)}")
+    if subject.has("hook"):
+        subject.hook("alloc", node=1, order=10, count=64, gfp="noretry")
+        subject.hook("free")
+        after = subject.counters().node_unaccepted_kib
+        fell = {node: nodes[node] - after.get(node, 0) for node in nodes}
+        subject.verify("numa", fell[1] > 0, f"KiB accepted by node, 1 was asked: {fell}")
+
+
+@full
+@pytest.mark.acceptance(memory="3G", vcpus=2, numa_nodes=2, route="efi", features=("emulated",))
+def test_nodes_on_the_efi_route(subject: Subject) -> None:
+    nodes = subject.before.node_unaccepted_kib
+    subject.verify("numa", len(nodes) == 2 and all(nodes.values()), f"KiB by node: {dict(nodes)}")
+
+
+@pytest.mark.acceptance(memory="1G", append=("unaccepted_test_early=10:24",), features=("hook",))
+def test_early_allocations_are_served_before_there_are_watermarks(subject: Subject) -> None:
+    status = subject.hook("status")
+    subject.require(status["early_wanted"] == 24, "the kernel did not see the early request")
+    detail = f"{status['early_got']} of 24 blocks of 4 MiB came, {status['early_failed']} failed"
+    subject.verify("early-allocation", status["early_failed"] == 0, detail)
+
+
+@full
+@pytest.mark.acceptance(
+    memory="16G", vcpus=1, append=("unaccepted_test_early=10:300",), features=("hook",)
+)
+def test_nothing_is_reclaimed_while_the_guest_boots(subject: Subject) -> None:
+    # Early users have taken what was accepted, so that kswapd starts with little of it and with
+    # all of the rest unaccepted: that is as good as free, and the node is balanced.
+    status = subject.hook("status")
+    subject.require(status["early_got"] == 300, "the kernel did not serve the early request")
+    booted = subject.before
+    subject.require(booted.unaccepted_pages > 0, "nothing is left that could be accepted")
+    ran = {name: count for name, count in booted.vmstat.items() if name.startswith(RECLAIM)}
+    subject.require("pageoutrun" in ran, "/proc/vmstat does not say how often kswapd ran")
+    events = {name: count for name, count in ran.items() if count}
+    detail = f"{booted.unaccepted_pages} pages unaccepted; {events or 'no reclaim'}"
+    subject.verify("reclaim", not events, detail)
+
+
+@full
+@pytest.mark.acceptance(memory="1G", append=("memtest=1",))
+def test_memtest_leaves_unaccepted_memory_alone(subject: Subject) -> None:
+    illegal = subject.before.stat("illegal_accesses")
+    subject.verify("illegal-access", illegal == 0, f"{illegal} illegal accesses during boot")
+    judge(subject)
+
+
+@full
+@pytest.mark.acceptance(memory="2G", append=("crashkernel=256M",))
+def test_a_crash_kernels_memory_is_reserved(subject: Subject) -> None:
+    size = int(subject.read("/sys/kernel/kexec_crash_size"))
+    subject.verify("crashkernel", size >= 256 * MIB, f"{size // MIB} MiB reserved")
+    judge(subject)
+
+
+@full
+@pytest.mark.acceptance(memory="8G", vcpus=4, start="6G", features=("emulated",))
+def test_only_the_upper_part_is_unaccepted(subject: Subject) -> None:
+    lowest = min(run.start for run in subject.pending())
+    subject.verify("table", lowest >= 6 * GIB, f"lowest pending address {lowest:#x}")

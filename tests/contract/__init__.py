@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Contracts with programs that the harness drives."""

@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: MIT
+"""SNP and TDX command lines follow from spec and host; proofs need independent evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.host.qemu import Qemu
+from harness.host.snp import SnpHost
+from harness.options import guest_spec, spec_arguments
+from harness.spec import Accel, AcceptMode, GuestSpec
+from harness.status import HostError, UsageError
+from harness.targets import confidential
+from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Target, lazy_in_force
+from harness.targets.snp import SnpTarget
+from harness.targets.tdx import TdxTarget
+from harness.units import GIB, PAGE_SIZE
+
+FILES = BootFiles(Path("/k/bzImage"), Path("/k/initrd"), Path("/k/OVMF.fd"))
+HOST = HostFacts(Qemu(Path("/q/qemu"), "11.1.3"), Accel.KVM, "test", snp=SnpHost(51, True, 99, 0))
+
+
+def arguments(
+    target: Target, spec: GuestSpec, files: BootFiles = FILES, host: HostFacts = HOST
+) -> list[tuple[str, ...]]:
+    return list(target.machine(spec, files, host).args)
+
+
+def value(args: list[tuple[str, ...]], option: str, having: str = "") -> str:
+    return next(rest[0] for name, *rest in args if name == option and having in rest[0])
+
+
+def test_snp_command_line_follows_the_host() -> None:
+    args = arguments(SnpTarget(), guest_spec(target="snp", vcpus=8))
+    assert value(args, "-accel") == "kvm"
+    assert value(args, "-cpu") == "EPYC-v4"
+    assert value(args, "-machine") == (
+        "q35,vmport=off,confidential-guest-support=cgs0,memory-backend=ram0"
+    )
+    assert value(args, "-object", "sev-snp") == (
+        "sev-snp-guest,id=cgs0,cbitpos=51,reduced-phys-bits=1,policy=0x30000"
+    )
+    assert value(args, "-object", "memory") == (
+        "memory-backend-memfd,id=ram0,size=16384M,share=true,prealloc=false,reserve=false"
+    )
+    assert value(args, "-bios") == "/k/OVMF.fd"
+    assert "accept_memory=lazy" in value(args, "-append").split()
+    milan = dataclasses.replace(HOST, snp=SnpHost(47, False, 99, 0))
+    assert "cbitpos=47" in value(
+        arguments(SnpTarget(), guest_spec(target="snp"), host=milan), "-object", "sev-snp"
+    )
+
+
+def test_every_virtio_device_of_an_snp_guest_uses_the_dma_api() -> None:
+    line = SnpTarget().machine(guest_spec(target="snp"), FILES, HOST).command_line()
+    virtio = [w for w in line.split() if w.startswith("virtio-") and "pci" in w]
+    assert len(virtio) >= 3
+    assert all("disable-legacy=on,iommu_platform=on" in device for device in virtio)
+
+
+def test_tdx_command_line() -> None:
+    args = arguments(TdxTarget(), guest_spec(target="tdx"))
+    assert value(args, "-cpu") == "host,pmu=off"
+    assert value(args, "-machine") == (
+        "q35,kernel-irqchip=split,hpet=off,confidential-guest-support=cgs0,memory-backend=ram0"
+    )
+    assert json.loads(value(args, "-object", "tdx-guest")) == {
+        "qom-type": "tdx-guest",
+        "id": "cgs0",
+    }
+    debug = arguments(TdxTarget(), guest_spec(target="tdx", guest_debug=True))
+    assert json.loads(value(debug, "-object", "tdx-guest"))["attributes"] == 1 << 28 | 1
+
+
+def test_firmware_is_never_pflash() -> None:
+    for target, name in ((SnpTarget(), "snp"), (TdxTarget(), "tdx")):
+        assert "pflash" not in str(arguments(target, guest_spec(target=name)))
+        with pytest.raises(HostError, match="no firmware"):
+            arguments(target, guest_spec(target=name), BootFiles(Path("k"), Path("i")))
+
+
+@pytest.mark.parametrize(
+    ("asked", "room", "given"),
+    [("auto", True, True), ("auto", False, False), ("off", True, False), ("on", True, True)],
+)
+def test_kernel_hashes_follow_the_firmware(asked: str, room: bool, given: bool) -> None:
+    host = dataclasses.replace(HOST, kernel_hashes=room)
+    args = arguments(SnpTarget(), guest_spec(target="snp", kernel_hashes=asked), host=host)
+    assert ("kernel-hashes=on" in value(args, "-object", "sev-snp")) is given
+
+
+def test_kernel_hashes_that_the_firmware_has_no_room_for_are_refused() -> None:
+    with pytest.raises(UsageError, match="no room"):
+        arguments(SnpTarget(), guest_spec(target="snp", kernel_hashes="on"))
+
+
+def test_snp_policy_bits() -> None:
+    debug = arguments(SnpTarget(), guest_spec(target="snp", guest_debug=True))
+    assert "policy=0xb0000" in value(debug, "-object", "sev-snp")
+    asked = guest_spec(target="snp", snp_policy="0x20000")
+    with pytest.raises(UsageError, match="forbids SMT"):
+        arguments(SnpTarget(), asked)
+    without_smt = dataclasses.replace(HOST, snp=SnpHost(51, False, 99, 0))
+    args = arguments(SnpTarget(), asked, host=without_smt)
+    assert "policy=0x20000" in value(args, "-object", "sev-snp")
+
+
+def test_named_cpu_models_are_not_for_tdx() -> None:
+    with pytest.raises(UsageError, match="no named model"):
+        arguments(TdxTarget(), guest_spec(target="tdx", cpu_model="SapphireRapids"))
+    args = arguments(TdxTarget(), guest_spec(target="tdx", cpu_model="host,-avx512f"))
+    assert value(args, "-cpu") == "host,-avx512f"
+    named = arguments(SnpTarget(), guest_spec(target="snp", cpu_model="EPYC-Genoa"))
+    assert value(named, "-cpu") == "EPYC-Genoa"
+
+
+def test_huge_pages_and_nodes() -> None:
+    spec = guest_spec(target="snp", huge_pages="2M", numa_nodes=2)
+    args = arguments(SnpTarget(), spec)
+    backends = [rest[0] for name, *rest in args if name == "-object" and "memory-" in rest[0]]
+    assert len(backends) == 2
+    assert all("size=8192M" in b and "hugetlb=on,hugetlbsize=2M" in b for b in backends)
+    assert "memory-backend=ram0" not in value(args, "-machine")
+
+
+def test_a_disk_is_booted_with_its_kernel_and_never_written_to(tmp_path: Path) -> None:
+    disk = tmp_path / "debian,13.qcow2"
+    disk.write_bytes(b"QFI\xfb" + bytes(100))
+    spec = guest_spec(target="snp", disk=str(disk))
+    host = dataclasses.replace(HOST, kernel_hashes=True)
+    args = arguments(SnpTarget(), spec, dataclasses.replace(FILES, seed=tmp_path), host)
+    options = [name for name, *_ in args]
+    assert "-kernel" not in options
+    assert "-initrd" not in options
+    drive = value(args, "-drive")
+    assert drive == f"if=none,id=disk0,file={tmp_path}/debian,,13.qcow2,format=qcow2,snapshot=on"
+    assert "kernel-hashes" not in value(args, "-object", "sev-snp")
+    seed = json.loads(value(args, "-blockdev"))
+    assert seed["driver"] == "vvfat"
+    assert seed["read-only"] is True
+    raw = tmp_path / "raw.img"
+    raw.write_bytes(bytes(512))
+    assert confidential.image_format(raw) == "raw"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"memory": "2G"}, "nothing to accept"),
+        ({"accel": "tcg"}, "need KVM"),
+        ({"clock": "icount"}, "need KVM"),
+    ],
+)
+@pytest.mark.parametrize("target", ["snp", "tdx"])
+def test_what_hardware_cannot_do_is_a_usage_error(
+    target: str, options: dict[str, str], says: str
+) -> None:
+    with pytest.raises(UsageError, match=says):
+        guest_spec(target=target, **options)  # type: ignore[arg-type]
+
+
+def test_a_figure_from_hardware_is_not_said_to_rest_on_a_cost_model() -> None:
+    assert guest_spec(target="tdx").cost_words == "measured on tdx hardware"
+    assert "cost model 'tdx'" in guest_spec(cost="tdx").cost_words
+
+
+def test_hardware_guests_default_to_well_above_four_gib() -> None:
+    assert guest_spec(target="snp").memory == 16 * GIB
+    assert guest_spec(target="emulated").memory == 4 * GIB
+
+
+def test_the_rerun_command_names_every_option(tmp_path: Path) -> None:
+    (tmp_path / "fw.fd").touch()
+    spec = guest_spec(
+        target="snp",
+        firmware=str(tmp_path / "fw.fd"),
+        snp_policy="0x30001",
+        guest_debug=True,
+        kernel_hashes="off",
+        cpu_model="EPYC-Milan",
+        huge_pages="1G",
+    )
+    words = spec_arguments(spec, "debian:6.12")
+    for word in (
+        f"--firmware={tmp_path}/fw.fd",
+        "--snp-policy=0x30001",
+        "--guest-debug",
+        "--kernel-hashes=off",
+        "--cpu-model=EPYC-Milan",
+        "--huge-pages=1G",
+    ):
+        assert word in words
+
+
+EFI = "[    0.0] efi: ACPI=0xbf9fa000 Unaccepted=0xbe6ab018 RNG=0xbf92b018\n"
+SNP = GuestEvidence(
+    console=EFI + "[    0.5] Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP\n",
+    cmdline="accept_memory=lazy",
+    emulation_stats={},
+    nr_unaccepted_at_init=3_000_000,
+    answers={confidential.DEVICES: "/dev/sev-guest\n"},
+    qmp={"query-sev": {"enabled": True, "sev-type": "sev-snp", "state": "running"}},
+)
+TDX = dataclasses.replace(
+    SNP,
+    console=EFI + "[    0.5] Memory Encryption Features active: Intel TDX\n",
+    answers={confidential.CPU_FLAGS: "flags\t\t: fpu hypervisor tdx_guest\n"},
+    qmp={},
+)
+
+
+@pytest.mark.parametrize(("target", "evidence"), [(SnpTarget(), SNP), (TdxTarget(), TDX)])
+def test_proofs_hold_on_good_evidence(target: Target, evidence: GuestEvidence) -> None:
+    proofs = target.proofs(evidence)
+    assert len(proofs) == 3
+    assert all(proof.holds for proof in proofs), proofs
+
+
+@pytest.mark.parametrize(
+    ("target", "evidence", "change", "broken"),
+    [
+        (SnpTarget(), SNP, {"console": EFI + "Memory Encryption Features active: AMD SME\n"}, 0),
+        (SnpTarget(), SNP, {"console": EFI + "Memory Encryption Features active: AMD SEV\n"}, 0),
+        (SnpTarget(), SNP, {"qmp": {"query-sev": {"enabled": True, "sev-type": "sev"}}}, 1),
+        (SnpTarget(), SNP, {"qmp": {"query-sev": "QEMU refused query-sev"}}, 1),
+        (SnpTarget(), SNP, {"qmp": {}}, 1),
+        (SnpTarget(), SNP, {"console": SNP.console.replace("Unaccepted=", "x=")}, 2),
+        (TdxTarget(), TDX, {"console": SNP.console}, 0),
+        (TdxTarget(), TDX, {"answers": {}}, 1),
+        (TdxTarget(), TDX, {"answers": {confidential.CPU_FLAGS: "flags: tdx_guest_x"}}, 1),
+    ],
+)
+def test_each_proof_fails_on_its_own(
+    target: Target, evidence: GuestEvidence, change: dict[str, object], broken: int
+) -> None:
+    proofs = target.proofs(dataclasses.replace(evidence, **change))  # type: ignore[arg-type]
+    assert [proof.holds for proof in proofs] == [index != broken for index in range(3)]
+
+
+def test_the_device_proves_tdx_where_the_flag_cannot_be_read() -> None:
+    evidence = dataclasses.replace(TDX, answers={confidential.DEVICES: "/dev/tdx_guest\n"})
+    assert all(proof.holds for proof in TdxTarget().proofs(evidence))
+
+
+def test_too_little_unaccepted_is_no_lazy_guest_and_has_a_hint() -> None:
+    spec = guest_spec(target="snp", memory="16G")
+    least = SnpTarget().least_unaccepted_pages(spec)
+    assert least * PAGE_SIZE == (16 - 2) * GIB // 4
+    few = dataclasses.replace(SNP, nr_unaccepted_at_init=least - 1)
+    proof = lazy_in_force(few, AcceptMode.LAZY, least, SnpTarget().more_unaccepted)
+    assert not proof.holds
+    assert "fewer than" in proof.evidence
+    assert "--firmware" in proof.hint
+    enough = dataclasses.replace(SNP, nr_unaccepted_at_init=least)
+    assert lazy_in_force(enough, AcceptMode.LAZY, least).holds

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""What the pages say can be typed, works; what they link to, exists.
+
+Blocks marked "executed" are run here, those marked "guest" by tests/guest/test_docs_guests.py.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from sample_runs import make_measured_run
+
+from docs import PAGES, ROOT, blocks
+from harness import cli
+from harness.report.metric_reference import reference
+
+_LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+COMMANDS = sorted({(b.page, tuple(words)) for b in blocks() for words in b.commands()})
+EXECUTED = blocks(mark="executed")
+
+
+def test_there_is_something_to_check() -> None:
+    assert len(COMMANDS) >= 30
+    assert len(EXECUTED) >= 5
+    assert blocks(mark="guest")
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=lambda value: " ".join(value)[:60])
+def test_every_command_has_a_verb_and_options_that_exist(page: str, words: tuple[str, ...]) -> None:
+    at = words.index("--") if "--" in words else len(words)
+    result = CliRunner().invoke(cli.app, [*words[:at], "--help"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("block", EXECUTED, ids=lambda block: block.page)
+def test_executed_commands_succeed(
+    block: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, name in enumerate("AB"):
+        run = make_measured_run(tmp_path / "runs", 400, seed=number)
+        run.path.rename(tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CVM_HARNESS_CACHE", str(tmp_path / "cache"))
+    ran = 0
+    for words in block.commands():  # type: ignore[attr-defined]
+        monkeypatch.setattr(sys, "argv", ["cvm-harness", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        assert not end.value.code, words
+        ran += 1
+    assert ran
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in _LINK.findall(page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_metric_reference_is_what_the_code_says() -> None:
+    assert (ROOT / "docs" / "metrics.md").read_text() == reference()
+
+
+def test_every_verb_is_explained_somewhere() -> None:
+    text = "\n".join(page.read_text() for page in PAGES)
+    missing = [name for name in cli.app.commands if f"cvm-harness {name}" not in text]
+    assert missing == []

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""`cvm-harness doctor`: its exit code and last lines are the answer; its report can be replayed."""
+
+from __future__ import annotations
+
+import json
+import resource
+import tarfile
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.commands.doctor import doctor
+
+HOSTS = Path(__file__).parent / "hosts"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CVM_HARNESS_CACHE", str(tmp_path / "cache"))
+
+
+def ask(*arguments: str) -> Result:
+    return CliRunner().invoke(doctor, arguments)
+
+
+def test_a_host_that_can_says_how_many_guests() -> None:
+    result = ask("--target=snp", f"--host={HOSTS / 'genoa-snp.json'}")
+    assert result.exit_code == 0
+    assert result.output.splitlines()[-1] == (
+        "SEV-SNP guests run here: up to 43 guests of 16 GiB and 2 vCPUs at a time "
+        "(memory 43, cores 96, ASIDs 97)"
+    )
+
+
+def test_a_host_that_cannot_says_why_and_how_to_mend_it() -> None:
+    result = ask("--target=snp", f"--host={HOSTS / 'genoa-snp-off-in-bios.json'}")
+    assert result.exit_code == 69
+    assert "MISS snp: hardware: SNP set up by BIOS" in result.output
+    assert "fix: in the BIOS set SMEE" in result.output
+    assert "cannot run here" in result.output.splitlines()[-1]
+
+
+def test_a_hardware_target_nobody_asked_for_is_a_skip() -> None:
+    result = ask("--json", f"--host={HOSTS / 'nested-kvm-that-cannot-run-guests.json'}")
+    report = json.loads(result.output)
+    assert report["targets"]["snp"]["status"] == "SKIP"
+    assert report["targets"]["tdx"]["status"] == "SKIP"
+    hardware = [f for f in report["findings"] if f["target"] in ("snp", "tdx")]
+    assert hardware
+    assert not [f for f in hardware if f["status"] == "MISS"]
+    emulated = [f for f in report["findings"] if f["target"] == "emulated"]
+    assert {"name", "category", "status", "evidence", "hint"} <= emulated[0].keys()
+
+
+def test_this_machine_is_diagnosed_within_two_seconds_of_work() -> None:
+    def spent() -> float:
+        uses = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(use.ru_utime + use.ru_stime for use in uses)
+
+    before = spent()
+    result = ask()
+    assert spent() - before < 2
+    assert len(result.output.splitlines()) > 10
+
+
+def test_a_report_holds_the_host_and_the_run_but_no_keys(tmp_path: Path) -> None:
+    run = tmp_path / "run-1"
+    (run / "keys").mkdir(parents=True)
+    (run / "keys/id_rsa").write_text("secret")
+    (run / "run.json").write_text("{}")
+    (run / "qemu.log").write_text("vm-type TDX not supported by KVM\n")
+    recorded = HOSTS / "milan-snp.json"
+    report = tmp_path / "report.tar.gz"
+    result = ask("--target=snp", f"--host={recorded}", f"--report={report}", f"--run={run}")
+    assert result.exit_code == 0
+    with tarfile.open(report) as archive:
+        names = archive.getnames()
+        archive.extractall(tmp_path, filter="data")
+    assert "cvm-report/runs/run-1/qemu.log" in names
+    assert not [name for name in names if "key" in name]
+    facts = json.loads((tmp_path / "cvm-report/facts.json").read_text())
+    assert facts["snp_firmware"] == "1.55 build 21"
+    again = ask("--target=snp", f"--host={tmp_path / 'cvm-report/host.json'}")
+    assert again.output.splitlines()[-1] == result.output.splitlines()[-2]
+
+
+def test_a_report_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    result = ask("--target=emulated", f"--report={tmp_path}/no/such/place.tar.gz")
+    assert "cannot write the report" in str(result.exception)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Known defects are set aside for their own signal, test and versions, and for nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.counters import Check
+from harness.kernel.version import Version
+from harness.status import Status, UsageError
+from harness.suite.judge import judge_test
+from harness.validate.expectations import Expectation, load_expectations
+
+ENTRY = """
+[[expectation]]
+id = "C"
+tests = ["test_parallel.py::test_waits*"]
+signals = ["waiting"]
+since = "6.12"
+before = "7.4"
+reason = "the guard makes neighbours collide"
+"""
+TEST = "test_parallel.py::test_waits[8]"
+FINE = Check("fine", Status.PASS, "")
+WAITING = Check("waiting", Status.FAIL, "ratio 3", "waiting")
+OTHER = Check("other", Status.FAIL, "worse", "double-accept")
+
+
+@pytest.fixture
+def known(tmp_path: Path) -> tuple[Expectation, ...]:
+    path = tmp_path / "expectations.toml"
+    path.write_text(ENTRY)
+    return load_expectations(path)
+
+
+def test_the_carried_file_is_readable_and_each_entry_names_a_reason() -> None:
+    assert all(entry.reason and entry.signals for entry in load_expectations())
+
+
+def test_a_known_defect_is_set_aside(known: tuple[Expectation, ...]) -> None:
+    verdict = judge_test([FINE, WAITING], TEST, Version(6, 12, 107), known)
+    assert verdict.status is Status.PASS
+    assert [entry.id for entry in verdict.expected] == ["C"]
+    assert verdict.signals == ("waiting",)
+
+
+@pytest.mark.parametrize(
+    ("checks", "test", "version"),
+    [
+        ([WAITING, OTHER], TEST, Version(6, 12)),
+        ([WAITING], "test_bulk.py::test_waits", Version(6, 12)),
+        ([WAITING], TEST, Version(7, 4)),
+        ([WAITING], TEST, Version(6, 11, 9)),
+    ],
+)
+def test_another_signal_test_or_version_is_a_fail(
+    checks: list[Check], test: str, version: Version, known: tuple[Expectation, ...]
+) -> None:
+    assert judge_test([FINE, *checks], test, version, known).status is Status.FAIL
+
+
+def test_a_known_defect_that_no_longer_shows_fails_and_says_so(
+    known: tuple[Expectation, ...],
+) -> None:
+    verdict = judge_test([FINE], TEST, Version(6, 12), known)
+    assert verdict.status is Status.FAIL
+    assert "known defect C shows" in verdict.cause
+
+
+def test_error_is_never_hidden_by_a_known_defect(known: tuple[Expectation, ...]) -> None:
+    broken = Check("precondition", Status.ERROR, "nothing there", "precondition")
+    assert judge_test([WAITING, broken], TEST, Version(6, 12), known).status is Status.ERROR
+
+
+def test_no_checks_at_all_is_an_error() -> None:
+    assert judge_test([], TEST, Version(6, 12), ()).status is Status.ERROR
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("[[expectation]]\nid = 'X'\n", "no reason"),
+        (ENTRY + "colour = 'red'\n", "unknown key colour"),
+        (ENTRY.replace('["waiting"]', '"waiting"'), "lists of words"),
+        (ENTRY.replace('"6.12"', '"six"'), "not a kernel version"),
+        ("[[expectations]]\n", "unknown table"),
+        ("nonsense", "expectations.toml"),
+    ],
+)
+def test_a_bad_file_is_refused_with_what_is_wrong(text: str, wrong: str, tmp_path: Path) -> None:
+    path = tmp_path / "expectations.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=wrong):
+        load_expectations(path)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""The host's log and statistics over a run; on hardware a report of the host's kernel is FAIL."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.analysis.host import host_check
+from harness.host.state import KernelLog, host_state, kernel_log, message_of
+from harness.host.view import LiveHost, RecordedHost
+from harness.host.watch import HostWatch, read_stats
+from harness.results.rundir import plain
+from harness.status import Status
+
+WARNING = "WARNING: CPU: 3 PID: 4242 at arch/x86/kvm/svm/sev.c:4870 sev_handle_rmp_fault+0x1/0x2"
+OOM = "Out of memory: Killed process 1 (qemu)"
+
+
+class Log(KernelLog):
+    """A kernel log with lines that come in during the run."""
+
+    def __init__(self, lines: Sequence[str], why_not: str = "") -> None:
+        self._lines = list(lines)
+        self.why_not = why_not
+
+    @property
+    def readable(self) -> bool:
+        return not self.why_not
+
+    def lines(self) -> list[str]:
+        new, self._lines = self._lines, []
+        return new
+
+    def close(self) -> None:
+        pass
+
+
+def judged(log: Log, target: str = "snp") -> Status | None:
+    with HostWatch(log, Path("/nonexistent")) as watch:
+        record = {"spec": {"target": target}, "host_watch": plain(watch.record())}
+    check = host_check(record)
+    return check.status if check else None
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        ([], Status.PASS),
+        (["eth0: link up", "kvm: SMP vm created"], Status.PASS),
+        ([WARNING], Status.FAIL),
+        ([OOM], Status.MISS),
+        ([OOM, WARNING], Status.FAIL),
+    ],
+)
+def test_reports_of_the_hosts_kernel_decide(lines: list[str], status: Status) -> None:
+    assert judged(Log(lines)) is status
+
+
+def test_a_log_that_cannot_be_read_is_a_skip_and_never_a_pass() -> None:
+    assert judged(Log([], "/dev/kmsg: EPERM")) is Status.SKIP
+
+
+def test_an_emulated_guest_is_not_judged_by_its_host() -> None:
+    assert judged(Log([WARNING]), "emulated") is None
+    assert host_check({"spec": {"target": "snp"}}) is None
+
+
+def test_a_record_keeps_what_earlier_records_saw() -> None:
+    log = Log([WARNING])
+    with HostWatch(log, Path("/nonexistent")) as watch:
+        assert len(watch.record().splats) == 1
+        assert len(watch.record().splats) == 1
+
+
+def test_statistics_are_changes_over_the_run(tmp_path: Path) -> None:
+    (tmp_path / "exits").write_text("10\n")
+    (tmp_path / "halt_exits").write_text("3\n")
+    (tmp_path / "text").write_text("not a number\n")
+    (tmp_path / "4242-7").mkdir()
+    assert read_stats(tmp_path) == {"exits": 10, "halt_exits": 3}
+    with HostWatch(Log([]), tmp_path) as watch:
+        (tmp_path / "exits").write_text("25\n")
+        (tmp_path / "new").write_text("1\n")
+        assert watch.record().kvm_stats == {"exits": 15, "new": 1}
+
+
+def test_kmsg_records_give_their_first_line() -> None:
+    assert message_of(b"6,339,5140900,-;NET: Registered\n SUBSYSTEM=net\n") == "NET: Registered"
+    assert message_of(b"4,1,2,-;\xff\n") == "\\xff"
+
+
+@pytest.mark.skipif(not os.access("/dev/kmsg", os.R_OK), reason="/dev/kmsg cannot be read here")
+def test_the_real_log_is_read_from_now_on() -> None:
+    assert kernel_log()
+    log = KernelLog()
+    assert log.readable
+    assert log.lines() == []
+    log.close()
+    assert not log.readable
+
+
+def test_the_state_of_this_host_and_of_a_recorded_one() -> None:
+    assert host_state(LiveHost())["kernel"] == os.uname().release
+    hosts = Path(__file__).parent / "hosts"
+    facts = host_state(RecordedHost.load(hosts / "genoa-snp.json"))
+    assert facts["snp_firmware"] == "1.55 build 21"
+    assert "snp_firmware" not in host_state(
+        RecordedHost.load(hosts / "genoa-kvm-amd-without-sev-snp.json")
+    )

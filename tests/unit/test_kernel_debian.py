@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: MIT
+"""Fetching a series with the real apt, from a small archive in a directory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from harness.cache import Store
+from harness.kernel import SeriesNotFoundError, apt, debian
+from harness.kernel.progress import silent
+from harness.status import HostError
+
+pytestmark = pytest.mark.skipif(
+    not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt is not installed"
+)
+
+
+class Archive:
+    """A Debian archive on disk; its Release files are not signed, its source says trusted."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def publish(self, suite: str, version: str, series: str = "6.12") -> None:
+        """Make the package of `series` in `version` the only one of `suite`."""
+        name = f"linux-source-{series}"
+        build = self.root / "build"
+        source = build / f"usr/src/{name}"
+        source.mkdir(parents=True)
+        (source / "Makefile").write_text(f"VERSION = 6\nPATCHLEVEL = 12\n# {version}\n")
+        (source / "link").symlink_to("Makefile")
+        with tarfile.open(build / f"usr/src/{name}.tar.xz", "w:xz") as tar:
+            tar.add(source, name)
+        shutil.rmtree(source)
+        (build / "DEBIAN").mkdir()
+        control = (
+            f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@b.c>\n"
+            "Description: kernel source\n"
+        )
+        (build / "DEBIAN/control").write_text(control)
+        file = self.root / f"{name}_{version}_all.deb"
+        subprocess.run(["dpkg-deb", "-b", build, file], check=True, capture_output=True)
+        shutil.rmtree(build)
+        data = file.read_bytes()
+        entry = f"Filename: {file.name}\nSize: {len(data)}\nSHA256: {_sha256(data)}\n"
+        self._index(suite, control + entry + "\n")
+
+    def _index(self, suite: str, packages: str) -> None:
+        architecture = subprocess.run(
+            ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        path = f"main/binary-{architecture}/Packages"
+        file = self.root / "dists" / suite / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(packages)
+        (self.root / "dists" / suite / "Release").write_text(
+            f"Suite: {suite}\nCodename: {suite}\nArchitectures: {architecture}\nComponents: main\n"
+            f"SHA256:\n {_sha256(packages.encode())} {len(packages)} {path}\n"
+        )
+
+    def publish_nothing(self, suite: str) -> None:
+        self._index(suite, "")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    root = tmp_path / "archive"
+    root.mkdir()
+    stanza = apt.Stanza((f"file:{root}",), ("bookworm",), ("main",), {"Trusted": "yes"})
+    monkeypatch.setattr(apt, "machine_stanzas", lambda: [stanza])
+    monkeypatch.setattr(apt, "os_release", lambda: ("debian", "bookworm"))
+    return Archive(root)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def age(store: Store) -> None:
+    """Let everything remembered become too old to be believed."""
+    old = time.time() - apt.LISTS_MAX_AGE_S - 1
+    for file in store.work("apt").rglob("*"):
+        if file.is_file():
+            os.utime(file, (old, old))
+
+
+def test_a_newer_suite_of_the_same_mirror(archive: Archive, store: Store) -> None:
+    archive.publish_nothing("bookworm")
+    archive.publish("trixie", "6.12.7-1")
+    package = debian.fetch("6.12", store, silent)
+    assert package.record["suite"] == "trixie/main"
+    assert package.record["version"] == "6.12.7-1"
+    tree = package.directory / "tree"
+    assert "# 6.12.7-1" in (tree / "Makefile").read_text()
+    assert set(package.manifest) == {"Makefile", "link"}
+    assert not (tree / "Makefile").stat().st_mode & 0o222
+    assert {path.name for path in package.directory.iterdir()} <= {
+        *("tree", "manifest.json", ".last-used")
+    }
+
+
+def test_without_a_network_the_last_answer_holds(
+    archive: Archive, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.publish("bookworm", "6.12.7-1")
+    first = debian.fetch("6.12", store, silent)
+    # nobody listens on TCP port 1
+    stanza = apt.Stanza(("http://127.0.0.1:1/debian",), ("bookworm",), ("main",))
+    monkeypatch.setattr(apt, "machine_stanzas", lambda: [stanza])
+    monkeypatch.setattr(apt, "RETRIES", 0)
+    assert debian.fetch("6.12", store, silent) == first
+    age(store)
+    notes: list[str] = []
+    again = debian.fetch("6.12", store, lambda stage, done, total, note: notes.append(note))
+    assert again == first
+    assert any("using 6.12.7-1 from the cache" in note for note in notes)
+    with pytest.raises(HostError, match="could not fetch the package lists of as configured"):
+        debian.fetch("7.3", store, silent)
+
+
+def test_a_newer_version_is_taken_once_the_answer_is_old(archive: Archive, store: Store) -> None:
+    archive.publish("bookworm", "6.12.7-1")
+    debian.fetch("6.12", store, silent)
+    archive.publish("bookworm", "6.12.10-1")
+    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.7-1"
+    age(store)
+    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.10-1"
+
+
+def test_versions_are_compared_as_debian_does(tmp_path: Path, archive: Archive) -> None:
+    archive.publish("bookworm", "6.12.10-1~bpo12+1")
+    archive.publish("bookworm-updates", "6.12.9-1")
+    stanza = apt.Stanza(
+        (f"file:{archive.root}",), ("bookworm-updates", "bookworm"), ("main",), {"Trusted": "yes"}
+    )
+    source = apt.Apt(tmp_path / "apt", apt.Suites("both", (stanza,)))
+    source.update(lambda percent: None)
+    newest = source.newest(["linux-source-6.12"])
+    assert newest
+    assert newest.version == "6.12.10-1~bpo12+1"
+
+
+def test_a_series_that_is_gone_names_the_suites(archive: Archive, store: Store) -> None:
+    archive.publish("bookworm", "6.12.7-1")
+    with pytest.raises(SeriesNotFoundError) as caught:
+        debian.fetch("5.4", store, silent)
+    assert "5.4" in caught.value.cause
+    assert "as configured, bookworm-backports, trixie" in caught.value.cause
+
+
+def test_a_broken_package_leaves_nothing(archive: Archive, store: Store) -> None:
+    archive.publish("bookworm", "6.12.7-1")
+    (deb,) = archive.root.glob("*.deb")
+    deb.write_bytes(deb.read_bytes()[:-1] + b"x")
+    with pytest.raises(HostError, match=r"6\.12\.7-1"):
+        debian.fetch("6.12", store, silent)
+    assert store.entries() == []
+    # and the next attempt, with the archive mended, succeeds
+    archive.publish("bookworm", "6.12.7-1")
+    age(store)
+    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.7-1"
+
+
+def test_a_package_replaced_since_the_lists_were_fetched(archive: Archive, store: Store) -> None:
+    archive.publish("bookworm", "6.12.7-1")
+    debian.fetch("6.12", store, silent)
+    shutil.rmtree(store.root / "entries")
+    (archive.root / "linux-source-6.12_6.12.7-1_all.deb").unlink()
+    archive.publish("bookworm", "6.12.8-1")
+    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.8-1"

@@ -1,0 +1,483 @@
+# SPDX-License-Identifier: MIT
+"""The parsers of harness/kernel: whatever they are given, they answer or raise UsageError."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.kernel import apt
+from harness.kernel.build import DEFAULT_FRAGMENTS
+from harness.kernel.config import mismatches, parse_config
+from harness.kernel.fragment import (
+    Setting,
+    known_fragments,
+    merge,
+    parse_fragment,
+    parse_setting,
+    read_fragment,
+    render,
+)
+from harness.kernel.kconfig import Kconfig, holds, parse_kconfig
+from harness.kernel.patches import (
+    Carried,
+    carried_patches,
+    fragments_with_patches,
+    parse_series,
+    select,
+)
+from harness.kernel.source import DebianSource, GitSource, PathSource, parse_source
+from harness.kernel.version import Version, VersionRange, makefile_version
+from harness.status import UsageError
+
+V612, V73 = Version(6, 12, 117), Version(7, 3, 4)
+versions = st.builds(Version, st.integers(2, 99), st.integers(0, 99), st.integers(0, 999))
+symbols = st.from_regex(r"[A-Z][A-Z0-9_]{0,20}", fullmatch=True)
+values = st.one_of(
+    st.sampled_from("ymn"),
+    st.integers(-9, 10**9).map(str),
+    st.from_regex(r'"[a-z /=]{0,12}"', fullmatch=True),
+)
+
+
+# Versions
+
+
+@given(versions)
+def test_version_text_round_trip(version: Version) -> None:
+    assert Version.parse(str(version)) == version
+
+
+@given(st.text(max_size=20))
+def test_version_parse_answers_or_refuses(text: str) -> None:
+    try:
+        version = Version.parse(text)
+    except UsageError:
+        return
+    assert str(version).startswith(text)
+
+
+@given(versions, st.text(alphabet=st.characters(exclude_characters="\n"), max_size=30))
+def test_makefile_version(version: Version, name: str) -> None:
+    text = (
+        "# SPDX-License-Identifier: GPL-2.0\n"
+        f"VERSION = {version.major}\nPATCHLEVEL = {version.minor}\nSUBLEVEL = {version.patch}\n"
+        f"EXTRAVERSION = -rc1\nNAME = {name}\nKERNELVERSION = $(VERSION)\n"
+    )
+    assert makefile_version(text) == version
+
+
+@pytest.mark.parametrize("text", ["", "all:\n\techo", "VERSION = 6\n", "VERSION := 6.12\n"])
+def test_makefile_of_something_else(text: str) -> None:
+    assert makefile_version(text) is None
+
+
+def test_range_ends() -> None:
+    limits = VersionRange(Version(6, 12), Version(7, 0))
+    assert Version(6, 12) in limits
+    assert Version(6, 99, 5) in limits
+    assert Version(7, 0) not in limits
+    assert Version(6, 11, 9) not in limits
+
+
+# Sources
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("debian:6.12", DebianSource("6.12")),
+        ("git:/a/b@v6.12", GitSource(Path("/a/b"), "v6.12")),
+        ("git:/a@b/c@next/x", GitSource(Path("/a@b/c"), "next/x")),
+        ("git:/a@HEAD@{2 days ago}", GitSource(Path("/a"), "HEAD@{2 days ago}")),
+        ("git:.@HEAD~3", GitSource(Path(), "HEAD~3")),
+        ("/src/linux", PathSource(Path("/src/linux"))),
+        ("./debian:6.12", PathSource(Path("debian:6.12"))),
+    ],
+)
+def test_source_forms(text: str, expected: object) -> None:
+    assert parse_source(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", " ", "debian:", "debian:6.12.3", "debian:sid", "git:", "git:/a/b", "git:@HEAD"),
+        *("git:/a@", "git:/a@--upload-pack=x", "deb:6.12", "a\0b"),
+    ],
+)
+def test_bad_sources(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_source(text)
+    assert caught.value.hint
+
+
+@given(st.text(max_size=40))
+def test_any_source_text_is_answered_or_refused(text: str) -> None:
+    try:
+        source = parse_source(text)
+    except UsageError:
+        return
+    assert isinstance(source, DebianSource | GitSource | PathSource)
+
+
+# apt's own files
+
+DEB822 = """\
+# a comment
+Types: deb deb-src
+URIs: http://mirror.example/debian
+Suites: bookworm bookworm-updates
+# another
+Components: main contrib
+Signed-By:
+ -----BEGIN PGP PUBLIC KEY BLOCK-----
+ .
+ mQINBF
+ -----END PGP PUBLIC KEY BLOCK-----
+
+Types: deb
+Enabled: no
+URIs: http://off.example
+Suites: bookworm
+Components: main
+
+Types: deb-src
+URIs: http://source.example
+Suites: bookworm
+Components: main
+
+Types: deb
+URIs: http://security.example/debian-security
+Suites: bookworm-security
+Components: main
+Signed-By: /usr/share/keyrings/k.gpg
+"""
+
+ONE_LINE = """\
+deb [arch=amd64,arm64 signed-by=/k.gpg] http://mirror.example/debian bookworm main contrib # x
+deb-src http://mirror.example/debian bookworm main
+# deb http://off.example bookworm main
+deb http://mirror.example/debian bookworm-backports main
+deb cdrom:[Debian]/ bookworm main
+"""
+
+
+def test_deb822_takes_enabled_binary_archives() -> None:
+    first, second = apt.parse_deb822(DEB822)
+    assert first.uris == ("http://mirror.example/debian",)
+    assert first.suites == ("bookworm", "bookworm-updates")
+    assert first.components == ("main", "contrib")
+    assert "mQINBF" in first.options["signed-by"]
+    assert second.options == {"signed-by": "/usr/share/keyrings/k.gpg"}
+
+
+def test_one_line_style() -> None:
+    first, second = apt.parse_one_line(ONE_LINE)[:2]
+    assert first.options == {"Architectures": "amd64 arm64", "signed-by": "/k.gpg"}
+    assert first.components == ("main", "contrib")
+    assert second.suites == ("bookworm-backports",)
+
+
+def test_rendered_stanzas_parse_to_themselves() -> None:
+    stanzas = apt.parse_deb822(DEB822)
+    assert apt.parse_deb822("".join(stanza.render() for stanza in stanzas)) == stanzas
+
+
+@given(st.text(max_size=200))
+def test_apt_parsers_survive_anything(text: str) -> None:
+    for stanza in [*apt.parse_deb822(text), *apt.parse_one_line(text)]:
+        assert stanza.uris
+        assert stanza.suites
+
+
+def test_search_order_on_debian() -> None:
+    steps = apt.search_order(apt.parse_deb822(DEB822), "debian", "bookworm")
+    assert [step.name for step in steps] == [
+        *("as configured", "bookworm-backports", "trixie", "trixie-backports", "forky", "sid")
+    ]
+    suites = {step.name: [s for x in step.stanzas for s in x.suites] for step in steps}
+    assert suites["trixie"] == ["trixie", "trixie-updates", "trixie-security"]
+    assert suites["bookworm-backports"] == ["bookworm-backports"]
+    assert suites["sid"] == ["sid"]
+    uris = {uri for step in steps for stanza in step.stanzas for uri in stanza.uris}
+    assert uris == {"http://mirror.example/debian", "http://security.example/debian-security"}
+
+
+def test_search_order_never_goes_to_an_older_suite() -> None:
+    stanza = apt.Stanza(("http://m.example",), ("forky",), ("main",))
+    names = [step.name for step in apt.search_order([stanza], "debian", "forky")]
+    assert names == ["as configured", "forky-backports", "sid"]
+
+
+def test_search_order_elsewhere_stays_with_the_machines_own_suites() -> None:
+    stanzas = [
+        apt.Stanza(("http://u.example",), ("noble", "noble-updates"), ("main", "universe")),
+        apt.Stanza(("http://other.example",), ("stuff",), ("main",)),
+    ]
+    steps = apt.search_order(stanzas, "ubuntu", "noble")
+    assert [step.name for step in steps] == ["as configured", "noble-backports"]
+    assert len(steps[0].stanzas) == 1
+
+
+def test_os_release_unquotes(tmp_path: Path) -> None:
+    file = tmp_path / "os-release"
+    file.write_text('ID=debian\nVERSION_CODENAME="bookworm"\nPRETTY_NAME="a b"\n')
+    assert apt.os_release(file) == ("debian", "bookworm")
+    assert apt.os_release(tmp_path / "none") == ("", "")
+
+
+# Fragments and .config
+
+
+@given(st.dictionaries(symbols, values, max_size=12))
+def test_rendered_settings_parse_to_themselves(wanted: dict[str, str]) -> None:
+    settings = {name: Setting(name, value, "x") for name, value in wanted.items()}
+    again = merge(parse_fragment(render(settings), V612, "x"))
+    assert {name: setting.value for name, setting in again.items()} == wanted
+    # and a .config that says just this satisfies all of it
+    assert mismatches(again, parse_config(render(settings))) == []
+
+
+@given(st.dictionaries(symbols, values, min_size=1, max_size=12), st.data())
+def test_a_lost_setting_is_found(wanted: dict[str, str], data: st.DataObject) -> None:
+    settings = {name: Setting(name, value, "x") for name, value in wanted.items()}
+    lost = data.draw(st.sampled_from(sorted(wanted)))
+    config = parse_config(render({n: s for n, s in settings.items() if n != lost}))
+    found = [mismatch.setting.symbol for mismatch in mismatches(settings, config)]
+    assert found == ([] if wanted[lost] == "n" else [lost])
+
+
+def test_a_symbol_that_should_be_off_is_found() -> None:
+    (wrong,) = mismatches(merge([parse_setting("MODULES=n")]), {"MODULES": "y"})
+    assert str(wrong) == "MODULES: asked n (--set), got y"
+
+
+def test_numbers_compare_by_value() -> None:
+    asked = merge([parse_setting("PHYSICAL_START=0x1000000")])
+    assert mismatches(asked, {"PHYSICAL_START": "0x01000000"}) == []
+    assert mismatches(asked, {"PHYSICAL_START": "0x2000000"})
+
+
+def test_sections_choose_by_version() -> None:
+    text = (
+        "CONFIG_A=y\n# [before 7.0]\nCONFIG_B=y\n# [since 7.0]\n# CONFIG_B is not set\n"
+        "# [since 6.13 before 7.3]\nCONFIG_C=y\n# [all]\n# prose [with] brackets\nCONFIG_D=1\n"
+    )
+    old = {s.symbol: s.value for s in parse_fragment(text, V612, "f")}
+    new = {s.symbol: s.value for s in parse_fragment(text, V73, "f")}
+    assert old == {"A": "y", "B": "y", "D": "1"}
+    assert new == {"A": "y", "B": "n", "D": "1"}
+
+
+@pytest.mark.parametrize(
+    "line", ["CONFIG_A=yes", "CONFIG_A", "A = y", "# [since]", "# [until 7.0]", "# []", 'A="x']
+)
+def test_bad_fragment_lines_name_file_and_line(line: str) -> None:
+    with pytest.raises(UsageError, match=r"^f\.config:2: "):
+        parse_fragment(f"\n{line}\n", V612, "f.config")
+
+
+@given(st.text(max_size=100))
+def test_fragment_parser_answers_or_refuses(text: str) -> None:
+    try:
+        settings = parse_fragment(text, V612, "f")
+    except UsageError:
+        return
+    assert all(setting.symbol for setting in settings)
+
+
+def test_unknown_fragment_lists_the_known() -> None:
+    with pytest.raises(UsageError, match="nosuch") as caught:
+        read_fragment("nosuch", V612)
+    assert "acceptance" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", known_fragments())
+@pytest.mark.parametrize("version", [V612, V73])
+def test_own_fragments_parse_and_ask_for_something(name: str, version: Version) -> None:
+    settings = read_fragment(name, version)
+    assert settings
+    assert len(merge(settings)) == len(settings), "a fragment contradicts or repeats itself"
+
+
+# Kconfig
+
+KCONFIG = """\
+config A
+\tbool "the a"
+\tdepends on X86_64 && \\
+\t\tEFI_STUB
+\thelp
+\t  config NOT_ONE
+\t  depends on NONSENSE
+
+\t  if SOMETHING
+config HIDDEN
+\tbool
+if NET
+menu "m"
+\tdepends on INET
+source "sub/Kconfig"
+config B
+\ttristate
+\tprompt "b"
+\tselect HIDDEN if C
+endmenu
+endif
+config C
+\tdef_bool y
+"""
+
+
+def test_kconfig_reads_conditions_and_skips_help() -> None:
+    definitions, sourced = parse_kconfig(KCONFIG, "Kconfig")
+    by_name = {definition.symbol: definition for definition in definitions}
+    assert list(by_name) == ["A", "HIDDEN", "B", "C"]
+    assert by_name["A"].depends == ["X86_64 && EFI_STUB"]
+    assert by_name["B"].depends == ["NET", "INET"]
+    assert by_name["B"].selects == ["HIDDEN"]
+    assert sourced == [("sub/Kconfig", ["NET", "INET"])]
+    assert [d.prompt for d in definitions] == [True, False, True, False]
+
+
+def test_kconfig_explains(tmp_path: Path) -> None:
+    (tmp_path / "Kconfig").write_text(KCONFIG)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/Kconfig").write_text('config INNER\n\tbool "inner"\n')
+    kconfig = Kconfig.read(tmp_path)
+    assert list(kconfig.explain("A", "y", {"X86_64": "y"})) == [
+        "depends on X86_64 && EFI_STUB (Kconfig:1); not set: EFI_STUB"
+    ]
+    assert list(kconfig.explain("INNER", "y", {"INET": "y"})) == [
+        "depends on NET (sub/Kconfig:1); not set: NET"
+    ]
+    assert list(kconfig.explain("HIDDEN", "y", {})) == ["cannot be set directly; selected by: B"]
+    assert list(kconfig.explain("HIDDEN", "n", {"B": "y"})) == ["selected by B"]
+    assert list(kconfig.explain("NOT_ONE", "y", {})) == ["this kernel has no such symbol"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("A", True),
+        ("A && B", False),
+        ("A || B", True),
+        ("!B && (A || B)", True),
+        ("!(A || B)", False),
+        ("A = y", True),
+        ("A=n || B!=n", False),
+        ('ARCH = "x86"', True),
+        ("$(cc-option,-mfoo)", True),
+    ],
+)
+def test_expressions(expression: str, expected: bool) -> None:
+    assert holds(expression, {"A": "y", "ARCH": '"x86"'}) is expected
+
+
+@given(st.text(alphabet='AB()!&|= "$<>', max_size=30))
+def test_expressions_never_crash(expression: str) -> None:
+    assert holds(expression, {"A": "y"}) in (True, False)
+
+
+@given(st.text(max_size=200))
+def test_kconfig_parser_survives_anything(text: str) -> None:
+    definitions, _ = parse_kconfig(text, "K")
+    assert all(definition.where.startswith("K:") for definition in definitions)
+
+
+# series.toml
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {"file": st.just("a.patch"), "name": st.sampled_from(["x", "y"])},
+            optional={
+                "since": versions.map(str),
+                "before": versions.map(str),
+                "summary": st.just("s"),
+            },
+        ),
+        max_size=5,
+    ),
+    versions,
+)
+def test_series_selects_what_its_ranges_say(tables: list[dict[str, str]], version: Version) -> None:
+    text = "".join(
+        "[[patch]]\n" + "".join(f'{key} = "{value}"\n' for key, value in table.items())
+        for table in tables
+    )
+    series = parse_series(text, Path("/p/series.toml"))
+    assert len(series) == len(tables)
+    wanted = [
+        patch
+        for patch, table in zip(series, tables, strict=True)
+        if Version.parse(table.get("since", "0.0")) <= version
+        and ("before" not in table or version < Version.parse(table["before"]))
+    ]
+    if {patch.name for patch in wanted} == {table["name"] for table in tables} and tables:
+        assert select(series, version) == wanted
+    else:
+        with pytest.raises(UsageError, match="no carried patch"):
+            select(series, version)
+
+
+def test_no_patch_for_a_version_says_which_ranges_exist() -> None:
+    series = [Carried(Path("a.patch"), "emulation", VersionRange(V612, Version(7, 0)), "")]
+    with pytest.raises(UsageError) as caught:
+        select(series, V73)
+    assert caught.value.details == ("emulation: since 6.12.117 before 7.0.0 (a.patch)",)
+
+
+def test_a_patch_of_a_fragment_counts_only_where_the_fragment_is_asked_for() -> None:
+    always = Carried(Path("a.patch"), "emulation", VersionRange(), "")
+    bugs = Carried(Path("b.patch"), "bugs", VersionRange(V73), "", fragment="bugs")
+    assert select([always, bugs], V73) == [always]
+    assert select([always, bugs], V73, ("base", "bugs")) == [always, bugs]
+    # Not asked for, it need not exist for every kernel; asked for, it must.
+    assert select([always, bugs], V612) == [always]
+    with pytest.raises(UsageError, match="no carried patch of bugs"):
+        select([always, bugs], V612, ("bugs",))
+
+
+def test_the_default_kernel_has_no_known_bug() -> None:
+    for version in (V612, V73):
+        asked = [file.name for file in carried_patches(version, ("base", "bugs"))]
+        assert "0004-known-bugs.patch" in asked
+        assert "0004-known-bugs.patch" not in [f.name for f in carried_patches(version)]
+    assert "bugs" in fragments_with_patches()
+    assert "bugs" not in DEFAULT_FRAGMENTS
+
+
+def _changed(patch: Path, file: str, sign: str) -> list[str]:
+    """The lines that `patch` adds ("+") to `file`, or removes ("-")."""
+    (part,) = (p for p in patch.read_text().split("diff --git ")[1:] if p.startswith(f"a/{file} "))
+    hunks = part[part.index("\n@@") :].splitlines()
+    return [line[1:] for line in hunks if line.startswith(sign)]
+
+
+def test_a_kernel_without_the_event_accepts_as_upstream_does() -> None:
+    file = "drivers/firmware/efi/unaccepted_memory.c"
+    for version in (V612, V73):
+        asked = {patch.name[5:]: patch for patch in carried_patches(version, ("no-event",))}
+        adds, removes = asked["accept-trace.patch"], asked["no-accept-event.patch"]
+        assert _changed(removes, file, "-") == _changed(adds, file, "+") != []
+        assert _changed(removes, file, "+") == _changed(adds, file, "-") == []
+    assert "no-event" not in DEFAULT_FRAGMENTS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[[patch", "patch = 1", "[patch]\nfile='a'", "[[patch]]\nname='a'"),
+        *("[[patch]]\nfile='a'\nname='b'\nsince=6.12", "patch = ['a']"),
+        "[[patch]]\nfile='a'\nname='b'\nsince='new'",
+    ],
+)
+def test_bad_series(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_series(text, Path("series.toml"))

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""Plan files: what they expand to, and that nothing in them is misread in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.spec import AcceptMode, Clock
+from harness.status import UsageError
+from harness.units import GIB
+from harness.validate.plan import Cell, Kind, cells, guest_points, matches, parse_filter, select
+from harness.validate.plan_check import check_plan, check_run_options, pytest_options
+from harness.validate.plan_estimate import Past, durations, past_of
+from harness.validate.plan_file import parse_duration, parse_plan
+
+PLAN = """
+name = "mm"
+[[kernel]]
+name = "base"
+source = "debian:6.12"
+[[kernel]]
+name = "patched"
+source = "debian:6.12"
+patches = ["fix.mbox"]
+base = "base"
+[matrix]
+memory = ["2G", "4G"]
+accept = ["lazy", "eager"]
+[[suite]]
+name = "quick"
+tests = ["tests/guest"]
+[[workload]]
+name = "cost"
+workload = "touch"
+options = ["--threads=2"]
+guest = { clock = "icount" }
+[[exclude]]
+workload = "cost"
+accept = "eager"
+reason = "eager boots accept before anything runs"
+[limits]
+time = "8h"
+disk = "5G"
+"""
+OPTIONS = frozenset({"--target", "--kernel", "--memory", "--vcpus", "--accept", "--accel"})
+
+
+def test_the_cross_product_with_builds_first_and_reasons_for_what_is_left_out() -> None:
+    plan = parse_plan(PLAN)
+    found = cells(plan, OPTIONS)
+
+    assert [cell.kind for cell in found[:2]] == [Kind.BUILD, Kind.BUILD]
+    suites = [cell for cell in found if cell.kind is Kind.SUITE]
+    measures = [cell for cell in found if cell.kind is Kind.MEASURE]
+    assert len(suites) == 2 * 2 * 2
+    # Base and patched are measured together: one cell for both.
+    assert len(measures) == 2 * 2
+    assert {(cell.kernel, cell.base) for cell in measures} == {("patched", "base")}
+    assert all(cell.guest and cell.guest.spec.clock is Clock.ICOUNT for cell in measures)
+    eager = [c for c in measures if c.guest and c.guest.spec.accept is AcceptMode.EAGER]
+    assert all("eager boots accept before" in cell.skip for cell in eager)
+    assert sum(bool(cell.skip) for cell in found) == len(eager) == 2
+    assert len({cell.key for cell in found}) == len(found)
+    assert plan.limits.time_s == 8 * 3600
+    assert plan.limits.disk == 5 * GIB
+
+
+def test_a_suite_says_which_option_pytest_does_not_have() -> None:
+    plan = parse_plan(PLAN.replace('memory = ["2G", "4G"]', "numa_nodes = 2"))
+    skips = {cell.skip for cell in cells(plan, OPTIONS) if cell.kind is Kind.SUITE}
+    assert skips == {"pytest has no --numa-nodes"}
+    assert {"--memory", "--kernel", "--runs", "--verdicts"} <= pytest_options()
+
+
+def test_a_kernel_without_base_is_measured_alone() -> None:
+    plan = parse_plan(PLAN.replace('base = "base"\n', ""))
+    arms = {(c.kernel, c.base) for c in cells(plan, OPTIONS) if c.kind is Kind.MEASURE}
+    assert arms == {("base", None), ("patched", None)}
+
+
+def test_the_same_plan_gives_the_same_keys() -> None:
+    first = [cell.key for cell in cells(parse_plan(PLAN), OPTIONS)]
+    assert first == [cell.key for cell in cells(parse_plan(PLAN), OPTIONS)]
+
+
+def test_only_keeps_the_builds_that_what_is_left_needs() -> None:
+    found = cells(parse_plan(PLAN), OPTIONS)
+    chosen = select(found, [parse_filter("suite=quick,kernel=patched,memory=2G")])
+    assert [cell.kind for cell in chosen] == [Kind.BUILD, Kind.SUITE, Kind.SUITE]
+    assert {cell.kernel for cell in chosen} == {"patched"}
+    compared = select(found, [parse_filter("workload=cost")])
+    assert {cell.kernel for cell in compared if cell.kind is Kind.BUILD} == {"base", "patched"}
+    with pytest.raises(UsageError, match="no cell"):
+        select(found, [parse_filter("memory=3G")])
+    with pytest.raises(UsageError, match="not a filter"):
+        parse_filter("memory")
+
+
+def test_a_filter_on_a_key_the_cell_lacks_does_not_match() -> None:
+    assert not matches(Cell(Kind.BUILD, "base", "default"), {"memory": "2G"})
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('name = "mm"', 'name = "m/m"', "not a name"),
+        ("[matrix]", "[matrix]\nmemroy = '2G'", "no option 'memroy'"),
+        ('memory = ["2G", "4G"]', "memory = 2", "must be a string"),
+        ('memory = ["2G", "4G"]', "vcpus = true", "must be a whole number"),
+        ('memory = ["2G", "4G"]', "memory = []", "has no value"),
+        ('base = "base"', 'base = "bass"', "no other kernel"),
+        ('name = "patched"', 'name = "base"', "two of"),
+        ('tests = ["tests/guest"]', "", "no tests"),
+        ('source = "debian:6.12"', "source = 3", "must be a string"),
+        ('source = "debian:6.12"', 'source = "debian:six"', "not a kernel series"),
+        ('time = "8h"', 'time = "8 hours"', "not a duration"),
+        ('disk = "5G"', 'disk = "lots"', "not a size"),
+        ('disk = "5G"', 'disc = "5G"', "unknown key disc"),
+        ('accept = "eager"\nreason', "reason", "would"),
+        ('options = ["--threads=2"]', "repetitions = 0", "does not hold"),
+        ("[[suite]]", "[[suit]]", "unknown key suit"),
+        ('name = "mm"', 'name = "mm', "not TOML"),
+    ],
+)
+def test_a_mistake_is_named(old: str, new: str, complaint: str) -> None:
+    text = PLAN.replace('workload = "cost"\naccept', "accept") if complaint == "would" else PLAN
+    assert old in text
+    with pytest.raises(UsageError, match=complaint):
+        cells(parse_plan(text.replace(old, new, 1)), OPTIONS)
+
+
+def test_a_guest_that_cannot_be_is_refused_as_on_the_command_line() -> None:
+    with pytest.raises(UsageError, match="outside 256 MiB"):
+        guest_points({"memory": ("1M",)})
+
+
+def test_nothing_to_do_is_an_error() -> None:
+    with pytest.raises(UsageError, match="nothing to do"):
+        parse_plan('[[kernel]]\nname = "a"\nsource = "debian:6.12"\n')
+    with pytest.raises(UsageError, match=r"no \[\[kernel\]\]"):
+        parse_plan("")
+
+
+@given(st.text())
+def test_any_text_is_a_plan_or_a_usage_error(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_plan(text)
+
+
+@given(st.text() | st.from_regex(r"[0-9.]{1,5}\s?[smhd]?", fullmatch=True))
+def test_a_duration_is_positive_or_refused(text: str) -> None:
+    try:
+        seconds = parse_duration(text, "here")
+    except UsageError:
+        return
+    assert seconds > 0
+
+
+def test_tests_and_options_that_are_not_there_are_found_before_the_night() -> None:
+    with pytest.raises(UsageError, match="there is no tests/nowhere"):
+        check_plan(parse_plan(PLAN.replace("tests/guest", "tests/nowhere.py::test_x")))
+    with pytest.raises(UsageError, match="--thread"):
+        check_run_options("touch", ("--thread-s=2",))
+    check_run_options("touch", ("--threads=2",))
+
+
+def test_estimates_are_medians_of_what_was_seen_and_none_otherwise(tmp_path: Path) -> None:
+    found = cells(parse_plan(PLAN), OPTIONS)
+    suite = next(cell for cell in found if cell.kind is Kind.SUITE)
+    measure = next(cell for cell in found if cell.kind is Kind.MEASURE and not cell.skip)
+    night = tmp_path / "nights" / "one"
+    night.mkdir(parents=True)
+    lines = [
+        f'{{"event": "end", "like": "{suite.like}", "seconds": {seconds}}}'
+        for seconds in (10, 30, 20)
+    ]
+    lines.append(f'{{"event": "sample", "like": "{measure.like}", "seconds": 4}}')
+    (night / "journal.jsonl").write_text("\n".join(lines) + "\n")
+    damaged = tmp_path / "nights" / "two"
+    damaged.mkdir()
+    (damaged / "journal.jsonl").write_text("not json\n")
+    kernel = tmp_path / "entries" / "kernel" / "abc"
+    kernel.mkdir(parents=True)
+    (kernel / "build.json").write_text('{"make_s": 50, "sync_s": 2}')
+
+    past = past_of(tmp_path / "nights", tmp_path / "entries")
+    estimate = past.estimate(suite)
+    assert estimate is not None
+    assert estimate.seconds == 20
+    guests = past.estimate(measure)
+    assert guests is not None
+    assert guests.seconds == 4 * 5 * 2
+    build = past.estimate(found[0])
+    assert build is not None
+    assert build.seconds == 52
+    assert Past({}, ()).estimate(suite) is None
+
+
+def test_events_without_a_duration_say_nothing() -> None:
+    assert list(durations([{"event": "end", "like": "x"}, {"event": "y", "seconds": 3}])) == []

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""The plugin says what it runs on, tells verdicts apart by exit code, ends early on MISS."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+PASSES = "def test_nothing():\n    pass\n"
+RAISES = """
+from harness.status import {error}
+
+def test_raises():
+    raise {error}("the cause", hint="the next step")
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "label"),
+    [("GuestFailure", 1, "FAIL"), ("PreconditionError", 3, "ERROR"), ("HostError", 69, "MISS")],
+)
+def test_verdicts_reach_the_exit_code_and_the_report(
+    pytester: pytest.Pytester, error: str, code: int, label: str
+) -> None:
+    pytester.makepyfile(RAISES.format(error=error))
+    result = pytester.runpytest_subprocess()
+    assert result.ret == code
+    result.stdout.fnmatch_lines([f"*{label}: the cause (the next step)*"])
+
+
+def test_fail_outranks_the_rest(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        "from harness.status import GuestFailure, HostError\n"
+        "def test_miss():\n    raise HostError('no host')\n"
+        "def test_fail():\n    raise GuestFailure('bad kernel')\n"
+    )
+    assert pytester.runpytest_subprocess().ret == 1
+
+
+def test_header_names_target_kernel_and_qemu_with_reasons(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(PASSES)
+    result = pytester.runpytest_subprocess("--cost=tdx", "--kernel=debian:7.3")
+    assert result.ret == 0
+    result.stdout.fnmatch_lines(
+        [
+            "cvm-harness: target emulated (auto*",
+            "cvm-harness: *QEMU*",
+            "cvm-harness: kernel debian:7.3, cost tdx, tier quick",
+        ]
+    )
+
+
+@pytest.mark.parametrize("target", ["snp", "tdx"])
+def test_a_target_that_cannot_run_ends_at_once_with_miss(
+    pytester: pytest.Pytester, target: str
+) -> None:
+    pytester.makepyfile(PASSES)
+    result = pytester.runpytest_subprocess(f"--target={target}")
+    assert result.ret == 69
+    assert "MISS" in result.stdout.str() + result.stderr.str()
+    assert "passed" not in result.stdout.str()
+
+
+def test_a_bad_option_is_a_usage_error(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(PASSES)
+    result = pytester.runpytest_subprocess("--target=sgx")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    assert "unknown target 'sgx'" in result.stderr.str()
+
+
+STAND_INS = """
+import contextlib, sys, types
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+sys.path.append({unit!r})
+from sample_runs import make_run
+
+@pytest.fixture(scope="session")
+def cvm_kernel():
+    return None
+
+@pytest.fixture(scope="session")
+def cvm_session(tmp_path_factory):
+    @contextlib.contextmanager
+    def boot(prepared, **_):
+        yield types.SimpleNamespace(directory=make_run(tmp_path_factory.mktemp("runs")))
+
+    return types.SimpleNamespace(prepare=lambda spec, kernel: None, boot=boot)
+"""
+
+
+def test_junit_xml_tells_kernel_target_and_metrics_of_each_guest(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(STAND_INS.format(unit=str(Path(__file__).parent)))
+    pytester.makepyfile("def test_boots(boot):\n    with boot() as run:\n        pass\n")
+    assert pytester.runpytest_subprocess("--junit-xml=out.xml").ret == 0
+    (case,) = ET.parse(pytester.path / "out.xml").getroot().iter("testcase")
+    properties = {p.get("name"): p.get("value") for p in case.iter("property")}
+    assert properties["kernel"] == "6.12.117-cvm-0a1b2c3d"
+    assert properties["target"] == "emulated"
+    assert float(properties["boot.first_command_ns"] or 0) == 2_300_000_000
+
+
+def test_the_verdicts_name_status_and_cause_wherever_a_test_failed(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        import pytest
+        from harness.status import GuestFailure
+
+        @pytest.fixture
+        def early():
+            raise GuestFailure("kernel panic at boot")
+
+        @pytest.fixture
+        def late():
+            yield
+            raise GuestFailure("counters disagree")
+
+        def test_early(early): pass
+        def test_late(late): pass
+        def test_plain(): assert 1 == 2, "no arithmetic"
+        """
+    )
+    pytester.runpytest("--verdicts=out.jsonl", "-p", "no:cacheprovider")
+    lines = [json.loads(x) for x in (pytester.path / "out.jsonl").read_text().splitlines()]
+    failed = {x["test"].split("::")[1]: (x["status"], x["cause"]) for x in lines if x["cause"]}
+    assert failed["test_early"] == ("FAIL", "kernel panic at boot")
+    assert failed["test_late"] == ("FAIL", "counters disagree")
+    assert failed["test_plain"] == ("FAIL", "AssertionError: no arithmetic")

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+"""What of an SSH session can be tried without a guest; the rest is in test_robustness.py."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from harness import ssh
+
+
+def test_closing_does_not_wait_for_a_lock_that_nobody_gives_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ssh, "_CLOSE_S", 0.05)
+    lost, ended = threading.Lock(), threading.Event()
+
+    def close() -> None:
+        with lost:
+            ended.set()
+
+    with lost:
+        ssh._bounded(close)
+        assert not ended.is_set()
+    assert ended.wait(10)

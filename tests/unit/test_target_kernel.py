@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+"""A kernel without the feature is turned away before anything is booted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness.kernel.build import Kernel
+from harness.status import PreconditionError, Status
+from harness.targets.base import check_kernel
+from harness.targets.emulated import EmulatedTarget
+
+
+def kernel(config: Path | None) -> Kernel:
+    return Kernel(Path("bzImage"), "6.12.1", "6.12.1-amd64", "0" * 64, config, None, {})
+
+
+def test_a_kernel_without_the_feature_is_an_error_that_names_the_symbol(tmp_path: Path) -> None:
+    config = tmp_path / ".config"
+    config.write_text(
+        "CONFIG_UNACCEPTED_MEMORY=y\n# CONFIG_UNACCEPTED_MEMORY_EMULATION is not set\n"
+    )
+    with pytest.raises(PreconditionError, match=r"6\.12\.1-amd64 .*_EMULATION") as info:
+        check_kernel(EmulatedTarget(), kernel(config))
+    assert info.value.status is Status.ERROR
+    assert "CONFIG_UNACCEPTED_MEMORY," not in info.value.cause
+    assert "--kernel" in info.value.hint
+
+
+def test_a_kernel_with_it_or_of_unknown_configuration_may_try(tmp_path: Path) -> None:
+    config = tmp_path / ".config"
+    config.write_text("CONFIG_UNACCEPTED_MEMORY=y\nCONFIG_UNACCEPTED_MEMORY_EMULATION=y\n")
+    check_kernel(EmulatedTarget(), kernel(config))
+    check_kernel(EmulatedTarget(), kernel(None))
