@@ -17,10 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.boots import ATTEMPTS
 from harness.cli_options import CONFIDENTIAL_OPTIONS
 from harness.options import DEFAULT_KERNEL, choice, choose_target, guest_spec, spec_arguments
 from harness.spec import GuestSpec, SnapshotMode, TargetName
-from harness.status import GuestFailure, HarnessError, Status, UsageError, worst
+from harness.status import (
+    EmulatorFlaw,
+    GuestFailure,
+    HarnessError,
+    Status,
+    UsageError,
+    worst,
+)
 from harness.suite import plugin as suite_plugin
 from harness.suite.need import Tier
 from harness.suite.subject import signal_of
@@ -35,10 +43,10 @@ if TYPE_CHECKING:
 Boot = Callable[..., contextlib.AbstractContextManager["Run"]]
 
 _EMULATED_MEMORY = 2 * GIB
-_STATUSES = pytest.StashKey[list[Status]]()
+_STATUSES = pytest.StashKey[dict[str, Status]]()
+"""The worst status of each test that did not pass, by node id."""
 _SPEC = pytest.StashKey[GuestSpec]()
 _SNAPSHOT = pytest.StashKey[SnapshotMode]()
-_STATUS_OF_CALL = pytest.StashKey[Status]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -110,7 +118,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options before anything is collected; a target that cannot run ends here."""
     config.addinivalue_line("markers", "guest: boots a guest under QEMU")
-    config.stash[_STATUSES] = []
+    config.stash[_STATUSES] = {}
     option = config.getoption
     try:
         spec = guest_spec(
@@ -147,6 +155,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(suite_plugin, "cvm-harness-suite")
     if option("--verdicts") and not hasattr(config, "workerinput"):  # with xdist: not in workers
         config.pluginmanager.register(suite_plugin.VerdictFile(Path(option("--verdicts"))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that QEMU itself spoils is run again, as a boot is (harness.boots)."""
+    again = pytest.mark.flaky(reruns=ATTEMPTS - 1, only_rerun=EmulatorFlaw)
+    for item in items:
+        boots = "cvm_session" in getattr(item, "fixturenames", ())
+        if boots and not item.get_closest_marker("flaky"):
+            item.add_marker(again)
 
 
 def command_line_spec(config: pytest.Config) -> GuestSpec:
@@ -192,16 +209,23 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Remember the status that a failure stands for, and show its cause before the traceback."""
     report = yield
+    statuses = item.config.stash[_STATUSES]
+    if call.when == "setup":  # of an earlier try nothing counts
+        statuses.pop(item.nodeid, None)
+
+    def note(status: Status) -> None:
+        statuses[item.nodeid] = worst([status, statuses.get(item.nodeid, status)])
+
     if call.excinfo is not None and isinstance(call.excinfo.value, HarnessError):
         error = call.excinfo.value
-        item.config.stash[_STATUSES].append(error.status)
+        note(error.status)
         text = "\n".join([f"{error.status.value}: {_one_line(error)}", *error.details])
         report.sections.append(("cvm-harness verdict", text))
         if report.when == "teardown" or "status" not in dict(report.user_properties):
             report.user_properties.append(("signals", [signal_of(error)]))
         _publish(report, error.status, error.cause)
     elif report.failed:
-        item.config.stash[_STATUSES].append(Status.FAIL)
+        note(Status.FAIL)
         if call.excinfo is not None:
             _publish(report, Status.FAIL, f"{call.excinfo.typename}: {call.excinfo.value}")
     return report
@@ -221,7 +245,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Turn pytest's "tests failed" into the exit code of the worst verdict."""
     statuses = session.config.stash[_STATUSES]
     if exitstatus == pytest.ExitCode.TESTS_FAILED and statuses:
-        session.exitstatus = worst(statuses).exit_code
+        session.exitstatus = worst(statuses.values()).exit_code
 
 
 @pytest.fixture(scope="session")

@@ -198,8 +198,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
         error = AssertionError(str(failure))
     except Exception as failure:
         error = failure
-    checks = subject.conclude(error)
     shared = item.stash[_SHARED]
+    shared.usable = False
+    checks = subject.conclude(error)
     shared.checks += checks
     verdict = judge_test(checks, short_name(item), item.stash[_VERSION], item.config.stash[_KNOWN])
     shared.usable = verdict.status is Status.PASS and not subject.need.spoils
@@ -236,6 +237,8 @@ class VerdictFile:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One line when a test's call is over, or its setup if it came to no more."""
+        if str(report.outcome) == "rerun":  # pytest-rerunfailures: what the next try says counts
+            return
         if report.when == "setup":
             self._setup_s[report.nodeid] = report.duration
         if report.when != "call" and report.outcome == "passed":

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from harness.analysis.counters import Check, Counters, check
 from harness.analysis.pressure import Bounds
 from harness.run import Run
-from harness.status import GuestFailure, HarnessError, PreconditionError, Status
+from harness.status import EmulatorFlaw, GuestFailure, HarnessError, PreconditionError, Status
 from harness.suite.features import EMULATION, missing_feature
 from harness.suite.hook import run_hook
 from harness.suite.need import Need
@@ -169,7 +169,11 @@ class Subject:
         """Close the window; everything that was checked so far, the invariants included.
 
         `error` is what ended the test's body, if anything did; it becomes a check as well.
+        Raises EmulatorFlaw where QEMU itself went wrong: then there is nothing to judge.
         """
+        if isinstance(error, EmulatorFlaw):
+            raise error
+        self.run.guest.check_emulator()
         found = [*self._boot_checks, *self.checks]
         self._boot_checks = ()
         if error is not None:
@@ -182,6 +186,8 @@ class Subject:
                     waived |= {"table", "waiting"}  # callers overlap on purpose
                 for window in self.windows:
                     found += window.checks(self._bounds(), waived)
+            except EmulatorFlaw:
+                raise
             except HarnessError as broken:
                 if not self.need.spoils or isinstance(broken, GuestFailure):
                     found.append(_as_check(broken))

@@ -133,3 +133,32 @@ def test_the_verdicts_name_status_and_cause_wherever_a_test_failed(
     assert failed["test_early"] == ("FAIL", "kernel panic at boot")
     assert failed["test_late"] == ("FAIL", "counters disagree")
     assert failed["test_plain"] == ("FAIL", "AssertionError: no arithmetic")
+
+
+SPOILT = """
+import itertools
+from harness.status import {error}
+
+TRIES = itertools.count()
+
+def test_boots(cvm_session):
+    if next(TRIES) < {spoilt}:
+        raise {error}("the cause")
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "spoilt", "tries", "code"),
+    [("EmulatorFlaw", 2, 3, 0), ("EmulatorFlaw", 3, 3, 69), ("GuestFailure", 1, 1, 1)],
+)
+def test_what_qemu_spoils_is_run_again_and_what_the_kernel_does_is_not(
+    pytester: pytest.Pytester, error: str, spoilt: int, tries: int, code: int
+) -> None:
+    pytester.makeconftest(STAND_INS.format(unit=str(Path(__file__).parent)))
+    pytester.makepyfile(SPOILT.format(error=error, spoilt=spoilt))
+    result = pytester.runpytest_subprocess("--verdicts=v.jsonl")
+    assert result.ret == code
+    assert result.parseoutcomes().get("rerun", 0) == tries - 1
+    result.assert_outcomes(passed=int(code == 0), failed=int(code != 0))
+    (line,) = (pytester.path / "v.jsonl").read_text().splitlines()  # of the last try only
+    assert json.loads(line)["status"] == {0: "PASS", 1: "FAIL", 69: "MISS"}[code]
