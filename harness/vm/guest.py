@@ -259,7 +259,6 @@ class Guest:
         self.boot.ready = parse_ready(ready)
         if init := monitor.message("init", since_ns):
             self.boot.init = parse_init(init)
-        self._nonce = ""  # it was the kernel's that a snapshot restored; this one has booted
         if self._session:
             self._session.close()
         self._nonce = ""  # lay in the memory of the kernel before
