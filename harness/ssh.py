@@ -8,21 +8,31 @@ guest panics. The host key is pinned; the client key is the guest image's own.
 from __future__ import annotations
 
 import contextlib
-import os
+import functools
 import shlex
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import paramiko
 import tenacity
-from paramiko.common import cMSG_CHANNEL_REQUEST
 
+from harness.ssh_commands import (
+    SETUP_S,
+    Bell,
+    CommandFailed,
+    CommandResult,
+    Drain,
+    Output,
+    RunningCommand,
+    command_line,
+    short,
+)
 from harness.status import HarnessError, HostError, PreconditionError
-from harness.vm.text import printable
 from harness.vm.wait import Race, Timer
 
 USER = "root"
@@ -31,16 +41,8 @@ DEFAULT_MAX_OUTPUT = 8 << 20
 MAX_FILE = 256 << 20
 """Bytes of a file that `get` takes at most unless told otherwise."""
 
-_SETUP_S = 10.0
-"""To open a channel and start a command in it. Scaled like every deadline."""
 _BANNER_S = 2.0
 _CLOSE_S = 2.0
-_CHUNK = 64 * 1024
-_DRAIN_AT_ONCE = 16
-_INLINE_INPUT = 8 * 1024
-"""Below dropbear's first window (DEFAULT_RECV_WINDOW, 24 KiB): sending it does not block."""
-_NO_STATUS = -1
-"""What paramiko reports when the server sent no exit status: the command died of a signal."""
 
 
 @dataclass(frozen=True)
@@ -53,65 +55,12 @@ class GuestKeys:
     """The guest's host key: "ssh-ed25519 AAAA…"."""
 
 
-@dataclass(frozen=True)
-class CommandResult:
-    """What a command came to."""
-
-    stdout: bytes
-    stderr: bytes
-    exit_status: int
-    """As the shell has it; -1 if the server reported none (the command died of a signal)."""
-    elapsed_ns: int
-    """Host time from the request to the end of both streams."""
-    stdout_dropped: int = 0
-    """Bytes past max_output."""
-    stderr_dropped: int = 0
-
-    @property
-    def truncated(self) -> bool:
-        """Whether some output was dropped."""
-        return bool(self.stdout_dropped or self.stderr_dropped)
-
-    @property
-    def text(self) -> str:
-        """stdout as text; bad UTF-8 is escaped."""
-        return self.stdout.decode("utf-8", "backslashreplace")
-
-
-class CommandFailed(PreconditionError):
-    """A command that had to succeed did not. ERROR: what it was for cannot be judged."""
-
-    def __init__(self, command: str, result: CommandResult) -> None:
-        how = (
-            f"exit status {result.exit_status}"
-            if result.exit_status != _NO_STATUS
-            else "no exit status (killed by a signal)"
-        )
-        said = (result.stderr or result.stdout).strip().splitlines()[-10:]
-        super().__init__(
-            f"in the guest, {command!r} ended with {how}", details=map(printable, said)
-        )
-        self.result = result
-
-
 class ConnectionLost(HostError):
     """The SSH connection ended under a command. The race's judge says what that means."""
 
 
 class _Edge(Exception):
     """Nobody serves SSH on the port yet."""
-
-
-class _Bell(threading.Event):
-    """A channel sets this when it has data or ends; it wakes the waiters of the race."""
-
-    def __init__(self, race: Race) -> None:
-        super().__init__()
-        self._race = race
-
-    def set(self) -> None:
-        super().set()
-        self._race.notify()
 
 
 class Session:
@@ -123,7 +72,7 @@ class Session:
         """When the server's banner was there, host CLOCK_MONOTONIC."""
         self._race = race
         self._port = port
-        self._running: set[RunningCommand] = set()
+        self._running = weakref.WeakSet[RunningCommand]()  # their threads keep them alive
         self._closed = False
         self._socket: socket.socket | None = None
         self._transport: paramiko.Transport | None = None
@@ -153,7 +102,7 @@ class Session:
         options.ciphers = ("aes128-ctr",)
         options.digests = ("hmac-sha2-256",)
         options.key_types = ("ssh-ed25519",)
-        transport.start_client(timeout=_SETUP_S * self._race.time_scale)
+        transport.start_client(timeout=SETUP_S * self._race.time_scale)
         if transport.get_remote_server_key().asbytes() != host_key.asbytes():
             raise paramiko.SSHException("the server's key is not the guest's: not our guest")
         transport.auth_publickey(USER, client_key)
@@ -165,7 +114,7 @@ class Session:
         """
         retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((_Edge, OSError)),
-            stop=tenacity.stop_after_delay(_SETUP_S * self._race.time_scale),
+            stop=tenacity.stop_after_delay(SETUP_S * self._race.time_scale),
             wait=tenacity.wait_fixed(0.02),
             before=lambda _: self._refuse_if_closed(),
             reraise=True,
@@ -230,7 +179,8 @@ class Session:
         the exit status is not 0, and what the race raises.
         """
         line = command_line(command)
-        with self._channel(line, _Output(max_output, on_stdout), deadline_s, input) as drain:
+        output = Output(max_output, on_stdout)
+        with self._channel(line, output, input, deadline_s=deadline_s) as drain:
             result = drain.run()
         if check and result.exit_status != 0:
             raise CommandFailed(line, result)
@@ -248,7 +198,12 @@ class Session:
 
         Its stdin stays open until `stop`, so a command may take the end of stdin as its sign.
         """
-        return RunningCommand(self, command_line(command), _Output(max_output, on_stdout), input)
+        channels = functools.partial(self._channel, deadline_s=None, hold_stdin=True)
+        output = Output(max_output, on_stdout)
+        started = RunningCommand(channels, self._race, command_line(command), output, input)
+        self._running.add(started)
+        started.begin()
+        return started
 
     def put(self, source: Path | bytes, remote: str, *, deadline_s: float = 60.0) -> None:
         """Write a guest file, from a local one or from bytes."""
@@ -269,18 +224,18 @@ class Session:
     def _channel(
         self,
         line: str,
-        output: _Output,
-        deadline_s: float | None,
+        output: Output,
         input: bytes | None,
         *,
+        deadline_s: float | None,
         hold_stdin: bool = False,
-    ) -> Iterator[_Drain]:
+    ) -> Iterator[Drain]:
         opened: list[paramiko.Channel] = []
         transport = self._transport
         assert transport is not None
 
         def open_and_exec() -> paramiko.Channel:
-            channel = transport.open_session(timeout=_SETUP_S * self._race.time_scale)
+            channel = transport.open_session(timeout=SETUP_S * self._race.time_scale)
             opened.append(channel)
             channel.exec_command(line)
             return channel
@@ -293,12 +248,13 @@ class Session:
         try:
             try:
                 channel = self._race.call(
-                    f"the guest to start {_short(line)}", open_and_exec, _SETUP_S, abandon
+                    f"the guest to start {short(line)}", open_and_exec, SETUP_S, abandon
                 )
             except (paramiko.SSHException, OSError, EOFError) as error:
                 raise self._lost(line, str(error) or type(error).__name__) from error
-            timer = Timer(self._race, f"the end of {_short(line)}", deadline_s)
-            drain = _Drain(self, channel, line, output, timer, started_ns)
+            timer = Timer(self._race, f"the end of {short(line)}", deadline_s)
+            lost = functools.partial(self._lost, line)
+            drain = Drain(channel, output, timer, Bell(self._race), lost, started_ns)
             feeder = drain.feed(input, hold_stdin)
             yield drain
             if feeder:
@@ -308,201 +264,11 @@ class Session:
 
     def _lost(self, line: str, why: str) -> HarnessError:
         """The error for a connection that broke, after a moment for a better cause to show."""
-        what = f"the end of {_short(line)}"
+        what = f"the end of {short(line)}"
         self._race.poll(f"{what}, when the SSH connection broke", lambda: None, 1.0)
         return self._race.judge(
             ConnectionLost(f"the SSH connection broke ({why}) while waiting for {what}")
         )
-
-
-class _Output:
-    """Where a command's output goes: bounded buffers, and the listener."""
-
-    def __init__(self, limit: int, on_stdout: Callable[[bytes], None] | None) -> None:
-        self.kept = (bytearray(), bytearray())
-        self.dropped = [0, 0]
-        self._limit = limit
-        self._on_stdout = on_stdout
-
-    def take(self, stream: int, data: bytes) -> None:
-        kept = self.kept[stream]
-        room = max(0, self._limit - len(kept))
-        kept += data[:room]
-        self.dropped[stream] += max(0, len(data) - room)
-        if stream == 0 and self._on_stdout:
-            self._on_stdout(data)
-
-
-class _Drain:
-    """One command under way: takes both streams as they come, until both have ended."""
-
-    def __init__(
-        self,
-        session: Session,
-        channel: paramiko.Channel,
-        line: str,
-        output: _Output,
-        timer: Timer,
-        started_ns: int,
-    ) -> None:
-        self.channel = channel
-        self._session = session
-        self._line = line
-        self._output = output
-        self._timer = timer
-        self._started_ns = started_ns
-        bell = _Bell(session._race)
-        channel.in_buffer.set_event(bell)
-        channel.in_stderr_buffer.set_event(bell)
-
-    def feed(self, data: bytes | None, hold_stdin: bool) -> threading.Thread | None:
-        """Send stdin: at once what fits the first window, else beside the draining."""
-        if data is None or len(data) <= _INLINE_INPUT:
-            self._send(data or b"", hold_stdin)
-            return None
-        thread = threading.Thread(
-            target=self._send, args=(data, hold_stdin), name="cvm-stdin", daemon=True
-        )
-        thread.start()
-        return thread
-
-    def _send(self, data: bytes, hold_stdin: bool) -> None:
-        # The channel may end first: a command need not read its input.
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self.channel.sendall(data)
-            if not hold_stdin:
-                self.channel.shutdown_write()
-
-    def run(self) -> CommandResult:
-        """Drain to the end. Raises what the race raises."""
-        channel = self.channel
-        while True:
-            # Asked before draining: what came before the end is then in the buffers.
-            finished = self._finished()
-            moved = self._move()
-            if moved:
-                self._timer.check()
-            elif finished:
-                break
-            else:
-                self._timer.wait(lambda: self._ready() or None)
-        elapsed_ns = time.monotonic_ns() - self._started_ns
-        if channel.exit_status == _NO_STATUS and not self._session.alive:
-            raise self._session._lost(self._line, "connection closed")
-        kept, dropped = self._output.kept, self._output.dropped
-        return CommandResult(
-            bytes(kept[0]), bytes(kept[1]), channel.exit_status, elapsed_ns, *dropped
-        )
-
-    def _finished(self) -> bool:
-        channel = self.channel
-        return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
-
-    def _ready(self) -> bool:
-        channel = self.channel
-        return channel.recv_ready() or channel.recv_stderr_ready() or self._finished()
-
-    def _move(self) -> bool:
-        moved = False
-        for _ in range(_DRAIN_AT_ONCE):
-            before = moved
-            if self.channel.recv_ready():
-                self._output.take(0, self.channel.recv(_CHUNK))
-                moved = True
-            if self.channel.recv_stderr_ready():
-                self._output.take(1, self.channel.recv_stderr(_CHUNK))
-                moved = True
-            if moved == before:
-                break
-        return moved
-
-
-class RunningCommand:
-    """A command that runs in the background, drained by a thread of its own."""
-
-    def __init__(self, session: Session, line: str, output: _Output, input: bytes | None) -> None:
-        self.line = line
-        self._session = session
-        self._result: CommandResult | None = None
-        self._error: BaseException | None = None
-        self._drain: _Drain | None = None
-        self._done = False
-        self._thread = threading.Thread(
-            target=self._work, args=(output, input), name=f"cvm-command {_short(line)}", daemon=True
-        )
-        session._running.add(self)
-        self._thread.start()
-        self._wait(lambda: True if self._drain or self._done else None, _SETUP_S)
-        if self._error:
-            raise self._error
-
-    @property
-    def running(self) -> bool:
-        """Whether it has not ended yet."""
-        return not self._done
-
-    def wait(self, deadline_s: float = 60.0, *, check: bool = True) -> CommandResult:
-        """Its result once it has ended by itself. Raises as Session.run."""
-        self._wait(lambda: self._done or None, deadline_s)
-        self.join()
-        if self._error:
-            raise self._error
-        assert self._result is not None
-        if check and self._result.exit_status != 0:
-            raise CommandFailed(self.line, self._result)
-        return self._result
-
-    def stop(self, grace_s: float = 5.0) -> CommandResult:
-        """End its stdin and send it SIGTERM, then SIGKILL after `grace_s`; its result.
-
-        The signal goes to the process that the guest's shell runs in: give `start` a sequence, or
-        `exec` the command that matters. Raises if the command had failed to run.
-        """
-        for signal_name in ("TERM", "KILL"):
-            if self._done:
-                break
-            self._signal(signal_name)
-            self._session._race.poll(
-                f"{_short(self.line)} to stop", lambda: self._done or None, grace_s
-            )
-        if not self._done and self._drain:
-            self._drain.channel.close()
-        return self.wait(grace_s, check=False)
-
-    def join(self) -> None:
-        """Wait for the draining thread; the channel must have ended or been closed."""
-        self._thread.join(timeout=5.0)
-        self._session._running.discard(self)
-
-    def _work(self, output: _Output, input: bytes | None) -> None:
-        try:
-            with self._session._channel(self.line, output, None, input, hold_stdin=True) as drain:
-                self._drain = drain
-                self._session._race.notify()
-                self._result = drain.run()
-        except BaseException as error:
-            self._error = error
-        self._done = True
-        self._session._race.notify()
-
-    def _wait(self, probe: Callable[[], bool | None], deadline_s: float) -> None:
-        # A verdict that ends the wait also ends the thread, with the same cause.
-        self._session._race.wait(f"{_short(self.line)}", probe, deadline_s)
-
-    def _signal(self, name: str) -> None:
-        """RFC 4254 section 6.9; dropbear honours it (svr-chansession.c), paramiko has no call."""
-        drain, transport = self._drain, self._session._transport
-        if not drain or not transport:
-            return
-        message = paramiko.Message()
-        message.add_byte(cMSG_CHANNEL_REQUEST)
-        message.add_int(drain.channel.remote_chanid)
-        message.add_string("signal")
-        message.add_boolean(False)
-        message.add_string(name)
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            drain.channel.shutdown_write()
-            transport._send_user_message(message)  # type: ignore[attr-defined]
 
 
 def _bounded(close: Callable[[], None]) -> None:
@@ -514,18 +280,6 @@ def _bounded(close: Callable[[], None]) -> None:
     thread = threading.Thread(target=close, name="cvm-close", daemon=True)
     thread.start()
     thread.join(_CLOSE_S)
-
-
-def command_line(command: str | Sequence[str]) -> str:
-    """What the guest's shell gets. A sequence replaces the shell, so that signals reach it."""
-    if isinstance(command, str):
-        return command
-    return "exec " + shlex.join(map(os.fspath, command))
-
-
-def _short(line: str) -> str:
-    one = printable(line.encode())
-    return repr(one if len(one) <= 80 else one[:77] + "...")
 
 
 def _parse_host_key(text: str) -> paramiko.PKey:

@@ -30,7 +30,8 @@ from harness.vm.usernet import forwarded_port
 from harness.vm.wait import Expired, Race, Verdict
 
 if TYPE_CHECKING:
-    from harness.ssh import CommandResult, GuestKeys, RunningCommand, Session
+    from harness.ssh import GuestKeys, Session
+    from harness.ssh_commands import CommandResult, RunningCommand
 
 T = TypeVar("T")
 

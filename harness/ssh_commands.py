@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: MIT
+"""Commands in a guest over a paramiko channel: both streams drained, bounded, with deadlines."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import paramiko
+from paramiko.common import cMSG_CHANNEL_REQUEST
+
+from harness.status import HarnessError, PreconditionError
+from harness.vm.text import printable
+from harness.vm.wait import Race, Timer
+
+SETUP_S = 10.0
+"""To open a channel and start a command in it. Scaled like every deadline."""
+
+_CHUNK = 64 * 1024
+_DRAIN_AT_ONCE = 16
+_INLINE_INPUT = 8 * 1024
+"""Below dropbear's first window (DEFAULT_RECV_WINDOW, 24 KiB): sending it does not block."""
+_NO_STATUS = -1
+"""What paramiko reports when the server sent no exit status: the command died of a signal."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command came to."""
+
+    stdout: bytes
+    stderr: bytes
+    exit_status: int
+    """As the shell has it; -1 if the server reported none (the command died of a signal)."""
+    elapsed_ns: int
+    """Host time from the request to the end of both streams."""
+    stdout_dropped: int = 0
+    """Bytes past max_output."""
+    stderr_dropped: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some output was dropped."""
+        return bool(self.stdout_dropped or self.stderr_dropped)
+
+    @property
+    def text(self) -> str:
+        """stdout as text; bad UTF-8 is escaped."""
+        return self.stdout.decode("utf-8", "backslashreplace")
+
+
+class CommandFailed(PreconditionError):
+    """A command that had to succeed did not. ERROR: what it was for cannot be judged."""
+
+    def __init__(self, command: str, result: CommandResult) -> None:
+        how = (
+            f"exit status {result.exit_status}"
+            if result.exit_status != _NO_STATUS
+            else "no exit status (killed by a signal)"
+        )
+        said = (result.stderr or result.stdout).strip().splitlines()[-10:]
+        super().__init__(
+            f"in the guest, {command!r} ended with {how}", details=map(printable, said)
+        )
+        self.result = result
+
+
+class Bell(threading.Event):
+    """A channel sets this when it has data or ends; it wakes the waiters of the race."""
+
+    def __init__(self, race: Race) -> None:
+        super().__init__()
+        self._race = race
+
+    def set(self) -> None:
+        super().set()
+        self._race.notify()
+
+
+class Output:
+    """Where a command's output goes: bounded buffers, and the listener."""
+
+    def __init__(self, limit: int, on_stdout: Callable[[bytes], None] | None) -> None:
+        self.kept = (bytearray(), bytearray())
+        self.dropped = [0, 0]
+        self._limit = limit
+        self._on_stdout = on_stdout
+
+    def take(self, stream: int, data: bytes) -> None:
+        kept = self.kept[stream]
+        room = max(0, self._limit - len(kept))
+        kept += data[:room]
+        self.dropped[stream] += max(0, len(data) - room)
+        if stream == 0 and self._on_stdout:
+            self._on_stdout(data)
+
+
+class Drain:
+    """One command under way: takes both streams as they come, until both have ended."""
+
+    def __init__(
+        self,
+        channel: paramiko.Channel,
+        output: Output,
+        timer: Timer,
+        bell: threading.Event,
+        lost: Callable[[str], HarnessError],
+        started_ns: int,
+    ) -> None:
+        self.channel = channel
+        self._lost = lost
+        self._output = output
+        self._timer = timer
+        self._started_ns = started_ns
+        channel.in_buffer.set_event(bell)
+        channel.in_stderr_buffer.set_event(bell)
+
+    def feed(self, data: bytes | None, hold_stdin: bool) -> threading.Thread | None:
+        """Send stdin: at once what fits the first window, else beside the draining."""
+        if data is None or len(data) <= _INLINE_INPUT:
+            self._send(data or b"", hold_stdin)
+            return None
+        thread = threading.Thread(
+            target=self._send, args=(data, hold_stdin), name="cvm-stdin", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _send(self, data: bytes, hold_stdin: bool) -> None:
+        # The channel may end first: a command need not read its input.
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self.channel.sendall(data)
+            if not hold_stdin:
+                self.channel.shutdown_write()
+
+    def run(self) -> CommandResult:
+        """Drain to the end. Raises what the race raises."""
+        channel = self.channel
+        while True:
+            # Asked before draining: what came before the end is then in the buffers.
+            finished = self._finished()
+            moved = self._move()
+            if moved:
+                self._timer.check()
+            elif finished:
+                break
+            else:
+                self._timer.wait(lambda: self._ready() or None)
+        elapsed_ns = time.monotonic_ns() - self._started_ns
+        transport = channel.get_transport()
+        if channel.exit_status == _NO_STATUS and not (transport and transport.is_active()):
+            raise self._lost("connection closed")
+        kept, dropped = self._output.kept, self._output.dropped
+        return CommandResult(
+            bytes(kept[0]), bytes(kept[1]), channel.exit_status, elapsed_ns, *dropped
+        )
+
+    def _finished(self) -> bool:
+        channel = self.channel
+        return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
+
+    def _ready(self) -> bool:
+        channel = self.channel
+        return channel.recv_ready() or channel.recv_stderr_ready() or self._finished()
+
+    def _move(self) -> bool:
+        moved = False
+        for _ in range(_DRAIN_AT_ONCE):
+            before = moved
+            if self.channel.recv_ready():
+                self._output.take(0, self.channel.recv(_CHUNK))
+                moved = True
+            if self.channel.recv_stderr_ready():
+                self._output.take(1, self.channel.recv_stderr(_CHUNK))
+                moved = True
+            if moved == before:
+                break
+        return moved
+
+
+class Channels(Protocol):
+    """Opens a channel, starts a command in it, and closes it when the block ends."""
+
+    def __call__(
+        self, line: str, output: Output, input: bytes | None, /
+    ) -> AbstractContextManager[Drain]: ...
+
+
+class RunningCommand:
+    """A command that runs in the background, drained by a thread of its own."""
+
+    def __init__(
+        self, channels: Channels, race: Race, line: str, output: Output, input: bytes | None
+    ) -> None:
+        self.line = line
+        self._channels = channels
+        self._race = race
+        self._result: CommandResult | None = None
+        self._error: BaseException | None = None
+        self._drain: Drain | None = None
+        self._done = False
+        self._thread = threading.Thread(
+            target=self._work, args=(output, input), name=f"cvm-command {short(line)}", daemon=True
+        )
+
+    def begin(self) -> None:
+        """Start it; when this returns the guest has it. Raises what kept it from starting."""
+        self._thread.start()
+        self._wait(lambda: True if self._drain or self._done else None, SETUP_S)
+        if self._error:
+            raise self._error
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return not self._done
+
+    def wait(self, deadline_s: float = 60.0, *, check: bool = True) -> CommandResult:
+        """Its result once it has ended by itself. Raises as Session.run."""
+        self._wait(lambda: self._done or None, deadline_s)
+        self.join()
+        if self._error:
+            raise self._error
+        assert self._result is not None
+        if check and self._result.exit_status != 0:
+            raise CommandFailed(self.line, self._result)
+        return self._result
+
+    def stop(self, grace_s: float = 5.0) -> CommandResult:
+        """End its stdin and send it SIGTERM, then SIGKILL after `grace_s`; its result.
+
+        The signal goes to the process that the guest's shell runs in: give `start` a sequence, or
+        `exec` the command that matters. Raises if the command had failed to run.
+        """
+        for signal_name in ("TERM", "KILL"):
+            if self._done:
+                break
+            self._signal(signal_name)
+            self._race.poll(f"{short(self.line)} to stop", lambda: self._done or None, grace_s)
+        if not self._done and self._drain:
+            self._drain.channel.close()
+        return self.wait(grace_s, check=False)
+
+    def join(self) -> None:
+        """Wait for the draining thread; the channel must have ended or been closed."""
+        if self._thread.ident:  # it was started
+            self._thread.join(timeout=5.0)
+
+    def _work(self, output: Output, input: bytes | None) -> None:
+        try:
+            with self._channels(self.line, output, input) as drain:
+                self._drain = drain
+                self._race.notify()
+                self._result = drain.run()
+        except BaseException as error:
+            self._error = error
+        self._done = True
+        self._race.notify()
+
+    def _wait(self, probe: Callable[[], bool | None], deadline_s: float) -> None:
+        # A verdict that ends the wait also ends the thread, with the same cause.
+        self._race.wait(f"{short(self.line)}", probe, deadline_s)
+
+    def _signal(self, name: str) -> None:
+        """RFC 4254 section 6.9; dropbear honours it (svr-chansession.c), paramiko has no call."""
+        if not self._drain:
+            return
+        channel = self._drain.channel
+        message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string("signal")
+        message.add_boolean(False)
+        message.add_string(name)
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            channel.shutdown_write()
+            channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]
+
+
+def command_line(command: str | Sequence[str]) -> str:
+    """What the guest's shell gets. A sequence replaces the shell, so that signals reach it."""
+    if isinstance(command, str):
+        return command
+    return "exec " + shlex.join(map(os.fspath, command))
+
+
+def short(line: str) -> str:
+    one = printable(line.encode())
+    return repr(one if len(one) <= 80 else one[:77] + "...")
