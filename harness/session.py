@@ -22,6 +22,7 @@ from harness.host.watch import HostWatch
 from harness.image.build import build_image, build_program
 from harness.image.keys import Keys
 from harness.image.tcg_plugin import build_plugin
+from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
 from harness.kernel.build import Kernel, KernelRequest, build_kernel, kernel_of_disk
 from harness.kernel.progress import Progress, silent
 from harness.prepared import INITRD, Prepared, furnish, record
@@ -30,17 +31,21 @@ from harness.results.rundir import RunDir
 from harness.run import Run
 from harness.spec import GuestSpec, SnapshotMode
 from harness.ssh import GuestKeys
-from harness.status import GuestFailure, HarnessError
+from harness.status import GuestFailure, HarnessError, HostError
 from harness.targets.base import HostFacts, check_kernel
 from harness.targets.claims import claim_of, supply_for
 from harness.targets.facts import host_facts
 from harness.targets.hotplug import need_hotplug
 from harness.targets.registry import target_for
+from harness.vm.console import unexpected
 from harness.vm.guest import Guest
 
 __all__ = ["Prepared", "Session"]
 
 COMMON_FRAGMENTS = ("base", "acceptance", "trace")
+
+_LOCATED = 4
+"""Reports on the console whose stacks get file and line."""
 
 
 class Session:
@@ -182,9 +187,16 @@ class Session:
                     yield run
                 finally:
                     run.record_boot()
+                    bad = unexpected(guest.splats, guest.expected_splats)
+                    _locate(
+                        prepared.kernel, [at for splat in bad for at in splat.context], directory
+                    )
         except BaseException as error:
             directory.update(host_watch=watch.record())
             blamed = _blame(error, directory)
+            if isinstance(blamed, HarnessError):
+                known = _locate(prepared.kernel, blamed.details, directory)
+                blamed.details = annotate(blamed.details, known)
             directory.fail(blamed)
             if rerun and isinstance(blamed, HarnessError):
                 blamed.details = (*blamed.details, f"rerun: {rerun}")
@@ -194,6 +206,21 @@ class Session:
         finally:
             # The initrd can be made again from the cache and the keys; 3 MB a run add up.
             (directory.path / INITRD).unlink(missing_ok=True)
+
+
+def _locate(kernel: Kernel, lines: Sequence[str], directory: RunDir) -> dict[str, str]:
+    """File and line of each frame of a call trace in `lines`, also put on record.
+
+    Empty for a kernel that was not built here, and without binutils.
+    """
+    known: dict[str, str] = {**directory.record.get("source_lines", {})}
+    trace = [frame for frame in frames(lines) if frame.where not in known]
+    vmlinux = kernel.bzimage.with_name(VMLINUX)
+    if trace and vmlinux.is_file():
+        with contextlib.suppress(HostError):
+            known |= source_lines(vmlinux, trace)
+            directory.update(source_lines=known)
+    return known
 
 
 def _blame(error: BaseException, directory: RunDir) -> BaseException:

@@ -20,6 +20,7 @@ import zstandard
 
 from harness.cache import Store, digest_file, digest_of
 from harness.guarded import run_guarded
+from harness.kernel.addresses import VMLINUX
 from harness.kernel.bzimage import read_bzimage
 from harness.kernel.config import configure, parse_config
 from harness.kernel.fragment import Setting, merge, parse_setting, read_fragment, render
@@ -44,7 +45,7 @@ from harness.kernel.tree import SourceTree, write_json
 from harness.kernel.worktree import WorkTree
 from harness.status import HostError, UsageError
 
-FORMAT = "kernel-1"
+FORMAT = "kernel-2"
 """Changes when an entry's content changes for equal inputs."""
 DEFAULT_FRAGMENTS = ("base", "acceptance", "emulated", "trace", "hotplug")
 _TYPICAL_OBJECTS = 1600
@@ -341,7 +342,7 @@ def _collect(work: WorkTree, entry: Path) -> None:
     shutil.copyfile(work.objects / ".config", entry / ".config")
     shutil.copyfile(work.objects / "System.map", entry / "System.map")
     packer = zstandard.ZstdCompressor(level=3, threads=-1)
-    with (work.objects / "vmlinux").open("rb") as file, (entry / "vmlinux.zst").open("wb") as out:
+    with (work.objects / "vmlinux").open("rb") as file, (entry / VMLINUX).open("wb") as out:
         packer.copy_stream(file, out)
     if (work.root / "modules").is_dir():
         shutil.move(work.root / "modules", entry / "modules")

@@ -111,12 +111,14 @@ def make_argv(objects: Path, *targets: str, release: str = "") -> list[str]:
     """The command line: nice, all cores, ccache if there is one, and nothing that names us.
 
     KBUILD_BUILD_* are fixed for reproducible output (Documentation/kbuild/reproducible-builds).
+    -g1 adds line tables, for stacks (addresses.py): the code is the same, the build 5 % longer.
     """
     compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
     return [
         *("nice", "-n", "10", "make", f"-j{len(os.sched_getaffinity(0))}", f"O={objects}"),
         *("ARCH=x86_64", f"CC={compiler}", "HOSTCC=" + compiler, f"LOCALVERSION={release}"),
         *("KBUILD_BUILD_USER=cvm-harness", "KBUILD_BUILD_HOST=cvm-harness"),
+        f"KCFLAGS=-g1 -fdebug-prefix-map={objects}=.",
         *("KBUILD_BUILD_VERSION=1", "KBUILD_BUILD_TIMESTAMP=1970-01-01 00:00:00 UTC"),
         *targets,
     ]

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,24 +48,12 @@ def splats(path: Path, *, max_bytes: int = 16 << 20) -> tuple[Splat, ...]:
     return scanner.splats
 
 
-# arch/x86/kernel/dumpstack.c: printk_stack_address(): " ? symbol+0x1/0x2 [module]"
-_FRAME = re.compile(
-    r"^(?:\[[ 0-9.]+\](?:\[ *[TC]\d+\])? *)? *(?:RIP: \w+:)?(\? )?([A-Za-z_][\w.]*)\+(0x\w+/0x\w+)"
-)
-
-
 @dataclass(frozen=True)
 class Around:
     """A line of the console with what stood around it."""
 
     before: tuple[str, ...]
     after: tuple[str, ...]
-
-
-def frames(lines: Sequence[str]) -> tuple[str, ...]:
-    """The call trace in `lines`: symbols in order, without those the kernel is unsure of."""
-    found = (_FRAME.match(line) for line in lines)
-    return tuple(f"{m[2]}+{m[3]}" for m in found if m and not m[1])
 
 
 def around(path: Path, line: str, *, before: int = 12, after: int = 60) -> Around:

@@ -8,9 +8,10 @@ from typing import Any
 
 from harness.analysis.analyse import analyse
 from harness.analysis.metrics import METRICS, metrics_of
+from harness.kernel.addresses import frames
 from harness.report.html.figure import Figure
 from harness.report.html.run_figures import Calls, read_calls, run_figures
-from harness.results.console import around, frames, splats, tail
+from harness.results.console import around, splats, tail
 from harness.results.index import Row, row_of
 from harness.results.rundir import plain
 from harness.results.view import RunView, dig
@@ -28,8 +29,8 @@ class SplatText:
     line: str
     before: tuple[str, ...]
     after: tuple[str, ...]
-    frames: tuple[str, ...]
-    """The call trace, symbols alone."""
+    frames: tuple[tuple[str, str], ...]
+    """The call trace: "symbol+0x1/0x2", and file and line where they are known."""
 
 
 @dataclass(frozen=True)
@@ -87,11 +88,13 @@ def _reported(view: RunView) -> list[Any]:
 
 def _splats(view: RunView) -> tuple[SplatText, ...]:
     found = []
+    known = view.get("source_lines")
     for splat in _reported(view)[:_SPLATS]:
         line = dig(splat, "line")
         if not isinstance(line, str):
             continue
         context = around(view.path / "console.log", line)
         after = context.after or tuple(str(one) for one in dig(splat, "context") or ())
-        found.append(SplatText(str(dig(splat, "kind")), line, context.before, after, frames(after)))
+        trace = tuple((f.where, str(dig(known, f.where) or "")) for f in frames(after))
+        found.append(SplatText(str(dig(splat, "kind")), line, context.before, after, trace))
     return tuple(found)

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""From "symbol+0x1/0x2" in a kernel's report to file and line, with addr2line as faddr2line does.
+
+Kernels built here carry line tables for it (-g1, see make.py), kept in the entry's vmlinux.zst.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import zstandard
+
+from harness.status import HostError
+
+VMLINUX = "vmlinux.zst"
+_MAX_FRAMES = 200
+_DEADLINE_S = 60
+# arch/x86/kernel/dumpstack.c: printk_stack_address(): " ? symbol+0x1/0x2 [module]", after what
+# printk() (kernel/printk/printk.c: print_prefix()) and, for RIP, show_iret_regs() put before it.
+_FRAME = re.compile(
+    r"^(?:\[[ 0-9.]+\](?:\[ *[TC]\d+\])? *)? *(?P<rip>RIP: \w+:)?(?P<guess>\? )?"
+    r"(?P<where>(?P<symbol>[A-Za-z_][\w.]*)\+(?P<offset>0x[0-9a-f]+)/(?P<size>0x[0-9a-f]+))"
+)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A line of a call trace."""
+
+    where: str
+    """ "symbol+0xoffset/0xsize", offset and size in bytes."""
+    symbol: str
+    offset: int
+    size: int
+    returns: bool
+    """It is the address that a call returns to, thus after the call; else what was executed."""
+
+
+def frames(lines: Iterable[str]) -> tuple[Frame, ...]:
+    """The call trace in `lines`, in order, without those that the kernel is unsure of ("?")."""
+    found = (_FRAME.match(line) for line in lines)
+    return tuple(
+        Frame(m["where"], m["symbol"], int(m["offset"], 16), int(m["size"], 16), not m["rip"])
+        for m in found
+        if m and not m["guess"]
+    )
+
+
+def source_lines(vmlinux: Path, wanted: Sequence[Frame]) -> dict[str, str]:
+    """For each frame's `where` "mm/slub.c:12, inlined at mm/slub.c:34", innermost first.
+
+    `vmlinux` is packed with zstd. What is not in it, or has no line, is left out: a module's
+    function, assembly, a symbol that is there twice in the same size. Raises HostError where
+    binutils are missing or fail.
+    """
+    kept = list(dict.fromkeys(wanted))[:_MAX_FRAMES]
+    if not kept:
+        return {}
+    with tempfile.NamedTemporaryFile(prefix="cvm-vmlinux-") as plain:
+        with vmlinux.open("rb") as packed:
+            zstandard.ZstdDecompressor().copy_stream(packed, plain)
+        plain.flush()
+        places = _symbols(_tool("nm", "-S", "--defined-only", plain.name))
+        addresses = {}
+        for frame in kept:
+            candidates = places.get((frame.symbol, frame.size), [])
+            if len(candidates) == 1:
+                addresses[frame.where] = candidates[0] + frame.offset - frame.returns
+        if not addresses:
+            return {}
+        asked = [hex(address) for address in addresses.values()]
+        said = _tool("addr2line", "-a", "-i", "-e", plain.name, *asked)
+    return {
+        where: text
+        for where, text in zip(addresses, _lines(said), strict=True)
+        if text and text[0] != "?"
+    }
+
+
+def annotate(lines: Iterable[str], known: dict[str, str]) -> tuple[str, ...]:
+    """`lines` with file and line behind each frame that is known."""
+    out = []
+    for line in lines:
+        found = frames([line])
+        text = known.get(found[0].where) if found else None
+        out.append(f"{line} ({text})" if text else line)
+    return tuple(out)
+
+
+def _tool(*argv: str) -> str:
+    try:
+        return subprocess.run(
+            argv, capture_output=True, text=True, check=True, timeout=_DEADLINE_S
+        ).stdout
+    except FileNotFoundError as error:
+        raise HostError(f"no {argv[0]}", hint="apt-get install binutils") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HostError(f"{argv[0]} failed: {error}") from error
+
+
+def _symbols(listing: str) -> dict[tuple[str, int], list[int]]:
+    """Addresses by name and size, from `nm -S`."""
+    found: dict[tuple[str, int], list[int]] = defaultdict(list)
+    for line in listing.splitlines():
+        fields = line.split()
+        if len(fields) == 4:
+            found[fields[3], int(fields[1], 16)].append(int(fields[0], 16))
+    return found
+
+
+def _lines(said: str) -> list[str]:
+    """One text for each address: its lines, each function inlined into the one that follows."""
+    records: list[list[str]] = []
+    for line in said.splitlines():
+        if line.startswith("0x"):
+            records.append([])
+        elif records:
+            # Relative to the objects' directory, which lies in the source's. "(discriminator 2)"
+            # tells branches of one line apart: of no use here.
+            name = line.partition(" ")[0]
+            records[-1].append(re.sub(r"^(?:\.{1,2}/)+", "", name))
+    return [", inlined at ".join(record) for record in records]
