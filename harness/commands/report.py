@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`cvm-harness report RUN…|NIGHT`: one HTML file to look at and to send."""
+"""`cvm-harness report RUN…|NIGHT|SERIES`: one HTML file to look at and to send."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("chosen", metavar="RUN...|NIGHT", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("chosen", metavar="RUN...|NIGHT|SERIES", nargs=-1, type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
@@ -35,12 +35,14 @@ def report(chosen: tuple[Path, ...], output: Path, trend: tuple[str, ...], runs:
     """Write an HTML report: verdicts first, then timelines, latencies and costs.
 
     One file, without network. RUN is a run directory; two are put over each other and their inputs
-    compared. NIGHT is the directory of a night. Without either: the newest run in --runs.
+    compared. NIGHT is the directory of a night, SERIES that of a checked series. With none of
+    these: the newest run in --runs.
 
     \b
     cvm-harness report
     cvm-harness report runs/A runs/B -o ab.html
     cvm-harness report nights/mm-unstable --trend accept.p99_ns
+    cvm-harness report series/fixes
     """
     from harness.report.html.render import render
     from harness.report.terminal import consoles
@@ -56,15 +58,19 @@ def report(chosen: tuple[Path, ...], output: Path, trend: tuple[str, ...], runs:
 
 
 def _page(chosen: Sequence[Path], trends: Sequence[Series]) -> Page:
-    from harness.report.html.content import night_page, runs_page
-    from harness.report.night import is_night, load_night
+    from harness.report.html.content import night_page, runs_page, series_page
+    from harness.report.night import is_night, is_series, load_night, load_series
 
-    nights = [path for path in chosen if is_night(path)]
-    if not nights:
+    alone = [path for path in chosen if is_night(path) or is_series(path)]
+    if not alone:
         return runs_page([RunView.load(path) for path in chosen], trends)
     if len(chosen) > 1:
-        raise UsageError("a night is reported alone", hint=f"cvm-harness report {nights[0]}")
-    return night_page(load_night(nights[0]), trends)
+        raise UsageError(
+            "a night or a series is reported alone", hint=f"cvm-harness report {alone[0]}"
+        )
+    if is_night(alone[0]):
+        return night_page(load_night(alone[0]), trends)
+    return series_page(load_series(alone[0]), trends)
 
 
 def _newest(runs: Path) -> Path:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A night's results as the report needs them, from the night's directory (docs/nightly.md).
+"""A night's or a checked series' results as the report needs them, from its directory
+(docs/nightly.md, docs/series.md).
 
 Read as any stranger's file: what is missing is missing, so that a night of another version, or one
 that was killed, still gives a page.
@@ -18,6 +19,7 @@ from harness.results.view import dig
 from harness.status import Status, UsageError
 
 FILE = "night.json"
+SERIES_FILE = "series.json"
 _MAX_BYTES = 64 << 20
 
 
@@ -68,6 +70,35 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Commit:
+    """What one commit of a series came to."""
+
+    title: str
+    status: Status
+    cause: str
+    lines: tuple[str, ...]
+    """New warnings, files that were not compiled, flakes."""
+    tests: str
+    cost: float | None
+    """Mean over its guests."""
+    change: Compared | None
+    """Against the commit before."""
+    total: Compared | None
+    """Against the base."""
+
+
+@dataclass(frozen=True)
+class CheckedSeries:
+    """A series, the base first."""
+
+    path: Path
+    name: str
+    metric: str
+    """What `cost` is."""
+    commits: tuple[Commit, ...]
+
+
+@dataclass(frozen=True)
 class Night:
     """What one night came to."""
 
@@ -96,13 +127,56 @@ def is_night(path: Path) -> bool:
     return (path / FILE).is_file()
 
 
+def is_series(path: Path) -> bool:
+    """Whether `path` is a checked series' directory."""
+    return (path / SERIES_FILE).is_file()
+
+
+def load_series(path: Path) -> CheckedSeries:
+    """Read the series in `path`. Raises UsageError where it cannot be read as one."""
+    file = path / SERIES_FILE
+    try:
+        content = _content(file)
+        return CheckedSeries(
+            path=path,
+            name=_text(content, "series"),
+            metric=str(dig(content, "check", "cost", "metric") or ""),
+            commits=tuple(_commit(row) for row in content["rows"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UsageError(f"{file} cannot be read as a series' results: {error}") from error
+
+
+def _content(file: Path) -> Any:
+    if file.stat().st_size > _MAX_BYTES:
+        raise ValueError("it is too large to believe")
+    return json.loads(file.read_bytes())
+
+
+def _commit(row: Mapping[str, Any]) -> Commit:
+    change, total = dig(row, "change"), dig(row, "total")
+    unseen = _texts(row, "not_compiled")
+    return Commit(
+        title=_text(row, "title"),
+        status=Status(row["status"]),
+        cause=_text(row, "cause"),
+        lines=(
+            *_texts(row, "warnings"),
+            *(f"not in this configuration: {file}" for file in unseen),
+            *(f"flaky: {test}" for test in _texts(row, "flakes")),
+        ),
+        tests=_text(row, "tests"),
+        cost=_number(row, "cost"),
+        change=_compared(change) if change else None,
+        total=_compared(total) if total else None,
+    )
+
+
 def load_night(path: Path) -> Night:
     """Read the night in `path`. Raises UsageError where it cannot be read as one."""
     file = path / FILE
     try:
-        if file.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is too large to believe")
-        content = json.loads(file.read_bytes())
+        content = _content(file)
         return Night(
             path=path,
             plan=_text(content, "plan"),

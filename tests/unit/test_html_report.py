@@ -21,10 +21,10 @@ import pytest
 from sample_runs import make_measured_run, make_run
 
 from harness import cli
-from harness.report.html.content import night_page, runs_page
+from harness.report.html.content import night_page, runs_page, series_page
 from harness.report.html.figure import quantiles
 from harness.report.html.render import LIBRARY, render
-from harness.report.night import load_night
+from harness.report.night import load_night, load_series
 from harness.results.index import open_index
 from harness.results.series import series_of
 from harness.results.view import RunView
@@ -234,6 +234,53 @@ def test_the_failure_and_the_slow_down_are_the_first_two_things_of_a_night(tmp_p
     assert text.index("broken</h3>") < text.index("slow</h3>") < text.index('id="costs"')
 
 
+def series(root: Path) -> Path:
+    """A series of three patches on a base; the second costs 2 %, the third does not build."""
+
+    def row(title: str, status: str, effect: float | None = None, **more: Any) -> dict[str, Any]:
+        verdict = "regressed" if effect else "equivalent"
+        change = None if effect is None else {
+            "metric": "cost.workload", "verdict": verdict, "runs_a": 3, "runs_b": 3,
+            "ratio": 1 + effect, "interval": {"low": 1 + effect - 1e-4, "high": 1 + effect + 1e-4},
+            "minimum_detectable_effect": 2e-4}  # fmt: skip
+        return {"name": title, "title": title, "status": status, "cause": "", "warnings": [],
+                "not_compiled": [], "tests": "60 PASS", "cost": 4e8 * (1 + (effect or 0)),
+                "change": change, "total": change, "flakes": [], **more}  # fmt: skip
+
+    rows = [
+        row("base", "PASS"),
+        row("aa <b>first</b>", "PASS", 0.0, warnings=["mm/x.c: warning: unused"]),
+        row("bb second", "FAIL", 0.02, cause="cost.workload regressed by 2 %"),
+        row("cc third", "FAIL", cause="error: no such member", cost=None),
+    ]
+    root.mkdir()
+    content = {"series": "git:linux@a..b", "check": {"cost": {"metric": "cost.workload"}}}
+    (root / "series.json").write_text(json.dumps({**content, "rows": rows}))
+    return root
+
+
+def test_a_series_shows_which_commit_is_bad_and_what_each_costs(tmp_path: Path) -> None:
+    page = series_page(load_series(series(tmp_path / "s")))
+    assert page.verdict == "FAIL"
+    assert [(item.status, item.title) for item in page.attention] == [
+        ("regressed", "bb second"),
+        ("FAIL", "cc third"),
+    ]
+    assert [figure.id for figure in page.figures] == ["effects", "cost-per-commit"]
+    drawn = page.figures[1].figure.to_dict()["data"][0]
+    assert list(drawn["x"]) == ["base", "aa &lt;b&gt;first&lt;/b&gt;", "bb second"]
+    text = render(page)
+    assert "aa &lt;b&gt;first" in text
+    assert "<b>first" not in text
+    assert text.index("bb second</h3>") < text.index('id="commits"')
+
+
+def test_a_series_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "series.json").write_text('{"rows": [{"status": "GOOD"}]}')
+    with pytest.raises(UsageError, match="series' results"):
+        load_series(tmp_path)
+
+
 def test_a_night_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "night.json").write_text('{"status": "PASS"}')
     with pytest.raises(UsageError, match="night's results"):
@@ -255,6 +302,8 @@ def test_the_verb_writes_a_night_and_the_newest_run(
     out, runs = tmp_path / "r.html", f"--runs={tmp_path / 'runs'}"
     assert call(str(night(tmp_path / "night")), runs, "--trend=accept.p99_ns", "-o", str(out)) == 0
     assert "accept.p99_ns over time" in out.read_text()
+    assert call(str(series(tmp_path / "series")), runs, "-o", str(out)) == 0
+    assert "cost.workload after each commit" in out.read_text()
     assert call(runs, "-o", str(out)) == 0
     assert "20260308T" in out.read_text()
     assert call(str(tmp_path / "night"), str(tmp_path / "night"), "-o", str(out)) == 2

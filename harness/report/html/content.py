@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from harness.report.environment import differences
 from harness.report.html.figure import Figure
-from harness.report.html.night_figures import cost_figures
+from harness.report.html.night_figures import cost_figures, series_figures
 from harness.report.html.run_figures import Calls, overlay
 from harness.report.html.sections import RunSection, section
 from harness.report.html.trends import trend_figures
-from harness.report.night import Cell, Night, order
+from harness.report.night import Cell, CheckedSeries, Commit, Night, order
 from harness.results.index import Row, row_of
 from harness.results.series import Series
 from harness.results.view import RunView
-from harness.status import HarnessError, Status
+from harness.status import HarnessError, Status, worst
 from harness.units import format_size
 
 MAX_DETAILED = 12
@@ -58,6 +58,7 @@ class Page:
     environment: tuple[tuple[str, str, str], ...] = ()
     compared_runs: tuple[str, str] | None = None
     cells: tuple[Cell, ...] = ()
+    commits: tuple[Commit, ...] = ()
 
     @property
     def figures(self) -> list[Figure]:
@@ -115,6 +116,28 @@ def night_page(night: Night, trends: Sequence[Series] = ()) -> Page:
     )
 
 
+def series_page(series: CheckedSeries, trends: Sequence[Series] = ()) -> Page:
+    """A page about a checked series: which commit is bad, and what each costs."""
+    statuses = [commit.status for commit in series.commits]
+    return Page(
+        title=f"series {series.name}",
+        subtitle="",
+        verdict=worst(statuses).value,
+        counts=_counts(statuses),
+        counted="commits, the base included",
+        attention=tuple(
+            _of_commit(commit)
+            for commit in sorted(series.commits, key=lambda commit: _RANK[commit.status])
+            if _telling(commit.status)
+        ),
+        rows=(),
+        sections=(),
+        trends=tuple(trend_figures(trends)),
+        costs=tuple(series_figures(series)),
+        commits=series.commits,
+    )
+
+
 def percent(share: float | None) -> str:
     """A relative effect as people read it."""
     return "–" if share is None else f"{share:+.2%}"
@@ -154,6 +177,13 @@ def _of_cell(cell: Cell) -> list[Attention]:
     if cell.flakes:
         found.append(Attention("flaky", cell.key, "", cell.flakes, cell.command))
     return found
+
+
+def _of_commit(commit: Commit) -> Attention:
+    worse = commit.change is not None and commit.change.verdict == "regressed"
+    only_dearer = worse and commit.change is not None and commit.change.metric in commit.cause
+    status = "regressed" if only_dearer else commit.status.value
+    return Attention(status, commit.title, commit.cause, commit.lines)
 
 
 def _sections(views: Sequence[RunView]) -> tuple[tuple[RunSection, ...], dict[str, Calls]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a night measured: each comparison with its interval, and the cost of each kernel."""
+"""What a night or a series measured: each comparison with its interval, the cost of each kernel."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 import plotly.graph_objects as go
 
 from harness.report.html.figure import Figure, text
-from harness.report.night import Cell
+from harness.report.night import Cell, CheckedSeries, Compared
 
 
 def cost_figures(cells: Sequence[Cell]) -> list[Figure]:
     """Effects with their intervals over all comparisons, then each metric's values by kernel."""
-    found = [_effects(cells)] if any(cell.compared for cell in cells) else []
+    rows = [(f"{cell.key}: {c.metric}", c) for cell in cells for c in cell.compared]
+    found = _effects("patched against base", "change against base, %", rows)
     for cell in cells:
         for metric, arms in cell.values.items():
             if any(arms.values()):
@@ -22,17 +23,40 @@ def cost_figures(cells: Sequence[Cell]) -> list[Figure]:
     return found
 
 
-def _effects(cells: Sequence[Cell]) -> Figure:
-    rows = [(cell, c) for cell in cells for c in cell.compared if c.effect is not None]
+def series_figures(series: CheckedSeries) -> list[Figure]:
+    """What each commit changes, and what all up to it cost."""
+    rows = [(commit.title, commit.change) for commit in series.commits if commit.change]
+    found = _effects("each commit against the one before", "change by the commit, %", rows)
+    measured = [commit for commit in series.commits if commit.cost is not None]
+    if measured:
+        figure = go.Figure()
+        figure.add_scatter(
+            x=[text(commit.title) for commit in measured],
+            y=[commit.cost for commit in measured],
+            mode="lines+markers",
+            line={"shape": "hv"},
+        )
+        figure.update_layout(
+            xaxis={"type": "category", "automargin": True},
+            yaxis={"title": {"text": text(series.metric)}},
+        )
+        found.append(Figure("cost-per-commit", f"{series.metric} after each commit", figure))
+    return found
+
+
+def _effects(title: str, axis: str, compared: Sequence[tuple[str, Compared]]) -> list[Figure]:
+    rows = [(name, c) for name, c in compared if c.effect is not None]
+    if not rows:
+        return []
     figure = go.Figure()
     for verdict in dict.fromkeys(c.verdict for _, c in rows):
-        mine = [(cell, c) for cell, c in rows if c.verdict == verdict]
+        mine = [(name, c) for name, c in rows if c.verdict == verdict]
         effects = np.array([100 * (c.effect or 0) for _, c in mine])
         high = np.array([100 * (c.high if c.high is not None else c.effect or 0) for _, c in mine])
         low = np.array([100 * (c.low if c.low is not None else c.effect or 0) for _, c in mine])
         figure.add_scatter(
             x=effects,
-            y=[text(f"{cell.key}: {c.metric}") for cell, c in mine],
+            y=[text(name) for name, _ in mine],
             mode="markers",
             marker={"size": 9},
             name=text(verdict),
@@ -40,12 +64,17 @@ def _effects(cells: Sequence[Cell]) -> Figure:
         )
     figure.add_vline(x=0, line={"width": 1})
     figure.update_layout(
-        xaxis={"title": {"text": "change against base, %"}},
-        yaxis={"automargin": True, "autorange": "reversed", "type": "category"},
+        xaxis={"title": {"text": axis}},
+        yaxis={
+            "automargin": True,
+            "type": "category",
+            "categoryorder": "array",
+            "categoryarray": [text(name) for name, _ in reversed(rows)],
+        },
         height=180 + 34 * len(rows),
     )
-    note = "Bars are confidence intervals. The table of cells below says what could have been seen."
-    return Figure("effects", "patched against base", figure, note)
+    note = "Bars are confidence intervals. The table below says what could have been seen."
+    return [Figure("effects", title, figure, note)]
 
 
 def _arms(id_: str, cell: Cell, metric: str, arms: Mapping[str, tuple[float, ...]]) -> Figure:
