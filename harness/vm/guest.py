@@ -415,10 +415,12 @@ class Guest:
             )
 
     def check_emulator(self) -> None:
-        """Raise HostError where what the kernel complained of is QEMU's own doing."""
-        flaw = verdict.on_stale_code(self.splats) if self.machine.stale_code else None
-        if flaw:
+        """Raise EmulatorFlaw where what the kernel complained of is QEMU's own doing."""
+        if flaw := self._flaw():
             raise self._race.explain(flaw.error(flaw.cause, hint=flaw.hint, details=flaw.details))
+
+    def _flaw(self) -> Verdict | None:
+        return verdict.on_stale_code(self.splats) if self.machine.stale_code else None
 
     def answers(self, deadline_s: float = _PING_S) -> bool:
         """Whether the guest's init answers on the ready port: its userspace gets to run."""
@@ -441,8 +443,7 @@ class Guest:
         if monitor.exit is None and Kind.PANIC in self.expected_splats:
             return None  # a crash kernel takes over from a panic
         if monitor.panicked or (monitor.exit and monitor.fatal):
-            flaw = verdict.on_stale_code(monitor.splats) if self.machine.stale_code else None
-            return flaw or verdict.on_panic(monitor.fatal)
+            return self._flaw() or verdict.on_panic(monitor.fatal)
         return self._exit_verdict()
 
     def _exit_verdict(self) -> Verdict | None:
@@ -452,7 +453,13 @@ class Guest:
 
     def _judge(self, error: HarnessError) -> HarnessError:
         """What a deadline that passed, or a broken connection, says about the guest."""
+        if flaw := self._flaw():
+            return self._race.explain(flaw.error(flaw.cause, hint=flaw.hint, details=flaw.details))
         if not isinstance(error, Expired):  # the SSH connection broke, and no better cause came
+            if bad := unexpected(self.splats, self.expected_splats):  # e.g. the OOM killer took it
+                return self._race.explain(
+                    GuestFailure(f"{bad[0].describe()}; {error.cause}", details=bad[0].context)
+                )
             healthy = "healthy: its init answers" if self.answers() else "silent as well"
             error.cause = f"{error.cause}; the guest is {healthy}"
             return self._race.explain(error)

@@ -200,6 +200,19 @@ def test_sshd_killed_while_the_guest_is_healthy(boot_machine: BootMachine, run_d
     assert clock.elapsed_s < PROMPT_S
 
 
+def test_sshd_taken_by_the_oom_killer(boot_machine: BootMachine, run_dir: Path) -> None:
+    """What broke the connection is on the console: that is the cause, and the guest's fault."""
+    with (
+        Guest(boot_machine.machine, run_dir, keys=boot_machine.keys) as guest,
+        pytest.raises(GuestFailure, match=r"oom: .*the SSH connection broke"),
+    ):
+        guest.run(
+            "for pid in $(pidof dropbear); do echo 1000 > /proc/$pid/oom_score_adj; done; "
+            "echo f > /proc/sysrq-trigger; sleep 1000",
+            deadline_s=100,
+        )
+
+
 def test_fifty_mebibytes_on_each_stream(boot_machine: BootMachine, run_dir: Path) -> None:
     size = 50 << 20
     heard = []
