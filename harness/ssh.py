@@ -11,10 +11,9 @@ import contextlib
 import functools
 import shlex
 import socket
-import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +22,16 @@ import tenacity
 
 from harness.ssh_commands import (
     SETUP_S,
-    Bell,
     CommandFailed,
     CommandResult,
-    Drain,
     Output,
     RunningCommand,
+    bounded,
     command_line,
     short,
 )
 from harness.status import HarnessError, HostError, PreconditionError
-from harness.vm.wait import Race, Timer
+from harness.vm.wait import Race
 
 USER = "root"
 DEFAULT_MAX_OUTPUT = 8 << 20
@@ -42,7 +40,6 @@ MAX_FILE = 256 << 20
 """Bytes of a file that `get` takes at most unless told otherwise."""
 
 _BANNER_S = 2.0
-_CLOSE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -142,7 +139,7 @@ class Session:
     def _drop(self) -> None:
         self._closed = True
         if self._transport:
-            _bounded(self._transport.close)
+            bounded(self._transport.close)
         if self._socket:
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -175,15 +172,18 @@ class Session:
     ) -> CommandResult:
         """Run to the end. A sequence is run without a shell's interpretation; text is given to it.
 
-        `on_stdout` gets each piece as it comes, in this thread. Raises CommandFailed if `check` and
-        the exit status is not 0, and what the race raises.
+        `on_stdout` gets each piece as it comes, in a thread of its own. Raises CommandFailed if
+        `check` and the exit status is not 0, and what the race raises.
         """
-        line = command_line(command)
         output = Output(max_output, on_stdout)
-        with self._channel(line, output, input, deadline_s=deadline_s) as drain:
-            result = drain.run()
+        running = self._begin(command, output, input, hold_stdin=False)
+        try:
+            result = running.wait(deadline_s, check=False)
+        except BaseException:
+            running.abandon()
+            raise
         if check and result.exit_status != 0:
-            raise CommandFailed(line, result)
+            raise CommandFailed(running.line, result)
         return result
 
     def start(
@@ -198,9 +198,17 @@ class Session:
 
         Its stdin stays open until `stop`, so a command may take the end of stdin as its sign.
         """
-        channels = functools.partial(self._channel, deadline_s=None, hold_stdin=True)
-        output = Output(max_output, on_stdout)
-        started = RunningCommand(channels, self._race, command_line(command), output, input)
+        return self._begin(command, Output(max_output, on_stdout), input, hold_stdin=True)
+
+    def _begin(
+        self, command: str | Sequence[str], output: Output, input: bytes | None, *, hold_stdin: bool
+    ) -> RunningCommand:
+        assert self._transport is not None
+        line = command_line(command)
+        lost = functools.partial(self._lost, line)
+        started = RunningCommand(
+            self._transport, self._race, line, output, input, lost, hold_stdin=hold_stdin
+        )
         self._running.add(started)
         started.begin()
         return started
@@ -220,48 +228,6 @@ class Session:
             )
         return result.stdout
 
-    @contextlib.contextmanager
-    def _channel(
-        self,
-        line: str,
-        output: Output,
-        input: bytes | None,
-        *,
-        deadline_s: float | None,
-        hold_stdin: bool = False,
-    ) -> Iterator[Drain]:
-        opened: list[paramiko.Channel] = []
-        transport = self._transport
-        assert transport is not None
-
-        def open_and_exec() -> paramiko.Channel:
-            channel = transport.open_session(timeout=SETUP_S * self._race.time_scale)
-            opened.append(channel)
-            channel.exec_command(line)
-            return channel
-
-        def abandon() -> None:
-            for channel in opened:
-                channel.close()
-
-        started_ns = time.monotonic_ns()
-        try:
-            try:
-                channel = self._race.call(
-                    f"the guest to start {short(line)}", open_and_exec, SETUP_S, abandon
-                )
-            except (paramiko.SSHException, OSError, EOFError) as error:
-                raise self._lost(line, str(error) or type(error).__name__) from error
-            timer = Timer(self._race, f"the end of {short(line)}", deadline_s)
-            lost = functools.partial(self._lost, line)
-            drain = Drain(channel, output, timer, Bell(self._race), lost, started_ns)
-            feeder = drain.feed(input, hold_stdin)
-            yield drain
-            if feeder:
-                feeder.join()
-        finally:
-            _bounded(abandon)
-
     def _lost(self, line: str, why: str) -> HarnessError:
         """The error for a connection that broke, after a moment for a better cause to show."""
         what = f"the end of {short(line)}"
@@ -269,17 +235,6 @@ class Session:
         return self._race.judge(
             ConnectionLost(f"the SSH connection broke ({why}) while waiting for {what}")
         )
-
-
-def _bounded(close: Callable[[], None]) -> None:
-    """Close something of paramiko's, and do not wait for that for ever.
-
-    A Ctrl-C may come between paramiko's taking a lock and the `try` that gives it back
-    (BufferedPipe, Channel): whoever wants that lock afterwards waits in vain.
-    """
-    thread = threading.Thread(target=close, name="cvm-close", daemon=True)
-    thread.start()
-    thread.join(_CLOSE_S)
 
 
 def _parse_host_key(text: str) -> paramiko.PKey:

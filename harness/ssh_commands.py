@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Commands in a guest over a paramiko channel: both streams drained, bounded, with deadlines."""
+"""Commands in a guest over a paramiko channel: both streams drained, bounded, with deadlines.
+
+A thread of its own does all that a command asks of paramiko. A Ctrl-C reaches the main thread
+wherever it is, also between paramiko's taking a lock and the `try` that gives it back
+(BufferedPipe, Channel); whoever wants that lock afterwards, the transport's thread above all, waits
+in vain.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shlex
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
 
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
@@ -23,6 +28,8 @@ from harness.vm.wait import Race, Timer
 SETUP_S = 10.0
 """To open a channel and start a command in it. Scaled like every deadline."""
 
+_CLOSE_S = 2.0
+_JOIN_S = 5.0
 _CHUNK = 64 * 1024
 _DRAIN_AT_ONCE = 16
 _INLINE_INPUT = 8 * 1024
@@ -185,35 +192,48 @@ class Drain:
         return moved
 
 
-class Channels(Protocol):
-    """Opens a channel, starts a command in it, and closes it when the block ends."""
-
-    def __call__(
-        self, line: str, output: Output, input: bytes | None, /
-    ) -> AbstractContextManager[Drain]: ...
-
-
 class RunningCommand:
-    """A command that runs in the background, drained by a thread of its own."""
+    """A command in a thread of its own."""
 
     def __init__(
-        self, channels: Channels, race: Race, line: str, output: Output, input: bytes | None
+        self,
+        transport: paramiko.Transport,
+        race: Race,
+        line: str,
+        output: Output,
+        input: bytes | None,
+        lost: Callable[[str], HarnessError],
+        *,
+        hold_stdin: bool,
     ) -> None:
+        """Nothing is started yet. `lost` makes the error for a connection that broke."""
         self.line = line
-        self._channels = channels
+        self._transport = transport
         self._race = race
+        self._output = output
+        self._input = input
+        self._lost = lost
+        self._hold_stdin = hold_stdin
+        self._channel: paramiko.Channel | None = None
         self._result: CommandResult | None = None
         self._error: BaseException | None = None
-        self._drain: Drain | None = None
-        self._done = False
+        self._under_way = self._done = False
         self._thread = threading.Thread(
-            target=self._work, args=(output, input), name=f"cvm-command {short(line)}", daemon=True
+            target=self._work, name=f"cvm-command {short(line)}", daemon=True
         )
 
     def begin(self) -> None:
         """Start it; when this returns the guest has it. Raises what kept it from starting."""
         self._thread.start()
-        self._wait(lambda: True if self._drain or self._done else None, SETUP_S)
+        try:
+            self._race.wait(
+                f"the guest to start {short(self.line)}",
+                lambda: self._under_way or self._done or None,
+                SETUP_S,
+            )
+        except BaseException:
+            self.abandon()
+            raise
         if self._error:
             raise self._error
 
@@ -224,7 +244,8 @@ class RunningCommand:
 
     def wait(self, deadline_s: float = 60.0, *, check: bool = True) -> CommandResult:
         """Its result once it has ended by itself. Raises as Session.run."""
-        self._wait(lambda: self._done or None, deadline_s)
+        # A verdict that ends this wait also ends the thread, with the same cause.
+        self._race.wait(f"the end of {short(self.line)}", lambda: self._done or None, deadline_s)
         self.join()
         if self._error:
             raise self._error
@@ -242,37 +263,61 @@ class RunningCommand:
         for signal_name in ("TERM", "KILL"):
             if self._done:
                 break
-            self._signal(signal_name)
+            bounded(functools.partial(self._signal, signal_name))
             self._race.poll(f"{short(self.line)} to stop", lambda: self._done or None, grace_s)
-        if not self._done and self._drain:
-            self._drain.channel.close()
+        if not self._done:
+            self._close()
         return self.wait(grace_s, check=False)
+
+    def abandon(self) -> None:
+        """Close the channel and end the thread, whatever the command does."""
+        self._close()
+        self.join()
 
     def join(self) -> None:
         """Wait for the draining thread; the channel must have ended or been closed."""
         if self._thread.ident:  # it was started
-            self._thread.join(timeout=5.0)
+            self._thread.join(timeout=_JOIN_S)
 
-    def _work(self, output: Output, input: bytes | None) -> None:
+    def _close(self) -> None:
+        if self._channel:
+            bounded(self._channel.close)
+
+    def _work(self) -> None:
+        started_ns = time.monotonic_ns()
         try:
-            with self._channels(self.line, output, input) as drain:
-                self._drain = drain
+            channel = self._open()
+            try:
+                timer = Timer(self._race, f"the end of {short(self.line)}", None)
+                bell = Bell(self._race)
+                drain = Drain(channel, self._output, timer, bell, self._lost, started_ns)
+                feeder = drain.feed(self._input, self._hold_stdin)
+                self._under_way = True
                 self._race.notify()
                 self._result = drain.run()
+                if feeder:
+                    feeder.join()
+            finally:
+                channel.close()
         except BaseException as error:
             self._error = error
         self._done = True
         self._race.notify()
 
-    def _wait(self, probe: Callable[[], bool | None], deadline_s: float) -> None:
-        # A verdict that ends the wait also ends the thread, with the same cause.
-        self._race.wait(f"{short(self.line)}", probe, deadline_s)
+    def _open(self) -> paramiko.Channel:
+        try:
+            channel = self._transport.open_session(timeout=SETUP_S * self._race.time_scale)
+            self._channel = channel
+            channel.exec_command(self.line)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._lost(str(error) or type(error).__name__) from error
+        return channel
 
     def _signal(self, name: str) -> None:
         """RFC 4254 section 6.9; dropbear honours it (svr-chansession.c), paramiko has no call."""
-        if not self._drain:
+        channel = self._channel
+        if not channel:
             return
-        channel = self._drain.channel
         message = paramiko.Message()
         message.add_byte(cMSG_CHANNEL_REQUEST)
         message.add_int(channel.remote_chanid)
@@ -281,7 +326,14 @@ class RunningCommand:
         message.add_string(name)
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             channel.shutdown_write()
-            channel.get_transport()._send_user_message(message)  # type: ignore[attr-defined]
+            self._transport._send_user_message(message)  # type: ignore[attr-defined]
+
+
+def bounded(close: Callable[[], object]) -> None:
+    """Ask something of paramiko's that may wait for a peer or a lock, and not wait for ever."""
+    thread = threading.Thread(target=close, name="cvm-close", daemon=True)
+    thread.start()
+    thread.join(_CLOSE_S)
 
 
 def command_line(command: str | Sequence[str]) -> str:

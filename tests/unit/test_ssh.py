@@ -7,13 +7,13 @@ import threading
 
 import pytest
 
-from harness import ssh
+from harness import ssh_commands
 
 
 def test_closing_does_not_wait_for_a_lock_that_nobody_gives_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ssh, "_CLOSE_S", 0.05)
+    monkeypatch.setattr(ssh_commands, "_CLOSE_S", 0.05)
     lost, ended = threading.Lock(), threading.Event()
 
     def close() -> None:
@@ -21,6 +21,6 @@ def test_closing_does_not_wait_for_a_lock_that_nobody_gives_back(
             ended.set()
 
     with lost:
-        ssh._bounded(close)
+        ssh_commands.bounded(close)
         assert not ended.is_set()
     assert ended.wait(10)
