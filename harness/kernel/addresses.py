@@ -6,6 +6,7 @@ Kernels built here carry line tables for it (-g1, see make.py), kept in the entr
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import tempfile
@@ -66,7 +67,7 @@ def source_lines(vmlinux: Path, wanted: Sequence[Frame]) -> dict[str, str]:
         with vmlinux.open("rb") as packed:
             zstandard.ZstdDecompressor().copy_stream(packed, plain)
         plain.flush()
-        places = _symbols(_tool("nm", "-S", "--defined-only", plain.name))
+        places = _symbols(_tool("nm", "--defined-only", plain.name))
         addresses = {}
         for frame in kept:
             candidates = places.get((frame.symbol, frame.size), [])
@@ -105,12 +106,15 @@ def _tool(*argv: str) -> str:
 
 
 def _symbols(listing: str) -> dict[tuple[str, int], list[int]]:
-    """Addresses by name and size, from `nm -S`."""
+    """Addresses by name and size, from `nm`. A symbol ends where the next one begins, as for
+    the kernel (kernel/kallsyms.c: get_symbol_pos()): its padding is counted."""
+    fields = (line.split() for line in listing.splitlines())
+    places = [(int(part[0], 16), part[2]) for part in fields if len(part) == 3]
+    addresses = sorted({address for address, _ in places})
+    ends = dict(itertools.pairwise(addresses))
     found: dict[tuple[str, int], list[int]] = defaultdict(list)
-    for line in listing.splitlines():
-        fields = line.split()
-        if len(fields) == 4:
-            found[fields[3], int(fields[1], 16)].append(int(fields[0], 16))
+    for address, name in places:
+        found[name, ends.get(address, address) - address].append(address)
     return found
 
 

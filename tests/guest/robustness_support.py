@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -158,6 +159,8 @@ def driver(boot: BootMachine, run_dir: Path, scratch: Path) -> Iterator[subproce
 
 def drive(request: dict[str, object]) -> int:
     """What the driver process does."""
+    # Whoever runs the tests in a shell's background has SIGINT ignored, and so have its children.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     machine = Machine(
         Path(str(request["binary"])),
         tuple(tuple(option) for option in request["args"]),  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
@@ -60,12 +59,12 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def size_of(program: Path, name: str) -> int:
-    listing = subprocess.run(
-        ["nm", "-S", program.with_name("vmlinux")], capture_output=True, text=True, check=True
-    ).stdout
-    match = re.search(rf"^\w+ (\w+) T {name}$", listing, re.MULTILINE)
-    assert match
-    return int(match[1], 16)
+    """As the kernel counts: up to the next symbol."""
+    command = ["nm", "-n", "--defined-only", str(program.with_name("vmlinux"))]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    symbols = [(int(line.split()[0], 16), line.split()[2]) for line in said.splitlines()]
+    start = next(address for address, found in symbols if found == name)
+    return next(address for address, _ in symbols if address > start) - start
 
 
 def test_a_trace_is_read_without_what_the_kernel_is_unsure_of() -> None:
