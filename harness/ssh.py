@@ -138,11 +138,14 @@ class Session:
 
     def _drop(self) -> None:
         self._closed = True
+        if self._socket:
+            # First: paramiko's thread, which its close waits for, otherwise looks up from its read
+            # every 100 ms only.
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
         if self._transport:
             bounded(self._transport.close)
         if self._socket:
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
             self._socket.close()
 
     def close(self) -> None:

@@ -43,8 +43,7 @@ class EventTrace:
 
     def begin(self, blocks: int, buffer_kib: int | None) -> None:
         """See AcceptTrace. What boot recorded stays in the buffer."""
-        tracefs.make_room(self._guest, blocks, kib=buffer_kib)
-        tracefs.switch_event(self._guest, True)
+        tracefs.make_room(self._guest, blocks, kib=buffer_kib, enable=tracefs.ACCEPT_EVENT)
 
     def pause(self) -> None:
         """See AcceptTrace."""

@@ -31,18 +31,24 @@ def has_event(guest: Guest, event: str = ACCEPT_EVENT) -> bool:
     return guest.run(f"test -e {TRACEFS}/events/{event}/enable", check=False).exit_status == 0
 
 
-def make_room(guest: Guest, blocks: int, events_per_block: int = 1, kib: int | None = None) -> None:
+def make_room(
+    guest: Guest,
+    blocks: int,
+    events_per_block: int = 1,
+    kib: int | None = None,
+    enable: str | None = None,
+) -> None:
     """Enlarge the trace buffer so that each CPU could hold the events of every block left.
 
     Done before the workload and after boot: a large buffer at boot would itself accept memory.
-    `kib` per CPU overrides the estimate.
+    `kib` per CPU overrides the estimate. `enable`: an event to record from then on.
     """
     wanted = blocks * events_per_block * _EVENT_BYTES // 1024
     kib = kib or min(max(_MIN_KIB, wanted), _MAX_KIB)
-    guest.run(
-        f"echo {kib} > {TRACEFS}/buffer_size_kb && echo {_COMMS} > {TRACEFS}/saved_cmdlines_size",
-        deadline_s=_DEADLINE_S,
-    )
+    script = f"cd {TRACEFS} && echo {kib} > buffer_size_kb && echo {_COMMS} > saved_cmdlines_size"
+    if enable:
+        script += f" && echo 1 > events/{enable}/enable"
+    guest.run(script, deadline_s=_DEADLINE_S)
 
 
 def use_monotonic_clock(guest: Guest) -> None:
