@@ -89,9 +89,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Exclude:
-    """Cells that are not to be run: those that match every value. The reason is reported."""
+    """Cells that are not to be run: those that match every key. The reason is reported."""
 
-    match: Mapping[str, GuestValue]
+    match: Mapping[str, GuestValue | list[GuestValue]]
+    """Key -> value, or a list of values of which any will do."""
     reason: str
 
 
@@ -202,7 +203,8 @@ def cells(plan: Plan, pytest_options: frozenset[str]) -> list[Cell]:
     """Every cell of `plan`, builds first, what is excluded with its reason.
 
     `pytest_options` are the guest options that pytest has ("--memory"): a suite cannot run on a
-    guest that it cannot describe, and that cell says so.
+    guest that it cannot describe, and that cell says so. Raises UsageError for an exclusion that
+    fits no cell: whoever wrote it meant one.
     """
     found = [
         Cell(Kind.BUILD, arm.name, config.name) for config in plan.configs for arm in plan.kernels
@@ -219,7 +221,14 @@ def cells(plan: Plan, pytest_options: frozenset[str]) -> list[Cell]:
             )
         for workload in plan.workloads:
             found += _measure_cells(plan, config, point, workload)
-    return [_excluded(cell, plan.excludes) for cell in _unique(found)]
+    every = _unique(found)
+    for exclude in plan.excludes:
+        if not any(matches(cell, exclude.match) for cell in every):
+            words = ", ".join(f"{key} = {value!r}" for key, value in exclude.match.items())
+            raise UsageError(
+                f"exclude: no cell has {words}", hint="cvm-harness plan FILE lists the cells"
+            )
+    return [_excluded(cell, plan.excludes) for cell in every]
 
 
 def _measure_cells(
@@ -253,9 +262,9 @@ def _excluded(cell: Cell, excludes: tuple[Exclude, ...]) -> Cell:
     return cell
 
 
-def matches(cell: Cell, wanted: Mapping[str, GuestValue]) -> bool:
-    """Whether every value of `wanted` is the cell's (keys: kind, kernel, config, suite, workload,
-    or an option of the matrix). A key that a cell does not have does not match."""
+def matches(cell: Cell, wanted: Mapping[str, GuestValue | list[GuestValue]]) -> bool:
+    """Whether every value of `wanted`, or one of a list, is the cell's (keys: kind, kernel, config,
+    suite, workload, or an option of the matrix). A key that a cell does not have does not match."""
     facts: dict[str, GuestValue] = {
         "kind": cell.kind.value,
         "kernel": cell.kernel,
@@ -264,7 +273,12 @@ def matches(cell: Cell, wanted: Mapping[str, GuestValue]) -> bool:
         **({"workload": cell.workload.name} if cell.workload else {}),
         **(cell.guest.values if cell.guest else {}),
     }
-    return all(key in facts and str(facts[key]) == str(value) for key, value in wanted.items())
+
+    def fits(key: str, value: GuestValue | list[GuestValue]) -> bool:
+        values = value if isinstance(value, list) else [value]
+        return key in facts and str(facts[key]) in map(str, values)
+
+    return all(fits(key, value) for key, value in wanted.items())
 
 
 def parse_filter(text: str) -> dict[str, GuestValue]:

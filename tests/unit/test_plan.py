@@ -69,6 +69,16 @@ def test_the_cross_product_with_builds_first_and_reasons_for_what_is_left_out() 
     assert plan.limits.disk == 5 * GIB
 
 
+def test_an_exclusion_may_list_values_and_must_fit_a_cell() -> None:
+    listed = PLAN.replace('workload = "cost"\naccept', 'workload = ["other", "cost"]\naccept')
+    assert [c.skip for c in cells(parse_plan(listed), OPTIONS)] == [
+        c.skip for c in cells(parse_plan(PLAN), OPTIONS)
+    ]
+    typo = parse_plan(PLAN.replace('workload = "cost"\naccept', 'workload = "costs"\naccept'))
+    with pytest.raises(UsageError, match="exclude: no cell has workload = 'costs'"):
+        cells(typo, OPTIONS)
+
+
 def test_a_suite_says_which_option_pytest_does_not_have() -> None:
     plan = parse_plan(PLAN.replace('memory = ["2G", "4G"]', "numa_nodes = 2"))
     skips = {cell.skip for cell in cells(plan, OPTIONS) if cell.kind is Kind.SUITE}
