@@ -9,6 +9,7 @@ inconclusive          neither: the minimum detectable effect tells how much coul
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -28,8 +29,9 @@ from harness.analysis.compare_stats import (
     Resampling,
     Statistic,
     interval,
-    known_noise_interval,
-    known_noise_p,
+    noise_interval,
+    noise_of,
+    noise_p,
     p_value,
     ratio,
     relative_sd,
@@ -58,7 +60,7 @@ class Criteria:
     """Throughput; durations and costs are better lower."""
     known_rsd: float | None = None
     """Relative standard deviation of one run where it is known beforehand (instruction counts):
-    then it is not estimated, and one run an arm can decide."""
+    then one run an arm can decide. Where the runs show more, that is what counts."""
     drawing: Resampling = field(default_factory=Resampling)
 
     def __post_init__(self) -> None:
@@ -106,14 +108,13 @@ def compare(metric: str, arms: Arms, criteria: Criteria | None = None) -> Compar
     """The verdict on one metric. Deterministic: the same arms and criteria give the same answer."""
     criteria = criteria or Criteria()
     alpha = criteria.errors.alpha
-    known = criteria.known_rsd
-    rsd = known if known is not None else relative_sd(arms)
+    noise = None if criteria.known_rsd is None else noise_of(arms, criteria.known_rsd)
+    rsd = noise.rsd if noise else relative_sd(arms)
     found = _interval(arms, criteria, 1 - alpha)
-    if known is not None:
-        p = known_noise_p(arms, known)
-        mde: float | None = known_noise_mde(known, arms.a.size, arms.b.size, criteria.errors)
+    p = noise_p(arms, noise) if noise else p_value(arms, criteria.statistic, criteria.drawing)
+    if noise and math.isinf(noise.freedom):
+        mde: float | None = known_noise_mde(noise.rsd, arms.a.size, arms.b.size, criteria.errors)
     else:
-        p = p_value(arms, criteria.statistic, criteria.drawing)
         mde = _mde(rsd, arms, criteria)
     return Comparison(
         metric=metric,
@@ -150,7 +151,7 @@ def _verdict(arms: Arms, criteria: Criteria, found: Interval | None, p: float) -
 
 def _interval(arms: Arms, criteria: Criteria, level: float) -> Interval | None:
     if criteria.known_rsd is not None:
-        return known_noise_interval(arms, criteria.known_rsd, level)
+        return noise_interval(arms, noise_of(arms, criteria.known_rsd), level)
     return interval(arms, criteria.statistic, level, criteria.drawing)
 
 

@@ -8,6 +8,7 @@ independent. Everything that is estimated or tested here is scipy's; this module
 from __future__ import annotations
 
 import enum
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -141,20 +142,41 @@ def interval(
     return Interval(low, high, level, method)
 
 
-def known_noise_interval(arms: Arms, rsd: float, level: float) -> Interval:
-    """The interval where each run's relative standard deviation is known beforehand: any number of
-    runs will do, even one an arm."""
-    half = float(scipy.stats.norm.ppf((1 + level) / 2)) * _known_error(arms, rsd)
+@dataclass(frozen=True)
+class Noise:
+    """A run's relative standard deviation, and how well it is known."""
+
+    rsd: float
+    freedom: float = math.inf
+    """Degrees of freedom of its estimate; infinite where it is known beforehand."""
+
+
+def noise_of(arms: Arms, known: float) -> Noise:
+    """The noise that is `known` beforehand, or what the runs themselves show where that is more.
+
+    Instructions of one boot repeat to parts per 100,000, but boots differ: one may leave a block of
+    memory more to accept than the next, which is parts per 1,000 of a workload.
+    """
+    seen = relative_sd(arms)
+    if seen is None or seen <= known:
+        return Noise(known)
+    return Noise(seen, arms.degrees_of_freedom)
+
+
+def noise_interval(arms: Arms, noise: Noise, level: float) -> Interval:
+    """The interval under `noise`; where that is known one run an arm will do."""
+    half = float(scipy.stats.t.ppf((1 + level) / 2, noise.freedom)) * _error(arms, noise)
     point = ratio(arms, Statistic.MEAN)
+    how = "known noise" if math.isinf(noise.freedom) else "these runs' noise"
     return Interval(
-        point * np.exp(-half), point * np.exp(half), level, f"known noise of {rsd:.2g} a run"
+        point * np.exp(-half), point * np.exp(half), level, f"{how} of {noise.rsd:.2g} a run"
     )
 
 
-def known_noise_p(arms: Arms, rsd: float) -> float:
-    """Two-sided p value of "no difference" under known noise."""
-    z = np.log(ratio(arms, Statistic.MEAN)) / _known_error(arms, rsd)
-    return float(2 * scipy.stats.norm.sf(abs(z)))
+def noise_p(arms: Arms, noise: Noise) -> float:
+    """Two-sided p value of "no difference" under `noise`."""
+    t = np.log(ratio(arms, Statistic.MEAN)) / _error(arms, noise)
+    return float(2 * scipy.stats.t.sf(abs(t), noise.freedom))
 
 
 def p_value(arms: Arms, statistic: Statistic, drawing: Resampling) -> float:
@@ -238,8 +260,8 @@ def _centre(statistic: Statistic) -> Callable[..., Any]:
     return np.mean if statistic is Statistic.MEAN else np.median
 
 
-def _known_error(arms: Arms, rsd: float) -> float:
-    return float(rsd * np.sqrt(1 / arms.a.size + 1 / arms.b.size))
+def _error(arms: Arms, noise: Noise) -> float:
+    return float(noise.rsd * np.sqrt(1 / arms.a.size + 1 / arms.b.size))
 
 
 def _welch(arms: Arms, level: float) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.units import MIB, PAGE_SIZE
+from harness.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
 
 KNOWN_RSD = {
     "cost.per_accepted_mib": 1e-5,
@@ -19,9 +19,11 @@ KNOWN_RSD = {
     "cost.per_touched_page": 2e-4,
     "cost.workload": 2e-4,
 }
-"""Bounds of one run's relative standard deviation, of guests restored from one snapshot. Interrupts
+"""Bounds of one run's relative standard deviation, of guests that have the same boot. Interrupts
 are off while memory is accepted, so nothing can come between there; a whole workload is met by some
 timers and packets more or less (docs/comparisons.md has the measurements)."""
+OF_WORKLOAD = ("cost.per_touched_page", "cost.workload")
+"""Costs that contain how much a workload had to accept, which boots differ in."""
 MARGIN = 1e-3
 """Relative cost below which two kernels count as equal."""
 
@@ -31,6 +33,14 @@ Record = Mapping[str, Any]
 def instructions_per_accepted_mib(record: Record) -> float | None:
     """In the platform's accept, over all traced events of the guest's life."""
     return _over(_accepting(record), _number(record, "accepts", "bytes_accepted"), MIB)
+
+
+def block_share(record: Record, workload: Record | None) -> float:
+    """What accepting one block of MAX_PAGE_ORDER costs, of the whole workload's cost: so much is a
+    workload dearer whose guest's boot left one block more to accept."""
+    per_mib = instructions_per_accepted_mib(record)
+    whole = instructions_of_workload(record, workload)
+    return per_mib * (MAX_ORDER_PAGES * PAGE_SIZE / MIB) / whole if per_mib and whole else 0.0
 
 
 def instructions_per_call(record: Record) -> float | None:

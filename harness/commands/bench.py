@@ -17,11 +17,10 @@ from harness.cli_options import (
     json_option,
     kernel_options,
     runs_option,
-    snapshot_option,
 )
 from harness.commands.common import leave, rerun
 from harness.commands.compare import Tune, criteria_options, load_runs, show, status_of
-from harness.options import size
+from harness.options import choice, size
 from harness.report import terminal
 from harness.spec import AcceptMode, Clock, GuestSpec, SnapshotMode, cost_model
 from harness.status import Status, UsageError
@@ -68,7 +67,14 @@ def bench() -> None:
 @guest_options()
 @kernel_options
 @runs_option
-@snapshot_option
+@click.option(
+    "--snapshot",
+    default=SnapshotMode.OFF.value,
+    show_default=True,
+    callback=lambda _context, _option, text: choice(SnapshotMode, text, "snapshot mode"),
+    help="off: boot each guest. auto: start each arm's guests from one saved boot, which is "
+    "sooner; how one boot differs from another is then taken for the arms' difference.",
+)
 @alone_option
 @json_option
 def ab(

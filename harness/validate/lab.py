@@ -252,9 +252,14 @@ def suite_command(job: SuiteJob, runs: Path) -> list[str]:
 
 
 def sample_command(job: SampleJob, runs: Path) -> list[str]:
-    """The `cvm-harness run` command line, as one would type it."""
+    """The `cvm-harness run` command line, as one would type it.
+
+    Each guest is booted: of guests restored from one snapshot all have the same boot, whose
+    differences from another kernel's one boot would be taken for the kernels'.
+    """
     guest = spec_arguments(job.spec, str(job.kernel))
-    return ["cvm-harness", "run", job.workload, *guest, f"--runs={runs}", *job.options]
+    fixed = [f"--runs={runs}", "--snapshot=off"]
+    return ["cvm-harness", "run", job.workload, *guest, *fixed, *job.options]
 
 
 def judge_suite(

@@ -141,6 +141,30 @@ def test_known_noise_decides_with_one_pair_of_runs() -> None:
     assert compare("cost", Arms.of([270_451.0], [270_458.0]), exact).verdict is Verdict.EQUIVALENT
 
 
+def test_noise_that_the_runs_show_counts_for_more_than_what_was_known() -> None:
+    """One boot leaves a block more to accept: 0.2 %, although a run repeats to 0.02 %."""
+    exact = Criteria(known_rsd=2e-4, margin=0.001)
+    boots = [1_312.53, 1_309.94, 1_312.56], [1_309.94, 1_305.27, 1_309.94]
+    found = compare("cost", Arms.of(*boots), exact)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.relative_sd == pytest.approx(0.0017, rel=0.2)
+    assert found.minimum_detectable_effect is not None
+    assert found.minimum_detectable_effect > 0.004
+    dearer = compare("cost", Arms.of(boots[0], [value * 1.02 for value in boots[1]]), exact)
+    assert dearer.verdict is Verdict.REGRESSED  # a permutation test of 3 against 3 could not say so
+
+
+def test_the_rate_of_false_alarms_holds_where_boots_come_in_steps() -> None:
+    generator = np.random.default_rng(7)
+    exact = Criteria(known_rsd=2e-4, margin=0.001)
+    verdicts = []
+    for _ in range(300):
+        a, b = (1000 + 2 * generator.integers(0, 3, 4) + generator.normal(0, 0.02, 4) for _ in "ab")
+        verdicts.append(compare("cost", Arms.of(a, b), exact).verdict)
+    alarms = sum(v in (Verdict.REGRESSED, Verdict.IMPROVED) for v in verdicts)
+    assert stats.binomtest(alarms, 300, 0.05, "greater").pvalue > 0.001
+
+
 def test_a_matrix_of_nothing_raises_no_alarm() -> None:
     generator = np.random.default_rng(1)
     quick = Criteria(margin=0.001, drawing=Resampling(999))

@@ -145,8 +145,12 @@ def test_half_a_percent_of_instructions_is_seen_in_one_pair_of_runs(tmp_path: Pa
     assert a.workload is not None
     pages = a.workload["touched_bytes"] / PAGE_SIZE
     assert by_name["cost.per_touched_page"].ratio * 1e9 / pages == pytest.approx(1.005e9 / pages)
-    same = compare_runs([a], [icount_run(tmp_path, 1e9 + 50_000)], [])
-    assert {c.verdict for c in same} == {Verdict.EQUIVALENT}
+    same = {c.metric: c for c in compare_runs([a], [icount_run(tmp_path, 1e9 + 50_000)], [])}
+    assert same["cost.per_call"].verdict is Verdict.EQUIVALENT
+    # One boot may leave a block more to accept than another, 0.1 % of this workload: of one boot
+    # an arm nobody can say that their costs are equal to 0.1 %.
+    assert same["cost.workload"].verdict is Verdict.INCONCLUSIVE
+    assert same["cost.workload"].relative_sd == pytest.approx(0.00103, rel=0.02)
 
 
 def test_a_baseline_is_saved_found_and_refused_elsewhere(

@@ -81,10 +81,15 @@ def test_a_qemu_not_yet_recorded_is_found_by_its_name(
     leases: Path, tmp_path: Path, dead: ProcessId
 ) -> None:
     held = Lease(tmp_path)
-    script = "import sys; sys.stdin.read()"
+    script = "import sys; print('up', flush=True); sys.stdin.read()"
     with subprocess.Popen(
-        [sys.executable, "-c", script, "-name", held.guest_id], stdin=subprocess.PIPE
+        [sys.executable, "-c", script, "-name", held.guest_id],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as orphan:
+        assert orphan.stdout
+        # Until execve(2) is done with it /proc shows no command line, and Popen returns before.
+        assert orphan.stdout.readline() == b"up\n"
         abandon(held, dead)
         assert len(sweep()) == 1
         assert orphan.wait(5) == -9
