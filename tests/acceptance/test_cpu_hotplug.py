@@ -54,6 +54,7 @@ def leave_one_block(subject: Subject) -> None:
     subject.require(left == MAX_ORDER_PAGES, f"{left} pages unaccepted, wanted one block")
 
 
+@pytest.mark.tier("full")
 def test_cpus_come_up_while_a_zones_last_block_is_accepted(subject: Subject) -> None:
     subject.require(subject.write(CPU, "1"), "CPU 1 cannot be taken up and down")
     subject.soak()
