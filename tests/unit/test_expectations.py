@@ -39,6 +39,16 @@ def test_the_carried_file_is_readable_and_each_entry_names_a_reason() -> None:
     assert all(entry.reason and entry.signals for entry in load_expectations())
 
 
+@pytest.mark.parametrize(("short_of_unit", "known"), [(0, False), (1, True), (64, True)])
+def test_a_guard_that_is_gone_is_no_known_defect(short_of_unit: int, known: bool) -> None:
+    """A kernel that has lost the guard altogether must not pass for one with the known defect."""
+    name = f"test_guard.py::test_a_range_that_ends_in_a_units_last_page_is_guarded[{short_of_unit}]"
+    failed = Check("guard", Status.FAIL, "", "guard")
+    verdict = judge_test([FINE, failed], name, Version.parse("6.12.117"), load_expectations())
+    assert verdict.status is (Status.PASS if known else Status.FAIL)
+    assert bool(verdict.expected) is known
+
+
 def test_a_known_defect_is_set_aside(known: tuple[Expectation, ...]) -> None:
     verdict = judge_test([FINE, WAITING], TEST, Version(6, 12, 107), known)
     assert verdict.status is Status.PASS
