@@ -233,8 +233,8 @@ class Hotplug:
                 # No event comes for a size that it has, e.g. when an earlier request is called off.
                 if self.device(name).size != size:
                     self._await_size(name, size, deadline_s)
-                if size == 0:
-                    self._await_no_blocks(device, deadline_s)
+                if size == 0 or size > device.size:
+                    self._await_blocks(device, size, deadline_s)
             except PreconditionError as error:
                 reached = self.device(name).size
                 record.update(size_bytes=reached)
@@ -253,16 +253,22 @@ class Hotplug:
             deadline_s=deadline_s,
         )
 
-    def _await_no_blocks(self, device: MemoryDevice, deadline_s: float) -> None:
-        """The driver unplugs the last sub-blocks first, and then removes the memory blocks; QEMU
-        hears nothing of that. So the guest itself waits, in one command."""
+    def _await_blocks(self, device: MemoryDevice, size: int, deadline_s: float) -> None:
+        """The driver changes the device first, and adds or removes memory blocks afterwards; QEMU
+        hears nothing of that. So the guest itself waits, in one command: for no block, or for
+        enough of them, and online if it puts them online by itself."""
         first = device.address // self.block_size
         last = (device.address + device.max_size - 1) // self.block_size
-        there = (
-            f'ls /sys/devices/system/memory | awk \'sub(/^memory/, "") && $1 >= {first} && '
-            f"$1 <= {last} {{ n++ }} END {{ exit !n }}'"
+        wanted = -(-size // self.block_size)
+        counts = '[ "$state" = online ] || [ "$auto" = offline ]' if size else "true"
+        script = (
+            "cd /sys/devices/system/memory && auto=$(cat auto_online_blocks) || exit 1; "
+            f"while :; do n=0; for b in $(seq {first} {last}); do "
+            "[ -e memory$b/state ] && read state < memory$b/state || continue; "
+            f"{{ {counts}; }} && n=$((n + 1)); done; "
+            f"[ $n {'-ge' if size else '-eq'} {wanted} ] && break; sleep 0.05; done"
         )
-        self._guest.run(f"while {there}; do sleep 0.05; done", deadline_s=deadline_s)
+        self._guest.run(script, deadline_s=deadline_s)
 
     # Blocks through sysfs.
 
