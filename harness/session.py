@@ -44,9 +44,6 @@ __all__ = ["Prepared", "Session"]
 
 COMMON_FRAGMENTS = ("base", "acceptance", "trace")
 
-_LOCATED = 4
-"""Reports on the console whose stacks get file and line."""
-
 
 class Session:
     """What many runs share."""
