@@ -278,7 +278,7 @@ class Guest:
         end = self._race.wait("the guest to power off", lambda: monitor.exit, deadline_s)
         if end.shutdown_reason != "guest-shutdown":
             why = verdict.on_exit(end, self._qemu.said(), asked=False)
-            raise self._race.explain(why.error(why.cause, hint=why.hint, details=why.details))
+            raise self._explained(why)
 
     def kill(self) -> None:
         """SIGKILL QEMU and wait for its end."""
@@ -417,7 +417,10 @@ class Guest:
     def check_emulator(self) -> None:
         """Raise EmulatorFlaw where what the kernel complained of is QEMU's own doing."""
         if flaw := self._flaw():
-            raise self._race.explain(flaw.error(flaw.cause, hint=flaw.hint, details=flaw.details))
+            raise self._explained(flaw)
+
+    def _explained(self, found: Verdict) -> HarnessError:
+        return self._race.explain(found.error(found.cause, hint=found.hint, details=found.details))
 
     def _flaw(self) -> Verdict | None:
         return verdict.on_stale_code(self.splats) if self.machine.stale_code else None
@@ -454,7 +457,7 @@ class Guest:
     def _judge(self, error: HarnessError) -> HarnessError:
         """What a deadline that passed, or a broken connection, says about the guest."""
         if flaw := self._flaw():
-            return self._race.explain(flaw.error(flaw.cause, hint=flaw.hint, details=flaw.details))
+            return self._explained(flaw)
         if not isinstance(error, Expired):  # the SSH connection broke, and no better cause came
             if bad := unexpected(self.splats, self.expected_splats):  # e.g. the OOM killer took it
                 return self._race.explain(
