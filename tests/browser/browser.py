@@ -82,9 +82,9 @@ class Browser:
 
 @contextmanager
 def browse(
-    profile: Path, page: Path, width: int = 1200, scheme: str = "light"
+    profile: Path, page: Path | str, width: int = 1200, scheme: str = "light"
 ) -> Iterator[Browser]:
-    """Chromium with `page` open."""
+    """Chromium with `page` open, a file or an address."""
     options = webdriver.ChromeOptions()
     options.binary_location = BROWSER or ""
     for option in (*_OPTIONS, f"--user-data-dir={profile}"):
@@ -95,7 +95,7 @@ def browse(
         browser = Browser(driver)
         browser.size(width)
         browser.prefer(scheme)
-        driver.get(page.as_uri())
+        driver.get(page.as_uri() if isinstance(page, Path) else page)
         yield browser
     finally:
         driver.quit()
