@@ -1,8 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Boot sector that proves an accelerator can run a guest: it goes from real mode to 64-bit mode with
- * paging on, runs CPUID there and reports through QEMU's isa-debug-exit device, which ends QEMU with
- * status (0x2a << 1) | 1 = 85. A present /dev/kvm whose KVM cannot emulate gets stuck on the way.
+ * paging on, does there what a kernel will do, and reports through QEMU's isa-debug-exit device, which
+ * ends QEMU with status (0x2a << 1) | 1 = 85.
+ *
+ * A KVM that has to emulate the guest's kernel gets stuck on the way. Some cannot leave real mode. Some
+ * (kvm_pvm, for a kernel without PVM) emulate ring 0 one instruction after the other, some hundred
+ * times slower than TCG, until they meet one that KVM's emulator does not know: CMPXCHG16B, which SLUB
+ * uses on every processor that has it.
  *
  * Assemble: gcc -c -m64 probe.S -o probe.o && ld -N -Ttext 0x7c00 -e start --oformat binary probe.o
  * tests/unit/test_accel.py checks that harness/host/accel.py embeds just these bytes.
@@ -36,8 +41,15 @@ start:
 	ljmp	$8, $long_mode
 	.code64
 long_mode:
-	xorl	%eax, %eax
+	movl	$1, %eax
 	cpuid
+	btl	$13, %ecx		/* CX16 */
+	jnc	1f
+	movl	$0x4000, %edi
+	lock cmpxchg16b (%rdi)
+1:	movl	$100000000, %ecx	/* 50 ms on a processor, minutes in an emulator */
+2:	decl	%ecx
+	jnz	2b
 	movw	$0xf4, %dx
 	movb	$0x2a, %al
 	outb	%al, %dx

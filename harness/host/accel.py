@@ -2,7 +2,8 @@
 """Which accelerator works here, found out by booting a 512-byte guest.
 
 A present /dev/kvm proves nothing: on some nested machines KVM opens and creates a VM, and then QEMU
-aborts or the guest hangs. The answer is remembered per QEMU, host kernel and host boot.
+aborts, or the guest hangs, or its kernel is emulated (kvm_pvm). The answer is remembered per QEMU,
+host kernel and host boot.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from __future__ import annotations
 import json
 import os
 import platform
+import signal
 import subprocess
 import tempfile
+import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,18 +23,19 @@ from harness.host.qemu import Qemu
 from harness.spec import Accel, Clock
 from harness.status import HostError
 
-# guest-images/accel-probe/probe.S, assembled: to long mode, CPUID there, then 0x2a to port 0xf4.
+# guest-images/accel-probe/probe.S, assembled: to long mode, some work, then 0x2a to port 0xf4.
 _CODE = bytes.fromhex(
-    "fa31c08ed88ec0bf0010b90018fcf3ab66c706001003200000"
-    "66c70600200330000066c706003083000000"
-    "66b8200000000f22e066b8001000000f22d8"
-    "66b9800000c00f32660d000100000f300f0116807c"
-    "66b8010000800f22c0ea607c080031c00fa266baf400b02aeef4ebfd6690"
-    "000000000000000000000000009a20000f00707c0000"
+    "fa31c08ed88ec0bf0010b90018fcf3ab66c70600100320000066c70600200330000066c706003083"
+    "00000066b8200000000f22e066b8001000000f22d866b9800000c00f32660d000100000f300f0116"
+    "a07c66b8010000800f22c0ea607c0800b8010000000fa20fbae10d730abf00400000f0480fc70fb9"
+    "00e1f505ffc975fc66baf400b02aeef4ebfd660f1f440000000000000000000000000000009a2000"
+    "0f00907c"
 )
 BOOT_SECTOR = _CODE.ljust(510, b"\0") + b"\x55\xaa"
 _ALIVE = (0x2A << 1) | 1
 """isa-debug-exit ends QEMU with (value << 1) | 1 (QEMU hw/misc/debugexit.c)."""
+_GAVE_UP = "KVM internal error"
+"""QEMU's words for KVM_EXIT_INTERNAL_ERROR (accel/kvm/kvm-all.c)."""
 DEADLINE_S = 10.0
 
 
@@ -91,21 +95,33 @@ def _boot_probe(qemu: Qemu, deadline_s: float) -> AccelProbe:
             *("-drive", f"file={image.name},format=raw,if=floppy,snapshot=on"),
             *("-device", "isa-debug-exit,iobase=0xf4,iosize=4"),
         ]
-        try:
-            result = subprocess.run(
-                command, capture_output=True, text=True, timeout=deadline_s, check=False
-            )
-        except subprocess.TimeoutExpired:
-            evidence = f"a probe guest under KVM did not get to long mode in {deadline_s:g} s"
-            return AccelProbe(False, evidence, timed_out=True)
-    if result.returncode == _ALIVE:
-        return AccelProbe(True, "a probe guest got to long mode under KVM")
-    said = result.stderr.strip().splitlines()
-    return AccelProbe(
-        False,
-        f"a probe guest under KVM ended QEMU with status {result.returncode}"
-        + (f": {said[0]}" if said else ""),
-    )
+        return _judge(*_run(command, deadline_s), deadline_s)
+
+
+def _run(command: list[str], deadline_s: float) -> tuple[int, str]:
+    """QEMU's exit status and what it said; it is killed at the deadline, or when KVM gave up."""
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        killer = threading.Timer(deadline_s, process.kill)
+        killer.start()
+        said = []
+        for line in process.stderr or ():
+            said.append(line.strip())
+            if _GAVE_UP in line:  # QEMU would wait, with the guest stopped
+                process.kill()
+        killer.cancel()
+        return process.wait(), "; ".join(filter(None, said[:2]))
+
+
+def _judge(status: int, said: str, deadline_s: float) -> AccelProbe:
+    if status == _ALIVE:
+        return AccelProbe(True, "a probe guest got to long mode under KVM and worked there")
+    if _GAVE_UP in said:
+        return AccelProbe(False, f"KVM could not run a probe guest: {said}")
+    if status == -signal.SIGKILL:
+        evidence = f"a probe guest under KVM was not done in {deadline_s:g} s"
+        return AccelProbe(False, evidence, timed_out=True)
+    evidence = f"a probe guest under KVM ended QEMU with status {status}"
+    return AccelProbe(False, evidence + (f": {said}" if said else ""))
 
 
 def choose_accel(asked: Accel, clock: Clock, qemu: Qemu, store: Store) -> tuple[Accel, str]:

@@ -13,21 +13,22 @@ from harness.vm.guest import Guest
 
 _LINE = re.compile(r"([a-z_]{1,40}) (\d{1,20}|0x[0-9a-f]{1,16})")
 _MAX_RESULT = 64 << 10
-_DEADLINE_S = 120.0
 
 
 class HookRefused(PreconditionError):
     """The kernel answered a command with an error: it could not even begin."""
 
 
-def run_hook(guest: Guest, verb: str, **words: int | str) -> Mapping[str, int]:
+def run_hook(
+    guest: Guest, verb: str, words: Mapping[str, int | str], deadline_s: float = 120.0
+) -> Mapping[str, int]:
     """Run one command; its figures by name.
 
     Raises HookRefused with the kernel's error, PreconditionError for a result that is none.
     """
     command = " ".join([verb, *(f"{name}={value}" for name, value in words.items())])
     script = f"printf %s {shlex.quote(command)} > {HOOK}/command && cat {HOOK}/result"
-    done = guest.run(script, deadline_s=_DEADLINE_S, check=False, max_output=_MAX_RESULT)
+    done = guest.run(script, deadline_s=deadline_s, check=False, max_output=_MAX_RESULT)
     if done.exit_status != 0:
         said = done.stderr.decode(errors="replace").strip()[-200:]
         raise HookRefused(f"the kernel's test hook refused {command!r}: {said}")

@@ -73,9 +73,13 @@ class Subject:
         """Memory that can be allocated now without reclaim, near enough: free, unaccepted too."""
         return self.counters().free_pages * PAGE_SIZE
 
-    def hook(self, verb: str, **words: int | str) -> Mapping[str, int]:
+    def hook(self, verb: str, /, **words: int | str) -> Mapping[str, int]:
         """A command of the in-kernel test hooks. See harness.suite.hook."""
-        return run_hook(self.run.guest, verb, **words)
+        return run_hook(self.run.guest, verb, words)
+
+    def hook_within(self, deadline_s: float, verb: str, /, **words: int | str) -> Mapping[str, int]:
+        """The same, for what would hang if the kernel were wrong."""
+        return run_hook(self.run.guest, verb, words, deadline_s)
 
     def soak(self) -> Counters:
         """Take free accepted memory away, so that what comes next has to be accepted.

@@ -41,6 +41,8 @@ _SSH_S = 20.0
 _PING_S = 3.0
 _QUIT_S = 3.0
 _TAIL_LINES = 15
+_HALT_LINES = 100
+"""The registers of a CPU come after what QEMU says of it."""
 _MAX_OUTPUT = 8 << 20
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -443,6 +445,8 @@ class Guest:
         monitor = self._monitor
         if monitor is None:
             return None
+        if monitor.exit is None and monitor.halted:
+            return verdict.on_halt(monitor.halted, self._qemu.said(_HALT_LINES))
         if monitor.exit is None and Kind.PANIC in self.expected_splats:
             return None  # a crash kernel takes over from a panic
         if monitor.panicked or (monitor.exit and monitor.fatal):

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ MAX_CONSOLE_LOG = 256 << 20
 _CHUNK = 64 * 1024
 _DRAIN_S = 1.0
 """How long to read on after QEMU's end: what it wrote is in our sockets already."""
+_HALTED = ("internal-error", "io-error")
 _PANIC_TALK_S = 1.0
 """How long a panicking kernel may go on talking before the verdict."""
 
@@ -84,6 +85,9 @@ class Monitor:
         """Set when QEMU has ended and all it wrote has been read."""
         self.panicked = False
         """The guest panicked, and has said what it had to say."""
+        self.halted = ""
+        """The run state in which QEMU stopped the guest by itself, internal-error or io-error
+        (qapi/run-state.json: RunState). It would stay there for good."""
         self._process = process
         self._channels = channels
         self._transcript = transcript
@@ -100,6 +104,7 @@ class Monitor:
         self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
         self._shutdown_reason = ""
         self._panic_timer: asyncio.TimerHandle | None = None
+        self._asking: asyncio.Task[None] | None = None
         self._client: QmpClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connected = threading.Event()
@@ -286,7 +291,18 @@ class Monitor:
             self._shutdown_reason = str(data.get("reason", ""))
         if name == "GUEST_PANICKED":
             self._let_panic_talk()
+        if name == "STOP":
+            self._asking = asyncio.get_running_loop().create_task(_quietly(self._ask_why()))
         self._notify()
+
+    async def _ask_why(self) -> None:
+        """The event does not say whether it was we who stopped the guest."""
+        assert self._client is not None
+        answer = await self._client.execute("query-status")
+        status = answer.get("status") if isinstance(answer, dict) else None
+        if status in _HALTED:
+            self.halted = str(status)
+            self._notify()
 
     def _let_panic_talk(self) -> None:
         if not self.panicked and not self._panic_timer:
@@ -298,7 +314,7 @@ class Monitor:
         self._notify()
 
 
-async def _quietly(task: asyncio.Task[None]) -> None:
+async def _quietly(task: Awaitable[None]) -> None:
     # A connection that failed or broke says the same as QEMU's end, which is reported.
     with contextlib.suppress(Exception):
         await task

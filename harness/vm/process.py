@@ -95,8 +95,8 @@ class QemuProcess:
             os.close(self.pidfd)
             self.pidfd = -1
 
-    def said(self) -> tuple[str, ...]:
-        """QEMU's own last words, without empty lines."""
+    def said(self, lines: int = 20) -> tuple[str, ...]:
+        """QEMU's own last words, so many lines of them, without empty ones."""
         try:
             with self.log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -106,4 +106,4 @@ class QemuProcess:
             return ()
         # "@": what the plugin that counts instructions says (guest-images/tcg-plugin).
         words = (line for line in text.splitlines() if not line.startswith("@"))
-        return tuple(line for line in words if line.strip())[-20:]
+        return tuple(line for line in words if line.strip())[-lines:]

@@ -22,6 +22,12 @@ _UNHASHED = (
     "only a disk with an EFI boot loader; name another image with --firmware"
 )
 
+_HALT_WORDS = re.compile(r"KVM internal error|kvm run failed")
+_NO_KVM = (
+    "KVM on this host cannot run this guest; emulated guests run without it: --accel=tcg, and "
+    "`cvm-harness doctor` says more"
+)
+
 
 def on_stale_code(splats: Sequence[Splat]) -> Verdict | None:
     """QEMU ran code that the guest had since patched: no fault of the kernel's.
@@ -53,6 +59,20 @@ def on_panic(fatal: Splat | None) -> Verdict:
             hint=_SIGNED if signed else _UNHASHED,
         )
     return Verdict(GuestFailure, f"the guest panicked: {fatal.line}")
+
+
+def on_halt(state: str, said: Sequence[str]) -> Verdict:
+    """QEMU stopped the guest by itself and waits; `said` is its own output.
+
+    It may be the guest's fault: KVM_RUN fails (accel/kvm/kvm-all.c, "kvm run failed") if private
+    memory is used as shared. An internal error is KVM's own.
+    """
+    words = next((line for line in said if _HALT_WORDS.search(line)), "") or next(iter(said), "")
+    cause = f"QEMU stopped the guest ({state})" + (f": {words}" if words else "")
+    if state == "internal-error" and "KVM internal error" not in words:
+        return Verdict(GuestFailure, cause, details=tuple(said))
+    hint = "the host's disk may be full" if state == "io-error" else _NO_KVM
+    return Verdict(HostError, cause, hint=hint, details=tuple(said))
 
 
 def on_exit(end: Exit, said: Sequence[str], *, asked: bool) -> Verdict:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import select
@@ -100,6 +101,22 @@ def test_qemu_that_refuses_its_options(boot_machine: BootMachine, run_dir: Path)
     ):
         pytest.fail("the guest booted")
     assert "SSH" not in info.value.cause
+
+
+def test_qemu_that_stops_the_guest_for_good(boot_machine: BootMachine, run_dir: Path) -> None:
+    fault = {"event": "none", "iotype": "read"}
+    disk = {"driver": "null-co", "size": 1 << 20}
+    bad = {"driver": "blkdebug", "node-name": "bad", "image": disk, "inject-error": [fault]}
+    machine = boot_machine.with_args(
+        ("-blockdev", json.dumps(bad)),
+        ("-device", "virtio-blk-pci,drive=bad,rerror=stop"),  # the kernel looks for partitions
+    )
+    with (
+        pytest.raises(HostError, match=r"QEMU stopped the guest \(io-error\)") as info,
+        Guest(machine, run_dir, keys=boot_machine.keys),
+    ):
+        pytest.fail("the guest booted")
+    assert "disk" in info.value.hint
 
 
 def test_qemu_killed_during_a_workload(boot_machine: BootMachine, run_dir: Path) -> None:

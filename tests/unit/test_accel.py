@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.host.accel import BOOT_SECTOR
+from harness.host.accel import BOOT_SECTOR, _judge, _run
 
 SOURCE = Path(__file__).parents[2] / "guest-images" / "accel-probe" / "probe.S"
 
@@ -23,7 +23,7 @@ def test_embedded_boot_sector_is_the_assembled_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not shutil.which("qemu-system-x86_64"), reason="QEMU is not installed")
-def test_the_probe_guest_reaches_long_mode_under_tcg(tmp_path: Path) -> None:
+def test_the_probe_guest_comes_to_its_end_under_tcg(tmp_path: Path) -> None:
     (tmp_path / "image").write_bytes(BOOT_SECTOR)
     command = ["qemu-system-x86_64", "-nodefaults", "-display", "none", "-accel", "tcg"]
     drive = f"file={tmp_path / 'image'},format=raw,if=floppy,snapshot=on"
@@ -32,3 +32,20 @@ def test_the_probe_guest_reaches_long_mode_under_tcg(tmp_path: Path) -> None:
         [*command, "-m", "32M", "-drive", drive, "-device", device], timeout=30, check=False
     )
     assert result.returncode == 85
+
+
+@pytest.mark.parametrize(
+    ("script", "works", "evidence"),
+    [
+        ("exit 85", True, "worked"),
+        ("echo KVM internal error. Suberror: 1 >&2; sleep 60", False, "Suberror: 1"),
+        ("sleep 60", False, "not done in 1 s"),
+        ("echo failed to set MSR 0x10a >&2; exit 134", False, "status 134: failed to set MSR"),
+    ],
+)
+def test_what_qemu_does_says_whether_kvm_works(script: str, works: bool, evidence: str) -> None:
+    command = ["sh", "-c", script.replace("sleep", "exec sleep")]
+    probe = _judge(*_run(command, 1.0), 1.0)
+    assert probe.kvm_works == works
+    assert evidence in probe.evidence
+    assert probe.timed_out == ("1 s" in evidence)

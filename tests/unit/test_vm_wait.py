@@ -121,6 +121,25 @@ def test_every_end_of_qemu_has_its_verdict(
     assert cause in found.cause
 
 
+KVM_GAVE_UP = ["KVM internal error. Suberror: 1", "emulation failure", *["RAX=0"] * 40]
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "error", "cause"),
+    [
+        ("internal-error", KVM_GAVE_UP, HostError, "KVM internal error. Suberror: 1"),
+        ("internal-error", ["error: kvm run failed Bad address"], GuestFailure, "Bad address"),
+        ("io-error", [], HostError, "io-error"),
+    ],
+)
+def test_a_guest_that_qemu_stops_has_its_verdict(
+    state: str, said: list[str], error: type, cause: str
+) -> None:
+    found = verdict.on_halt(state, said)
+    assert found.error is error
+    assert cause in found.cause
+
+
 def test_a_refusal_that_is_known_has_a_hint() -> None:
     said = ["qemu-system-x86_64: vm-type TDX not supported by KVM"]
     assert "BIOS" in verdict.on_exit(Exit(1, 0, ""), said, asked=False).hint
