@@ -57,12 +57,15 @@ class _Impatient(Exception):
 
 
 def probe_kvm(qemu: Qemu, store: Store, patience_s: float = DEADLINE_S) -> AccelProbe:
-    """Boot the probe guest under KVM once per (QEMU, host kernel, boot id); remember the answer.
+    """Boot the probe guest under KVM once per (guest, QEMU, kernel, boot); remember the answer.
 
     Whoever cannot wait gives less `patience_s`; silence in that time is not remembered.
     """
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    digest = digest_of(str(qemu.binary), qemu.version, platform.release(), boot_id, os.getuid())
+    guest = BOOT_SECTOR.hex()
+    digest = digest_of(
+        guest, str(qemu.binary), qemu.version, platform.release(), boot_id, os.getuid()
+    )
 
     def run(directory: Path) -> None:
         probe = _boot_probe(qemu, patience_s)
