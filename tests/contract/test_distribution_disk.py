@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""A real distribution, booted from its disk by the line of a hardware target, is a guest of ours.
+
+The line is the target's own without the confidential object, under TCG; the disk is Debian,
+installed here with cloud-init. Seed, ready port, keys and measuring program are what a hardware
+host would use.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from contract.conftest import RealQemu
+from contract.distribution_disk import disk_image
+from contract.test_hardware_command_lines import unconfidential, without_kvm
+from harness.cache import Store
+from harness.host.snp import SnpHost
+from harness.image.build import build_program
+from harness.image.keys import Keys
+from harness.image.seed import write_seed
+from harness.options import guest_spec
+from harness.spec import Accel
+from harness.ssh import GuestKeys
+from harness.targets.base import BootFiles, HostFacts
+from harness.targets.registry import target_for
+from harness.vm.guest import Guest
+from harness.vm.machine import Machine
+
+FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
+BOOT_DEADLINE_S = 600.0
+"""systemd and cloud-init under TCG; 70 s on two quiet processors."""
+
+pytestmark = [
+    pytest.mark.tier("full"),
+    pytest.mark.skipif(not FIRMWARE.exists(), reason="needs Debian's package ovmf"),
+]
+
+
+@pytest.mark.parametrize("target", ["snp", "tdx"])
+def test_a_distribution_boots_from_its_disk_and_is_measured(
+    target: str, real: RealQemu, tmp_path: Path
+) -> None:
+    store = Store()
+    disk = disk_image(store)
+    before = disk.stat().st_mtime_ns
+    keys = Keys.generate(tmp_path / "keys")
+    program = build_program(store).read_bytes()
+    seed = write_seed(tmp_path / "seed", keys, program, tmp_path.name)
+    nothing = Path("/dev/null")
+    files = BootFiles(nothing, nothing, FIRMWARE, seed)
+    machine = machine_of(target, disk, files, real)
+    guest_keys = GuestKeys(keys.private_key, keys.host_public_key)
+    with Guest(
+        machine, tmp_path / "run", keys=guest_keys, boot_deadline_s=BOOT_DEADLINE_S
+    ) as guest:
+        assert guest.boot.init.fields["release"] == guest.run("uname -r").text.strip()
+        assert guest.run("cat /etc/hostname").text.strip() == "cvm"
+        counters = guest.run("cvm counters").text
+        assert re.search(r"\bnr_free_pages\b", counters)
+        guest.poweroff(deadline_s=120)
+    assert disk.stat().st_mtime_ns == before  # changes go to a file of QEMU's
+
+
+def machine_of(target: str, disk: Path, files: BootFiles, real: RealQemu) -> Machine:
+    """The target's line for `disk`, as far as it goes without the hardware."""
+    spec = guest_spec(target=target, memory="4G", disk=str(disk))
+    host = HostFacts(real.qemu, Accel.KVM, "contract", snp=SnpHost(51, True, 99, 0))
+    machine = without_kvm(target_for(spec.target).machine(spec, files, host))
+    args = [*unconfidential(machine), ("-bios", str(FIRMWARE))]
+    return dataclasses.replace(machine, args=tuple(args), time_scale=4.0)
