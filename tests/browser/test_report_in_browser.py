@@ -29,6 +29,21 @@ def test_all_plots_are_drawn_and_nothing_complains(tmp_path: Path) -> None:
 
 
 @needs_browser
+def test_what_is_printed_has_every_plot(tmp_path: Path) -> None:
+    page = written(tmp_path / "r.html", RunView.load(make_measured_run(tmp_path / "r").path))
+    with browse(tmp_path / "profile", page) as browser:
+        browser.wait("performance.getEntriesByName('library').length")
+        # In one step: the browser prints what is there when the handlers have returned.
+        plots, drawn = browser.script(
+            "dispatchEvent(new Event('beforeprint'));"
+            "return ['.plot', '.plot[data-drawn] .main-svg .trace']"
+            ".map(found => new Set([...document.querySelectorAll(found)]"
+            ".map(part => part.closest('.plot'))).size)"
+        )
+        assert drawn == plots > 2
+
+
+@needs_browser
 def test_keys_zoom_theme_turns_and_a_telephone_needs_no_scrolling(tmp_path: Path) -> None:
     page = written(tmp_path / "r.html", RunView.load(make_measured_run(tmp_path / "r").path))
     with browse(tmp_path / "profile", page, width=390, scheme="dark") as browser:

@@ -81,12 +81,18 @@
 
   async function drawNow(box) {
     await (library ??= load());
+    if (!box.dataset.drawn) await render(box);
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+
+  // Is there when this returns; what it returns is only for errors.
+  function render(box) {
     const plot = plots[box.dataset.plot];
     if (plot.layout.height) box.style.minHeight = `${plot.layout.height}px`;
-    await Plotly.newPlot(box, plot.data, layoutOf(plot), OPTIONS);
+    const done = Plotly.newPlot(box, plot.data, layoutOf(plot), OPTIONS);
     box.dataset.drawn = "yes";
     performance.mark(`drawn-${box.dataset.plot}`);
-    await new Promise((resolve) => setTimeout(resolve));
+    return done;
   }
 
   function restyle() {
@@ -140,7 +146,9 @@
     before = dark;
     dark = false;
     restyle();
-    for (const box of boxes) draw(box).catch(fail);
+    // What is not there when this returns is not printed.
+    const missing = [...boxes].filter((box) => !box.dataset.drawn);
+    for (const box of missing) (window.Plotly ? render(box) : draw(box)).catch(fail);
   });
   addEventListener("afterprint", () => { dark = before; restyle(); });
 
@@ -153,5 +161,7 @@
     });
   }
   restyle();
+  // Without a plot in sight too: whoever prints does not wait.
+  if (boxes.length) (window.requestIdleCallback ?? setTimeout)(() => (library ??= load()).catch(fail));
   performance.mark("ready");
 })();
