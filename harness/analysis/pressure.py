@@ -30,7 +30,8 @@ class Bounds:
     cost_ns_per_unit: int
     """The emulated platform's cost of a unit; 0: free, or hardware."""
     call_slack_ns: int = 400_000_000
-    """Time one accept may take beyond its units' cost: the host may run something else."""
+    """Time one accept may take beyond its units' cost. What the host is known to have run instead
+    comes on top."""
     reclaim: bool = False
     """The test asks for reclaim itself (a memory cgroup's limit, an OOM)."""
     large_calls: bool = False

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.analysis.conservation import trace_accounts_for_all
 from harness.analysis.counters import Check, Counters, check, check_counters, parse_counters
@@ -16,6 +16,7 @@ from harness.collect.tracefs import TRACEFS
 from harness.run import Run
 from harness.status import PreconditionError, Status
 from harness.suite.features import EMULATION
+from harness.vm.delay import longest_delay, run_delays
 
 _MAX_OUTPUT = 256 << 20
 _DEADLINE_S = 120.0
@@ -41,10 +42,13 @@ class Window:
     """Events that the trace buffer lost."""
     traced: bool
     """Whether the guest has the accept event at all."""
+    host_delay_ns: int = 0
+    """What the host kept a vCPU waiting: no call's duration says more about the guest than this."""
 
     def checks(self, bounds: Bounds, waived: Collection[str] = ()) -> list[Check]:
         """Every invariant over this window but for those whose signals are `waived`."""
         before = self.before or self.after
+        bounds = replace(bounds, call_slack_ns=bounds.call_slack_ns + self.host_delay_ns)
         found = check_counters(before, self.after)
         if self.traced and self.after.emulation:
             summary = summarise(self.events)
@@ -67,6 +71,7 @@ class Observer:
         self._run = run
         self._last: Counters | None = None
         self._lost = 0
+        self._delays: dict[int, int] = {}
 
     @property
     def last(self) -> Counters | None:
@@ -84,6 +89,9 @@ class Observer:
             window = Window(self._last, self._run.counters(), (), 0, traced=False)
         else:
             window = self._cut_traced()
+        delays = run_delays(self._run.guest.pid)
+        window = replace(window, host_delay_ns=longest_delay(self._delays, delays))
+        self._delays = delays
         self._last = window.after
         return window
 
