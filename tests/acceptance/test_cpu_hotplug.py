@@ -12,11 +12,11 @@ from harness.units import PAGE_SIZE
 
 pytestmark = [
     pytest.mark.guest,
-    pytest.mark.acceptance(memory="1G", vcpus=2, fresh=True, spoils=True, features=("hook",)),
+    pytest.mark.acceptance(memory="640M", vcpus=2, fresh=True, spoils=True, features=("hook",)),
 ]
 _LEFT_PAGES = (16 << 20) // PAGE_SIZE
 DEADLINE_S = 30
-"""For a CPU to go down and come up, and 1 GiB to be accepted; a quiet machine takes 1 s."""
+"""For a CPU to go down and come up, and its memory to be accepted; a quiet machine takes 1 s."""
 
 
 def test_a_zones_last_block_is_accepted_while_a_cpu_comes_up(subject: Subject) -> None:

@@ -56,12 +56,12 @@ def test_many_tasks_touch_memory_at_once(subject: Subject, workers: str) -> None
 def test_many_cpus_allocate_at_once(subject: Subject, context: str) -> None:
     before = subject.soak()
     subject.set_cost(ATOMIC_NS)
-    figures = subject.hook("alloc", gfp="atomic", context=context, order=2, count=768, cpus=8)
+    figures = subject.hook("alloc", gfp="atomic", context=context, order=2, count=512, cpus=8)
     subject.hook("free")
-    detail = f"{figures['done']} of 6144 allocations came"
-    subject.verify("allocation-failed", figures["done"] == 6144, detail)
+    detail = f"{figures['done']} of 4096 allocations came"
+    subject.verify("allocation-failed", figures["done"] == 4096, detail)
     subject.verify("corrupt", figures["corrupt"] == 0, f"{figures['corrupt']} words changed")
-    subject.must_have_accepted(before, 48 * MIB)
+    subject.must_have_accepted(before, 32 * MIB)
     verify_parallel(subject, subject.cut())
 
 
@@ -69,9 +69,9 @@ def test_many_cpus_allocate_at_once(subject: Subject, context: str) -> None:
 def test_cpus_that_accept_neighbouring_blocks_do_not_wait_for_each_other(subject: Subject) -> None:
     before = subject.soak()
     subject.set_cost(ATOMIC_NS)
-    subject.hook("alloc", gfp="atomic", context="hardirq", order=2, count=768, cpus=8)
+    subject.hook("alloc", gfp="atomic", context="hardirq", order=2, count=320, cpus=8)
     subject.hook("free")
-    subject.must_have_accepted(before, 48 * MIB)
+    subject.must_have_accepted(before, 24 * MIB)
     window = subject.cut()
     waits = sum(event.wait_ns for event in window.events)
     accepting = sum(event.duration_ns for event in window.events)

@@ -13,7 +13,7 @@ from harness.vm.console import Kind
 from .guests import MAIN
 
 pytestmark = pytest.mark.guest
-SMALL = pytest.mark.acceptance(memory="768M", vcpus=2, unaccepted="64M")
+SMALL = pytest.mark.acceptance(memory="640M", vcpus=2, unaccepted="64M")
 CGROUP = "/tmp/cgroup"
 
 
@@ -36,7 +36,7 @@ def test_almost_all_memory_can_be_used_before_anything_is_reclaimed(subject: Sub
 @pytest.mark.acceptance(fresh=True, spoils=True, splats=("oom",), reclaim=True)
 def test_the_oom_killer_comes_when_all_is_accepted_and_not_before(subject: Subject) -> None:
     size = subject.before.mem_total_kib * 1024 * 2
-    command = f"cvm touch --bytes {size // MIB * MIB}"
+    command = f"cvm touch --bytes {size // MIB * MIB} --threads 2"
     done = subject.run.guest.run(command, check=False, deadline_s=240)
     subject.require(done.exit_status != 0, "twice the memory could be touched")
     kills = [splat for splat in subject.run.guest.splats if splat.kind is Kind.OOM]
