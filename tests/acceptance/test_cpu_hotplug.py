@@ -14,7 +14,7 @@ pytestmark = [
     pytest.mark.guest,
     pytest.mark.acceptance(memory="640M", vcpus=2, fresh=True, spoils=True, features=("hook",)),
 ]
-DEADLINE_S = 30
+DEADLINE_S = 15
 """For a CPU to go down and come up, and its memory to be accepted; a quiet machine takes 1 s."""
 
 
