@@ -22,6 +22,7 @@ from harness.cache import Store, digest_of
 from harness.host.qemu import Qemu
 from harness.spec import Accel, Clock
 from harness.status import HostError
+from harness.vm.refusals import KVM_GAVE_UP
 
 # guest-images/accel-probe/probe.S, assembled: to long mode, some work, then 0x2a to port 0xf4.
 _CODE = bytes.fromhex(
@@ -34,8 +35,6 @@ _CODE = bytes.fromhex(
 BOOT_SECTOR = _CODE.ljust(510, b"\0") + b"\x55\xaa"
 _ALIVE = (0x2A << 1) | 1
 """isa-debug-exit ends QEMU with (value << 1) | 1 (QEMU hw/misc/debugexit.c)."""
-_GAVE_UP = "KVM internal error"
-"""QEMU's words for KVM_EXIT_INTERNAL_ERROR (accel/kvm/kvm-all.c)."""
 DEADLINE_S = 10.0
 
 
@@ -109,7 +108,7 @@ def _run(command: list[str], deadline_s: float) -> tuple[int, str]:
         said = []
         for line in process.stderr or ():
             said.append(line.strip())
-            if _GAVE_UP in line:  # QEMU would wait, with the guest stopped
+            if KVM_GAVE_UP in line:
                 process.kill()
         killer.cancel()
         return process.wait(), "; ".join(filter(None, said[:2]))
@@ -118,7 +117,7 @@ def _run(command: list[str], deadline_s: float) -> tuple[int, str]:
 def _judge(status: int, said: str, deadline_s: float) -> AccelProbe:
     if status == _ALIVE:
         return AccelProbe(True, "a probe guest got to long mode under KVM and worked there")
-    if _GAVE_UP in said:
+    if KVM_GAVE_UP in said:
         return AccelProbe(False, f"KVM could not run a probe guest: {said}")
     if status == -signal.SIGKILL:
         evidence = f"a probe guest under KVM was not done in {deadline_s:g} s"

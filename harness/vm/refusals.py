@@ -22,6 +22,8 @@ class Refusal:
     hint: str
 
 
+KVM_GAVE_UP = "KVM internal error"
+"""For KVM_EXIT_INTERNAL_ERROR (accel/kvm/kvm-all.c): QEMU then waits, with the guest stopped."""
 _HINT = "it is off in the BIOS, the kernel or {}: `cvm-harness doctor --target={}` says which"
 
 REFUSALS = (

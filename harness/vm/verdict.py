@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from harness.status import EmulatorFlaw, GuestFailure, HostError
 from harness.vm.console import Kind, Splat
 from harness.vm.monitor import Exit
-from harness.vm.refusals import explain
+from harness.vm.refusals import KVM_GAVE_UP, explain
 from harness.vm.wait import Verdict
 
 _SIGNED = (
@@ -22,7 +22,7 @@ _UNHASHED = (
     "only a disk with an EFI boot loader; name another image with --firmware"
 )
 
-_HALT_WORDS = re.compile(r"KVM internal error|kvm run failed")
+_HALT_WORDS = re.compile(rf"{KVM_GAVE_UP}|kvm run failed")
 _NO_KVM = (
     "KVM on this host cannot run this guest; emulated guests run without it: --accel=tcg, and "
     "`cvm-harness doctor` says more"
@@ -69,7 +69,7 @@ def on_halt(state: str, said: Sequence[str]) -> Verdict:
     """
     words = next((line for line in said if _HALT_WORDS.search(line)), "") or next(iter(said), "")
     cause = f"QEMU stopped the guest ({state})" + (f": {words}" if words else "")
-    if state == "internal-error" and "KVM internal error" not in words:
+    if state == "internal-error" and KVM_GAVE_UP not in words:
         return Verdict(GuestFailure, cause, details=tuple(said))
     hint = "the host's disk may be full" if state == "io-error" else _NO_KVM
     return Verdict(HostError, cause, hint=hint, details=tuple(said))
