@@ -29,6 +29,7 @@ pytestmark = [
 UNPLUG_ONLINE = "/sys/module/virtio_mem/parameters/unplug_online"
 
 
+@pytest.mark.acceptance(spoils=True)  # what it plugged stays
 def test_plugging_while_threads_allocate(subject: Subject) -> None:
     load = PlugWhileAllocating(bytes=192 * MIB, threads=8, dimms=4, dimm_bytes=256 * MIB)
     result = load.run(subject.run.guest, lambda _: None)
