@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 Boot = Callable[..., contextlib.AbstractContextManager["Run"]]
 
 _EMULATED_MEMORY = 2 * GIB
-_STATUSES = pytest.StashKey[dict[str, Status]]()
-"""The worst status of each test that did not pass, by node id."""
 _SPEC = pytest.StashKey[GuestSpec]()
 _SNAPSHOT = pytest.StashKey[SnapshotMode]()
 
@@ -118,7 +116,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options before anything is collected; a target that cannot run ends here."""
     config.addinivalue_line("markers", "guest: boots a guest under QEMU")
-    config.stash[_STATUSES] = {}
+    config.pluginmanager.register(ExitCode(), "cvm-harness-exit-code")
     option = config.getoption
     try:
         spec = guest_spec(
@@ -207,28 +205,45 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Remember the status that a failure stands for, and show its cause before the traceback."""
+    """Say the status that a failure stands for, and show its cause before the traceback."""
     report = yield
-    statuses = item.config.stash[_STATUSES]
-    if call.when == "setup":  # of an earlier try nothing counts
-        statuses.pop(item.nodeid, None)
-
-    def note(status: Status) -> None:
-        statuses[item.nodeid] = worst([status, statuses.get(item.nodeid, status)])
-
     if call.excinfo is not None and isinstance(call.excinfo.value, HarnessError):
         error = call.excinfo.value
-        note(error.status)
         text = "\n".join([f"{error.status.value}: {_one_line(error)}", *error.details])
         report.sections.append(("cvm-harness verdict", text))
         if report.when == "teardown" or "status" not in dict(report.user_properties):
             report.user_properties.append(("signals", [signal_of(error)]))
         _publish(report, error.status, error.cause)
     elif report.failed:
-        note(Status.FAIL)
+        cause = ""
         if call.excinfo is not None:
-            _publish(report, Status.FAIL, f"{call.excinfo.typename}: {call.excinfo.value}")
+            cause = f"{call.excinfo.typename}: {call.excinfo.value}"
+        _publish(report, Status.FAIL, cause)
     return report
+
+
+class ExitCode:
+    """Turns pytest's "tests failed" into the exit code of the worst verdict.
+
+    It goes by the reports, which is all that reaches pytest-xdist's controller.
+    """
+
+    def __init__(self) -> None:
+        self._statuses: dict[str, Status] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Remember what a failure stands for; of an earlier try nothing counts."""
+        if report.when == "setup":
+            self._statuses.pop(report.nodeid, None)
+        if report.failed:
+            status = Status(dict(report.user_properties).get("status", Status.FAIL))
+            before = self._statuses.get(report.nodeid, status)
+            self._statuses[report.nodeid] = worst([status, before])
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """The worst verdict's, where tests failed."""
+        if exitstatus == pytest.ExitCode.TESTS_FAILED and self._statuses:
+            session.exitstatus = worst(self._statuses.values()).exit_code
 
 
 def _publish(report: pytest.TestReport, status: Status, cause: str) -> None:
@@ -239,13 +254,6 @@ def _publish(report: pytest.TestReport, status: Status, cause: str) -> None:
         report.user_properties.append(("status", status.value))
     if report.when == "teardown" or not known.get("cause"):
         report.user_properties.append(("cause", cause.partition("\n")[0][:500]))
-
-
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Turn pytest's "tests failed" into the exit code of the worst verdict."""
-    statuses = session.config.stash[_STATUSES]
-    if exitstatus == pytest.ExitCode.TESTS_FAILED and statuses:
-        session.exitstatus = worst(statuses.values()).exit_code
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,8 @@ FEATURES: dict[str, Probe] = {
     "compaction": _path("/proc/sys/vm/compact_memory", "no compaction"),
     "memcg": _path("/sys/fs/cgroup", "no control groups"),
     "hotremove": _path("/sys/devices/system/memory/block_size_bytes", "no memory hotplug"),
-    "suspend": _path("/sys/power/state", "no suspend"),
+    "suspend": _path("/sys/power/state", "no suspend: --fragment suspend"),
+    "hibernation": _path("/sys/power/disk", "no hibernation: --fragment suspend"),
     "zram": _path("/sys/block/zram0", "no zram"),
 }
 

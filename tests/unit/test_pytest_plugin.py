@@ -19,14 +19,19 @@ def test_raises():
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "label"),
-    [("GuestFailure", 1, "FAIL"), ("PreconditionError", 3, "ERROR"), ("HostError", 69, "MISS")],
+    ("error", "code", "label", "options"),
+    [
+        ("GuestFailure", 1, "FAIL", []),
+        ("PreconditionError", 3, "ERROR", []),
+        ("HostError", 69, "MISS", []),
+        ("HostError", 69, "MISS", ["--numprocesses=1"]),
+    ],
 )
 def test_verdicts_reach_the_exit_code_and_the_report(
-    pytester: pytest.Pytester, error: str, code: int, label: str
+    pytester: pytest.Pytester, error: str, code: int, label: str, options: list[str]
 ) -> None:
     pytester.makepyfile(RAISES.format(error=error))
-    result = pytester.runpytest_subprocess()
+    result = pytester.runpytest_subprocess(*options)
     assert result.ret == code
     result.stdout.fnmatch_lines([f"*{label}: the cause (the next step)*"])
 
