@@ -113,6 +113,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--runs", default="runs", help="where run directories go (default: runs)")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With pytest-xdist, tests that share a guest go to one worker unless --dist says otherwise."""
+    option = config.option
+    if getattr(option, "numprocesses", None) and option.dist == "no":
+        option.dist = "loadgroup"
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Check the options before anything is collected; a target that cannot run ends here."""
     config.addinivalue_line("markers", "guest: boots a guest under QEMU")

@@ -11,6 +11,12 @@ from harness.kernel.version import Version
 from harness.status import Status, worst
 from harness.validate.expectations import Expectation, rule
 
+INTACT = frozenset({"waiting", "neighbour-wait", "boot-budget"})
+"""Signals that say how long something took or how much it was: the guest itself is as it should be.
+
+Where they are known defects the next test can use it.
+"""
+
 
 @dataclass(frozen=True)
 class Verdict:

@@ -82,7 +82,10 @@ class Need:
     large_calls: bool = False
     """The test has contiguous ranges accepted in one call."""
     ahead: bool = False
-    """The test accepts memory that stays on the lists of unaccepted blocks."""
+    """The test accepts memory that stays on the lists of unaccepted blocks.
+
+    Only tests that do the same can use the guest afterwards: lists and table no longer agree.
+    """
     grows: bool = False
     """The test adds unaccepted memory."""
 
@@ -93,8 +96,8 @@ class Need:
         if unknown := arguments.keys() - known:
             raise UsageError(f"the acceptance mark has no argument {', '.join(sorted(unknown))}")
         need = cls(**arguments)
-        if need.ahead and not need.spoils:
-            need = dataclasses.replace(need, spoils=True, large_calls=True)
+        if need.ahead:
+            need = dataclasses.replace(need, large_calls=True)
         for kind in need.splats:
             choice(Kind, kind, "kind of splat")
         return need

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,11 @@ from harness.status import (
     Status,
 )
 from harness.suite.features import FEATURES, missing_feature
-from harness.suite.judge import Verdict, judge_test
+from harness.suite.judge import INTACT, Verdict, judge_test
 from harness.suite.need import Need, Tier
 from harness.suite.pool import Pool, Shared
 from harness.suite.subject import Subject
+from harness.suite.turns import turn
 from harness.validate.expectations import Expectation, load_expectations
 
 if TYPE_CHECKING:
@@ -89,19 +91,33 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if tier_of(item) <= wanted]
     base = _base_spec(config)
     order: dict[GuestSpec | None, int] = {}
-    keys: dict[pytest.Item, tuple[int, bool, bool]] = {}
+    keys: dict[pytest.Item, tuple[int, bool, bool, bool]] = {}
     for item in items:
         if not item.get_closest_marker("acceptance"):
-            keys[item] = (-1, False, False)
+            keys[item] = (-1, False, False, False)
             continue
         need = need_of(item)
         if need.cannot_on(base.target):  # its fixture will say so
-            keys[item] = (-1, False, False)
+            keys[item] = (-1, False, False, False)
             continue
         place = order.setdefault(need.spec(base), len(order))
-        keys[item] = (place, need.spoils, need.fresh)
-        item.add_marker(pytest.mark.xdist_group(f"guest-{place}"))
+        keys[item] = (place, need.spoils, need.ahead, need.fresh)
+        # By module, too: the guest that most tests share is not all one worker's.
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.name}-{place}"))
     items.sort(key=keys.__getitem__)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that boots guests has its turn; with more vCPUs than processors it has it alone."""
+    if not item.get_closest_marker("guest"):
+        return (yield)
+    wide = False
+    if item.get_closest_marker("acceptance"):
+        vcpus = need_of(item).vcpus or _base_spec(item.config).vcpus
+        wide = vcpus > 2 * len(os.sched_getaffinity(0))
+    with turn(alone=wide):
+        return (yield)
 
 
 def _base_spec(config: pytest.Config) -> GuestSpec:
@@ -203,8 +219,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     checks = subject.conclude(error)
     shared.checks += checks
     verdict = judge_test(checks, short_name(item), item.stash[_VERSION], item.config.stash[_KNOWN])
+    shared.ahead |= subject.need.ahead
     shared.usable = verdict.status is Status.PASS and not subject.need.spoils
-    shared.usable &= not verdict.signals and error is None
+    shared.usable &= error is None and INTACT.issuperset(verdict.signals)
     _publish(item, verdict)
     if verdict.status in _ERRORS:
         details = (*verdict.details, f"run directory: {subject.run.directory.path}")

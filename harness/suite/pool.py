@@ -30,6 +30,8 @@ class Shared:
     stack: contextlib.ExitStack
     used: bool = False
     usable: bool = True
+    ahead: bool = False
+    """Memory was accepted that stays on the lists of unaccepted blocks: see Need.ahead."""
     checks: list[Check] = field(default_factory=list)
 
     def boot_checks(self) -> list[Check]:
@@ -73,6 +75,7 @@ class Pool:
             shared.usable
             and shared.spec == spec
             and not (need.fresh and shared.used)
+            and (need.ahead or not shared.ahead)
             and last is not None
             and last.unaccepted_pages >= need.unaccepted_pages
         )

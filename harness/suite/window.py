@@ -12,22 +12,15 @@ from harness.analysis.conservation import trace_accounts_for_all
 from harness.analysis.counters import Check, Counters, check, check_counters, parse_counters
 from harness.analysis.pressure import Bounds, check_pressure
 from harness.analysis.trace import AcceptEvent, lost_events, parse_events, summarise
-from harness.collect.tracefs import TRACEFS
 from harness.run import Run
 from harness.status import PreconditionError, Status
-from harness.suite.features import EMULATION
 from harness.vm.delay import longest_delay, run_delays
 
 _MAX_OUTPUT = 256 << 20
 _DEADLINE_S = 120.0
 _MARK = "=== cvm-harness ==="
 _ATTEMPTS = 5
-_CUT = (
-    f"cvm counters && cd {TRACEFS} && "
-    f"for cpu in per_cpu/cpu*; do echo '{_MARK}'; cat $cpu/stats; done && "
-    f"echo '{_MARK}' && cvm trace-text && echo '{_MARK}' && "
-    f"{{ grep -s '^accept_units ' {EMULATION}/stats || true; }}"
-)
+_CUT = "cvm window"
 
 
 @dataclass(frozen=True)

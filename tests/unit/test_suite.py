@@ -63,8 +63,8 @@ def test_a_need_that_is_misspelt_is_refused(arguments: dict[str, Any]) -> None:
         Need.of(arguments)
 
 
-def test_accepting_ahead_spoils_the_guest_and_eager_needs_nothing_unaccepted() -> None:
-    assert Need.of({"ahead": True}).spoils
+def test_accepting_ahead_takes_large_calls_and_eager_needs_nothing_unaccepted() -> None:
+    assert Need.of({"ahead": True}).large_calls
     assert Need.of({"accept": "eager"}).unaccepted_pages == 0
     assert Need.of({"splats": ("oom",)}).expected_splats == {Kind.OOM}
 

@@ -70,6 +70,17 @@ ssize_t read_path(const char *path, char *buf, size_t size)
 	return len;
 }
 
+unsigned int possible_cpus(void)
+{
+	char list[256], *last = list; /* "0-7" */
+
+	if (read_path("/sys/devices/system/cpu/possible", list, sizeof(list)) <= 0)
+		return 4096;
+	while (strpbrk(last, "-,"))
+		last = strpbrk(last, "-,") + 1;
+	return (unsigned int)strtoul(last, NULL, 10) + 1;
+}
+
 int write_all(int fd, const void *data, size_t len)
 {
 	const char *from = data;

@@ -28,11 +28,10 @@ static void open_all(void)
 	source_open(&vmstat, "/proc/vmstat", 64 << 10);
 	source_open(&vmstat_after, "/proc/vmstat", 64 << 10);
 	source_open(&meminfo, "/proc/meminfo", 16 << 10);
-	/* About 100 bytes for each CPU in each zone. */
-	source_open(&zoneinfo, "/proc/zoneinfo", 1 << 20);
 	source_open(&buddyinfo, "/proc/buddyinfo", 64 << 10);
 	source_open(&emulation, "/sys/kernel/debug/unaccepted_emulation/stats", 64 << 10);
 	node_count = open_nodes(nodes, MAX_NODES);
+	source_open(&zoneinfo, "/proc/zoneinfo", zoneinfo_size(node_count));
 }
 
 /* Fold the per-CPU differences into the counters (mm/vmstat.c, vmstat_refresh()). Root only. */

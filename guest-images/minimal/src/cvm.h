@@ -25,7 +25,7 @@ int near_oom_main(int argc, char **argv);
 int drain_main(int argc, char **argv);
 int churn_main(int argc, char **argv);
 int trace_main(int argc, char **argv);
-int trace_text_main(int argc, char **argv);
+int window_main(int argc, char **argv);
 int symbols_main(int argc, char **argv);
 
 /* CLOCK_MONOTONIC and CLOCK_BOOTTIME in nanoseconds. */
@@ -33,12 +33,19 @@ uint64_t monotonic_ns(void);
 uint64_t thread_cpu_ns(void);
 uint64_t boottime_ns(void);
 
+/* One more than the highest number that a CPU can have here. */
+unsigned int possible_cpus(void);
+
 /* Read a whole file into buf, NUL-terminated. Returns the length, or -1 with errno. */
 ssize_t read_path(const char *path, char *buf, size_t size);
 /* The same from an open descriptor, from offset 0, which seq files generate anew. */
 ssize_t read_again(int fd, char *buf, size_t size);
 /* Write everything or fail. */
 int write_all(int fd, const void *data, size_t len);
+
+/* Write the trace's events to stdout and take them out of it, so that each is seen exactly once: to read
+ * and then to clear loses, or shows twice, what comes in between. Returns 0, or 1 after perror(). */
+int take_trace_text(void);
 
 /* The value of the line "NAME VALUE" or "NAME: VALUE" in text; -1 if there is none. */
 long long field_value(const char *text, const char *name);

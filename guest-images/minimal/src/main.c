@@ -23,7 +23,7 @@ static const struct command {
 	{ "sample", sample_main, "sample the kernel's memory counters" },
 	{ "counters", counters_main, "all memory counters once, as JSON" },
 	{ "trace", trace_main, "the trace of every CPU, in binary frames" },
-	{ "trace-text", trace_text_main, "take the events so far, as text" },
+	{ "window", window_main, "counters, trace statistics and events so far" },
 	{ "symbols", symbols_main, "names of kernel addresses" },
 	{ "init", init_main, NULL },
 };

@@ -34,6 +34,13 @@ void source_read_head(struct source *source, size_t size)
 	source->text[got > 0 ? got : 0] = '\0';
 }
 
+size_t zoneinfo_size(size_t nodes)
+{
+	size_t zone = (4 << 10) + (size_t)possible_cpus() * 128;
+
+	return (64 << 10) + (nodes ? nodes : 1) * 6 * zone;
+}
+
 /* The kernel lists the nodes as "0-1,4": to try all numbers costs more than all else. */
 size_t open_nodes(struct node *nodes, size_t size)
 {

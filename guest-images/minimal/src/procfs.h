@@ -33,6 +33,9 @@ void source_read(struct source *source);
 /* Only its beginning, `size` bytes at most: a seq file then makes no more than that. */
 void source_read_head(struct source *source, size_t size);
 
+/* Room for /proc/zoneinfo, which has some 100 bytes for each CPU in each zone. */
+size_t zoneinfo_size(size_t nodes);
+
 /* Open the meminfo file of each online node. Returns their number. */
 size_t open_nodes(struct node *nodes, size_t size);
 /* "Unaccepted" and the like of one node's meminfo, whose lines begin with "Node N ". KiB. */

@@ -324,8 +324,8 @@ int sample_main(int argc, char **argv)
 		signal(SIGTERM, SIG_IGN); /* it comes with the end of stdin, after which we end */
 	source_open(&vmstat, "/proc/vmstat", 64 << 10);
 	source_open(&meminfo, "/proc/meminfo", 16 << 10);
-	source_open(&zoneinfo, "/proc/zoneinfo", 1 << 20);
 	node_count = open_nodes(nodes, MAX_NODES);
+	source_open(&zoneinfo, "/proc/zoneinfo", zoneinfo_size(node_count));
 	read_sources(true);
 	if (print_header())
 		return 1;

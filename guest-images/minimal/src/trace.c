@@ -4,9 +4,7 @@
  *
  * Reading consumes. Frames follow each other, each a struct frame and its bytes: the pages of one
  * CPU as trace_pipe_raw gives them, or one of the text files that explain them. The last frame is
- * FRAME_END. `cvm trace-text` takes the same as text, so that each event is seen exactly once: to
- * read a trace and then to clear it loses, or shows twice, what comes in between. `cvm symbols
- * ADDRESS...` names kernel addresses, one line each.
+ * FRAME_END. `cvm symbols ADDRESS...` names kernel addresses, one line each.
  */
 #include "cvm.h"
 
@@ -18,7 +16,6 @@
 #include <unistd.h>
 
 #define TRACEFS "/sys/kernel/tracing/"
-#define MAX_CPUS 4096
 #define PAGES_AT_ONCE (64 << 10)
 
 enum { FRAME_PAGES = 1, FRAME_COMMS = 2, FRAME_END = 3 };
@@ -66,7 +63,7 @@ static int send_cpu(unsigned int cpu, int fd, size_t page)
 int trace_main(int argc, char **argv)
 {
 	static char comms[1 << 20];
-	unsigned int cpus = 0;
+	unsigned int possible = possible_cpus(), cpus = 0;
 	ssize_t len;
 
 	(void)argv;
@@ -79,7 +76,7 @@ int trace_main(int argc, char **argv)
 		perror("cvm trace: saved_cmdlines");
 		return 1;
 	}
-	for (unsigned int cpu = 0; cpu < MAX_CPUS; cpu++) {
+	for (unsigned int cpu = 0; cpu < possible; cpu++) {
 		char path[80];
 		int fd;
 
@@ -97,27 +94,24 @@ int trace_main(int argc, char **argv)
 	return cpus == 0 || send_frame(FRAME_END, cpus, NULL, 0);
 }
 
-int trace_text_main(int argc, char **argv)
+int take_trace_text(void)
 {
 	static char text[64 << 10];
 	int fd = open(TRACEFS "trace_pipe", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
 
-	(void)argv;
-	if (argc != 1) {
-		fprintf(stderr, "usage: cvm trace-text\n");
-		return 2;
-	}
 	while (fd >= 0) {
 		ssize_t got = read(fd, text, sizeof(text));
 
 		if (got < 0 && errno == EINTR)
 			continue;
-		if (got == 0 || (got < 0 && errno == EAGAIN))
+		if (got == 0 || (got < 0 && errno == EAGAIN)) {
+			close(fd);
 			return 0;
+		}
 		if (got < 0 || write_all(STDOUT_FILENO, text, (size_t)got))
 			break;
 	}
-	perror("cvm trace-text: " TRACEFS "trace_pipe");
+	perror(TRACEFS "trace_pipe");
 	return 1;
 }
 
