@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
+from unittest.mock import MagicMock, Mock
 
 import pytest
 from hypothesis import given
@@ -134,6 +134,22 @@ def test_a_guest_that_does_not_prove_itself_is_booted_once() -> None:
         with pytest.raises(PreconditionError, match="no proof"):
             pool.take(spec, need)
     assert boots.call_count == 1
+
+
+def test_after_a_test_that_accepts_ahead_only_its_like_use_the_guest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    observer = Mock(last=Mock(unaccepted_pages=1 << 20))
+    monkeypatch.setattr("harness.suite.pool.Observer", lambda run: observer)
+    boot = MagicMock()
+    pool = Pool(boot)
+    spec, plain, ahead = guest_spec(memory="1G"), Need(), Need.of({"ahead": True})
+    assert pool.take(spec, plain) is pool.take(spec, ahead)
+    pool.take(spec, ahead).ahead = True  # what the plugin does when such a test is over
+    pool.take(spec, ahead)
+    assert boot.call_count == 1
+    assert not pool.take(spec, plain).ahead
+    assert boot.call_count == 2
 
 
 TIERED = """
