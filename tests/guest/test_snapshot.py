@@ -145,14 +145,14 @@ def test_every_shape_of_guest_is_restored(
 
 
 def test_a_template_that_fails_is_the_run_that_fails(
-    session: Session, cvm_kernel: Kernel, cvm_spec: GuestSpec
+    session: Session, cvm_kernel: Kernel, cvm_spec: GuestSpec, tmp_path: Path
 ) -> None:
+    session = Session(store=session.store, runs=tmp_path / "runs", snapshot=SnapshotMode.AUTO)
     spec = dataclasses.replace(cvm_spec, extra_cmdline=("rdinit=/bin/false",))
     prepared = session.prepare(spec, cvm_kernel)
-    before = set(session.runs.glob("*")) if session.runs.exists() else set()
     with pytest.raises(Exception, match="panicked"), session.boot(prepared):
         pytest.fail("a guest without an init was handed out")
-    (directory,) = set(session.runs.glob("*")) - before
+    (directory,) = session.runs.glob("*")
     assert b"Kernel panic" in (directory / "console.log").read_bytes()
     assert json.loads((directory / "run.json").read_text())["status"] == "FAIL"
     assert snapshots_of(session) == []
