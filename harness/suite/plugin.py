@@ -107,19 +107,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=keys.__getitem__)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """A test that boots guests has its turn; with more vCPUs than processors it has it alone."""
-    if not item.get_closest_marker("guest"):
-        return (yield)
-    wide = False
-    if item.get_closest_marker("acceptance"):
-        vcpus = need_of(item).vcpus or _base_spec(item.config).vcpus
-        wide = vcpus > 2 * len(os.sched_getaffinity(0))
-    with turn(alone=wide):
-        return (yield)
-
-
 def _base_spec(config: pytest.Config) -> GuestSpec:
     from harness.pytest_plugin import command_line_spec
 
@@ -140,8 +127,26 @@ def guest_pool(cvm_session: Session, cvm_kernel: Kernel) -> Iterator[Pool]:
 
 
 @pytest.fixture
+def host_turn(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cvm_spec: GuestSpec
+) -> Iterator[None]:
+    """With pytest-xdist: a guest with many more vCPUs than processors has the host for itself."""
+    if not hasattr(request.config, "workerinput"):
+        yield
+        return
+    vcpus = need_of(request.node).vcpus or cvm_spec.vcpus
+    wide = vcpus > 2 * len(os.sched_getaffinity(0))
+    with turn(tmp_path_factory.getbasetemp().parent, alone=wide):  # the workers' common directory
+        yield
+
+
+@pytest.fixture
 def subject(
-    request: pytest.FixtureRequest, guest_pool: Pool, cvm_kernel: Kernel, cvm_spec: GuestSpec
+    request: pytest.FixtureRequest,
+    host_turn: None,
+    guest_pool: Pool,
+    cvm_kernel: Kernel,
+    cvm_spec: GuestSpec,
 ) -> Iterator[Subject]:
     """The guest this test asks for in its `acceptance` mark, with its preconditions checked."""
     item = request.node

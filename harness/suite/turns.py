@@ -11,37 +11,26 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterator
-
-from harness.vm.lease import lease_directory
-
-_HELD = "CVM_HARNESS_TURN"
-"""In the environment of what a test starts: a suite under a test has that test's turn."""
+from pathlib import Path
 
 
 @contextlib.contextmanager
-def turn(*, alone: bool) -> Iterator[None]:
+def turn(directory: Path, *, alone: bool) -> Iterator[None]:
     """Hold the host: alone, or with others that need not be alone. Waits for those before.
 
-    Who comes second waits at the door, so that nobody who wants to be alone waits for ever. Locks
-    of a process that dies are free (flock(2)).
+    `directory` is what those have in common who take turns. Who comes second waits at the door, so
+    that nobody who wants to be alone waits for ever. Locks of a process that dies are free
+    (flock(2)).
     """
-    if os.environ.get(_HELD):
-        yield
-        return
-    directory = lease_directory()
-    with _opened(str(directory / "turn.room")) as room:
-        with _opened(str(directory / "turn.door")) as door:
+    with _opened(directory / "turn.room") as room:
+        with _opened(directory / "turn.door") as door:
             fcntl.flock(door, fcntl.LOCK_EX)
             fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
-        os.environ[_HELD] = "1"
-        try:
-            yield
-        finally:
-            del os.environ[_HELD]
+        yield
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[int]:
+def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         yield descriptor

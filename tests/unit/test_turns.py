@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.suite.turns import turn
-
 CHILD = """
-import sys
+import pathlib, sys
 from harness.suite.turns import turn
 print("at the door", flush=True)
-with turn(alone=sys.argv[1] == "alone"):
+with turn(pathlib.Path(sys.argv[2]), alone=sys.argv[1] == "alone"):
     print("in", flush=True)
     sys.stdin.readline()
 print("out", flush=True)
@@ -26,14 +24,12 @@ Child = subprocess.Popen[bytes]
 
 
 @pytest.fixture
-def child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Child]]:
-    monkeypatch.setenv("CVM_HARNESS_LEASES", str(tmp_path))
-    monkeypatch.delenv("CVM_HARNESS_TURN", raising=False)
+def child(tmp_path: Path) -> Iterator[Callable[[str], Child]]:
     started: list[Child] = []
 
     def start(how: str) -> Child:
         process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, how],
+            [sys.executable, "-c", CHILD, how, str(tmp_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,  # what select() sees is all there is
@@ -83,8 +79,3 @@ def test_a_turn_of_a_process_that_is_killed_is_free(child: Callable[[str], Child
     assert says(first) == "in"
     first.kill()
     assert says(child("alone")) == "in"
-
-
-def test_what_a_test_starts_has_its_turn(child: Callable[[str], Child]) -> None:
-    with turn(alone=False):
-        assert says(child("alone")) == "in"
