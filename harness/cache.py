@@ -128,11 +128,8 @@ class Store:
         """Every published entry, least recently used first."""
         found = []
         for directory in (self.root / "entries").glob("*/*"):
-            used = directory / _USED
-            stamp = used.stat().st_mtime if used.exists() else directory.stat().st_mtime
-            found.append(
-                Entry(directory.parent.name, directory.name, directory, tree_size(directory), stamp)
-            )
+            with contextlib.suppress(FileNotFoundError):  # another process has removed it
+                found.append(_entry(directory))
         return sorted(found, key=lambda entry: entry.last_used)
 
     def remove(self, kind: str, digest: str) -> bool:
@@ -170,6 +167,12 @@ class Store:
         except (Timeout, OSError):
             return False
         return True
+
+
+def _entry(directory: Path) -> Entry:
+    used = directory / _USED
+    stamp = (used if used.exists() else directory).stat().st_mtime
+    return Entry(directory.parent.name, directory.name, directory, tree_size(directory), stamp)
 
 
 def tree_size(directory: Path) -> int:

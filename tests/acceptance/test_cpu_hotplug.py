@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from harness.status import GuestFailure, HarnessError
@@ -12,27 +14,42 @@ from harness.units import PAGE_SIZE
 
 pytestmark = [
     pytest.mark.guest,
-    pytest.mark.acceptance(memory="640M", vcpus=2, fresh=True, spoils=True, features=("hook",)),
+    pytest.mark.acceptance(memory="768M", vcpus=2, fresh=True, spoils=True, features=("hook",)),
 ]
+TRIES = 4
 DEADLINE_S = 15
 """For a CPU to go down and come up, and its memory to be accepted; a quiet machine takes 1 s."""
 
 
 def test_a_zones_last_block_is_accepted_while_a_cpu_comes_up(subject: Subject) -> None:
-    # All that is free down to the high watermark, 1.5 times the min: the allocator keeps memory up
-    # to the promo watermark accepted while it can (cond_accept_memory() in mm/page_alloc.c).
-    high_pages = int(subject.read("/proc/sys/vm/min_free_kbytes")) * 1024 * 3 // 2 // PAGE_SIZE
-    pages = subject.counters().free_pages - high_pages
+    # All that is free down to a little above the low watermark, 1.25 times the min, where nobody is
+    # kept waiting. Below the promo watermark, 1.75 times, the allocator has all memory accepted
+    # (cond_accept_memory() in mm/page_alloc.c). Some of what comes is from the CPUs' own lists, so
+    # that more is free afterwards than was meant to be: then once more.
+    low_pages = int(subject.read("/proc/sys/vm/min_free_kbytes")) * 1024 * 5 // 4 // PAGE_SIZE
+    asked = 0
+    for _ in range(TRIES):
+        now = subject.counters()
+        pages = now.free_pages - low_pages - 256
+        if not now.unaccepted_pages or pages <= 0:
+            break
+        asked += pages
+        took = allocate_while_a_cpu_comes_up(subject, pages)
+        subject.verify("cpu-hotplug", not took["corrupt"], f"{took['corrupt']} words corrupt")
+        # Nothing was asked for below the low watermark, so everything had to come.
+        detail = f"{took['done']} of {pages} pages came, {took['failed']} did not"
+        subject.verify("allocation-failed", took["done"] == pages, detail)
+    subject.require(asked > 0, "nothing was unaccepted, or nothing free")
+    left = subject.counters().unaccepted_pages
+    subject.require(left == 0, f"{left} pages are still unaccepted: the last block was not needed")
+
+
+def allocate_while_a_cpu_comes_up(subject: Subject, pages: int) -> Mapping[str, int]:
+    """The hook's figures. Raises GuestFailure where the CPU does not come."""
     try:
-        took = subject.hook_within(DEADLINE_S, "alloc", context="cpuup", count=pages, gfp="noretry")
+        return subject.hook_within(DEADLINE_S, "alloc", context="cpuup", count=pages, gfp="noretry")
     except (HookRefused, GuestFailure):  # the guest has a verdict of its own
         raise
     except HarnessError as error:
         # Reading counters would hang as well: this is the verdict.
         raise GuestFailure(f"a CPU hung on its way up: {error.cause}") from error
-    subject.verify("cpu-hotplug", not took["corrupt"], f"{took['corrupt']} words corrupt")
-    # Nothing was asked for below the high watermark, so everything had to come.
-    detail = f"{took['done']} of {pages} pages came, {took['failed']} did not"
-    subject.verify("allocation-failed", took["done"] == pages, detail)
-    left = subject.counters().unaccepted_pages
-    subject.require(left == 0, f"{left} pages are still unaccepted: the last block was not needed")

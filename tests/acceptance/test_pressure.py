@@ -13,7 +13,7 @@ from harness.vm.console import Kind
 from .guests import MAIN
 
 pytestmark = pytest.mark.guest
-SMALL = pytest.mark.acceptance(memory="640M", vcpus=2, unaccepted="64M")
+SMALL = pytest.mark.acceptance(memory="768M", vcpus=2, unaccepted="64M")
 CGROUP = "/tmp/cgroup"
 
 

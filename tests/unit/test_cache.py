@@ -67,6 +67,22 @@ def test_sweep_removes_the_least_recently_used_first(tmp_path: Path) -> None:
     assert {entry.digest for entry in store.entries()} == {"mid", "new"}
 
 
+def test_an_entry_that_goes_while_they_are_listed_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    for name in ("a", "b"):
+        store.fetch("thing", name, lambda directory: (directory / "x").touch())
+
+    def vanish(directory: Path) -> int:
+        if directory.name == "a":
+            raise FileNotFoundError(directory)
+        return 1
+
+    monkeypatch.setattr("harness.cache.tree_size", vanish)
+    assert [entry.digest for entry in store.entries()] == ["b"]
+
+
 def test_digest_does_not_depend_on_key_order() -> None:
     assert digest_of({"a": 1, "b": 2}) == digest_of({"b": 2, "a": 1})
     assert digest_of("ab", "c") != digest_of("a", "bc")
