@@ -63,9 +63,13 @@ def touch_free_and_touch_again(subject: Subject) -> None:
     before = subject.soak()
     size = (before.free_pages - before.unaccepted_pages) * PAGE_SIZE + SIZE
     subject.touch(size)
-    # Below the last watermark more is accepted, whatever has been freed (cond_accept_memory()).
+    # Below the last watermark more is accepted, whatever has been freed, and free memory of CMA and
+    # of high-order atomic reserves (1 % of a zone) does not count (cond_accept_memory()).
     watermark = sum(map(int, _PROMO.findall(subject.read("/proc/zoneinfo"))))
-    wanted = watermark + (SIZE // 2 + 16 * MIB) // PAGE_SIZE
+    watermark += (
+        before.vmstat.get("nr_free_cma", 0) + before.mem_total_kib // 100 * 1024 // PAGE_SIZE
+    )
+    wanted = watermark + (SIZE // 2 + 8 * MIB) // PAGE_SIZE
 
     def freed() -> Counters | None:
         now = subject.counters()
