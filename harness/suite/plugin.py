@@ -93,12 +93,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     order: dict[GuestSpec | None, int] = {}
     keys: dict[pytest.Item, tuple[int, bool, bool, bool]] = {}
     for item in items:
-        if not item.get_closest_marker("acceptance"):
-            keys[item] = (-1, False, False, False)
-            continue
         need = need_of(item)
-        if need.cannot_on(base.target):  # its fixture will say so
-            keys[item] = (-1, False, False, False)
+        if not item.get_closest_marker("acceptance") or need.cannot_on(base.target):
+            keys[item] = (-1, False, False, False)  # wants no guest, or its fixture will say so
             continue
         place = order.setdefault(need.spec(base), len(order))
         keys[item] = (place, need.spoils, need.ahead, need.fresh)

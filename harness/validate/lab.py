@@ -200,7 +200,7 @@ class LocalLab:
         argv = suite_command(job, directory / "runs")
         extra = [f"--verdicts={verdicts}", f"--junit-xml={directory / 'junit.xml'}"]
         extra += ["-q", "-p", "no:cacheprovider", "--color=no"]
-        extra += ["-n", str(job.workers), "--dist=loadgroup"] if job.workers > 1 else []
+        extra += ["-n", str(job.workers)] if job.workers > 1 else []
         log = _Log(directory / "pytest.log", self._notify)
         started = time.monotonic()
         try:
