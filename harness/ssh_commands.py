@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
 
+from harness.ssh_channel import open_session
 from harness.status import HarnessError, PreconditionError
 from harness.vm.text import printable
 from harness.vm.wait import Race, Timer
@@ -306,7 +307,7 @@ class RunningCommand:
 
     def _open(self) -> paramiko.Channel:
         try:
-            channel = self._transport.open_session(timeout=SETUP_S * self._race.time_scale)
+            channel = open_session(self._transport, SETUP_S * self._race.time_scale)
             self._channel = channel
             channel.exec_command(self.line)
         except (paramiko.SSHException, OSError, EOFError) as error:
@@ -326,7 +327,7 @@ class RunningCommand:
         message.add_string(name)
         with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
             channel.shutdown_write()
-            self._transport._send_user_message(message)  # type: ignore[attr-defined]
+            channel.transport._send_user_message(message)  # type: ignore[union-attr]
 
 
 def bounded(close: Callable[[], object]) -> None:

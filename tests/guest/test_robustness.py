@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import paramiko
 import pytest
 from robustness_support import (
     BootMachine,
@@ -228,6 +229,30 @@ def test_sshd_taken_by_the_oom_killer(boot_machine: BootMachine, run_dir: Path) 
             "echo f > /proc/sysrq-trigger; sleep 1000",
             deadline_s=100,
         )
+
+
+def test_a_command_that_ends_before_its_signal_is_sent(
+    boot_machine: BootMachine, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`stop` ends stdin, then signals; dropbear ends the connection at a signal to no channel."""
+    end_stdin = paramiko.Channel.shutdown_write
+
+    with (
+        monkeypatch.context() as patch,
+        Guest(boot_machine.machine, run_dir, keys=boot_machine.keys) as guest,
+    ):
+
+        def end_stdin_and_see_it_end(channel: paramiko.Channel) -> None:
+            patch.undo()
+            end_stdin(channel)
+            with channel.out_buffer_cv:
+                assert channel.out_buffer_cv.wait_for(lambda: channel.closed, PROMPT_S)
+            guest.run(["true"])  # after which the server has seen our CLOSE
+
+        held = guest.start(["cat"])
+        patch.setattr(paramiko.Channel, "shutdown_write", end_stdin_and_see_it_end)
+        assert held.stop().exit_status == 0
+        assert guest.run(["echo", "alive"]).text == "alive\n"
 
 
 def test_fifty_mebibytes_on_each_stream(boot_machine: BootMachine, run_dir: Path) -> None:
