@@ -154,7 +154,7 @@ class Run:
 
     def _ask_qemu(self, command: str) -> object:
         try:
-            return self.guest.qmp(command)
+            return self.guest.qmp.execute(command)
         except HostError as refusal:
             return refusal.cause
 

@@ -22,7 +22,7 @@ def measure_clock(guest: Guest) -> ClockPoint:
     points = []
     for _ in range(_ROUNDS):
         asked_ns = time.monotonic_ns()
-        message = guest.status(_DEADLINE_S)
+        message = guest.init.status(_DEADLINE_S)
         guest_ns = message.integer("monotonic_ns") if message else None
         if message is None or guest_ns is None:
             continue

@@ -186,7 +186,7 @@ class ProbeTrace:
         return False
 
     def _now_ns(self) -> int:
-        message = self._guest.status()
+        message = self._guest.init.status()
         now = message.integer("monotonic_ns") if message else None
         if now is None:
             raise PreconditionError("the guest's init did not answer: its clock is not known")

@@ -68,7 +68,7 @@ class Hotplug:
 
     def devices(self) -> tuple[MemoryDevice, ...]:
         """QEMU's view."""
-        return parse_devices(self._guest.qmp("query-memory-devices"))
+        return parse_devices(self._guest.qmp.execute("query-memory-devices"))
 
     def device(self, name: str) -> MemoryDevice:
         """QEMU's view of one device. Raises UsageError where there is none of that name."""
@@ -132,13 +132,13 @@ class Hotplug:
     def _device_add(self, name: str, node: int) -> None:
         arguments = {"driver": "pc-dimm", "id": name, "memdev": f"{name}ram", "node": node}
         try:
-            self._guest.qmp("device_add", arguments)
+            self._guest.qmp.execute("device_add", arguments)
         except HostError as error:
             raise refusal(error) from error
 
     def _await_plug(self, name: str, size: int) -> None:
         def answered() -> str | None:
-            event = self._guest.take_event("ACPI_DEVICE_OST")
+            event = self._guest.qmp.take_event("ACPI_DEVICE_OST")
             return ost_outcome(event, name, OstSource.PLUG) if event else None
 
         outcome = self._guest.wait(
@@ -179,23 +179,25 @@ class Hotplug:
             record.update(address=device.address, size_bytes=device.size)
             self._eject(dimm.id, dimm.size)
             record.update(size_bytes=0)
-        self._guest.qmp("object-del", {"id": f"{dimm.id}ram"})
+        self._guest.qmp.execute("object-del", {"id": f"{dimm.id}ram"})
         return _step(record)
 
     def _eject(self, name: str, size: int) -> None:
         guest = self._guest
         try:
-            guest.qmp("device_del", {"id": name})
+            guest.qmp.execute("device_del", {"id": name})
         except HostError as error:
             raise refusal(error) from error
 
         def answered() -> str | None:
-            if guest.take_event("DEVICE_DELETED", lambda event: _data(event).get("device") == name):
+            if guest.qmp.take_event(
+                "DEVICE_DELETED", lambda event: _data(event).get("device") == name
+            ):
                 return "done"
             for kind in ("MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR"):
-                if event := guest.take_event(kind, lambda e: _data(e).get("device") == name):
+                if event := guest.qmp.take_event(kind, lambda e: _data(e).get("device") == name):
                     return str(_data(event).get("msg", kind))
-            event = guest.take_event("ACPI_DEVICE_OST")
+            event = guest.qmp.take_event("ACPI_DEVICE_OST")
             return ost_outcome(event, name, OstSource.EJECT) if event else None
 
         outcome = guest.wait(
@@ -219,13 +221,15 @@ class Hotplug:
         guest = self._guest
         path = f"/machine/peripheral/{name}"
         # Sizes of an earlier request say nothing about this one.
-        while guest.take_event("MEMORY_DEVICE_SIZE_CHANGE", lambda e: _data(e).get("id") == name):
+        while guest.qmp.take_event(
+            "MEMORY_DEVICE_SIZE_CHANGE", lambda e: _data(e).get("id") == name
+        ):
             pass
         with self._recorded("resize", name, device.node) as record:
             record.update(address=device.address, size_bytes=device.size)
             request = {"path": path, "property": "requested-size", "value": size}
             try:
-                guest.qmp("qom-set", request)
+                guest.qmp.execute("qom-set", request)
             except HostError as error:
                 raise refusal(error) from error
             deadline_s = deadline_s or _deadline_s(abs(size - device.size))
@@ -247,7 +251,7 @@ class Hotplug:
         return _step(record)
 
     def _await_size(self, name: str, size: int, deadline_s: float) -> None:
-        self._guest.wait_event(
+        self._guest.qmp.wait_event(
             "MEMORY_DEVICE_SIZE_CHANGE",
             lambda event: _data(event) | {"id": name, "size": size} == _data(event),
             deadline_s=deadline_s,
@@ -302,7 +306,7 @@ class Hotplug:
     @contextlib.contextmanager
     def _backend(self, name: str, size: int) -> Iterator[None]:
         backend = f"{name}ram"
-        self._guest.qmp(
+        self._guest.qmp.execute(
             "object-add",
             {"qom-type": "memory-backend-memfd", "id": backend, "size": size, "reserve": False},
         )
@@ -311,7 +315,7 @@ class Hotplug:
         except BaseException:
             # In use by a DIMM that would not go, it has to stay.
             with contextlib.suppress(HostError):
-                self._guest.qmp("object-del", {"id": backend})
+                self._guest.qmp.execute("object-del", {"id": backend})
             raise
 
     @contextlib.contextmanager

@@ -20,7 +20,7 @@ _STATE_NAME = "state"
 def set_capabilities(guest: Guest, *, in_files: bool) -> None:
     """Say how to migrate: with events, and without the memory if it is in files."""
     names = ["events", *([IGNORE_SHARED] if in_files else [])]
-    guest.qmp(
+    guest.qmp.execute(
         "migrate-set-capabilities",
         {"capabilities": [{"capability": name, "state": True} for name in names]},
     )
@@ -33,7 +33,7 @@ def uri(guest: Guest, descriptor: int) -> str:
     (QEMU, docs/about/deprecated.rst); before, a name given by getfd is what both directions take.
     Raises HostError if QEMU does not tell its version, or does not take the descriptor.
     """
-    answer = guest.qmp("query-version")
+    answer = guest.qmp.execute("query-version")
     try:
         version = answer["qemu"]  # type: ignore[index]  # what it is, the except clause judges
         number = (int(version["major"]), int(version["minor"]))
@@ -41,15 +41,15 @@ def uri(guest: Guest, descriptor: int) -> str:
         raise HostError(f"QEMU does not tell its version: {answer!r:.200}") from error
     if number >= _FILE_URI_SINCE:
         return f"file:/proc/self/fd/{descriptor}"
-    guest.give(descriptor, _STATE_NAME)
+    guest.qmp.give(descriptor, _STATE_NAME)
     return f"fd:{_STATE_NAME}"
 
 
 def await_migration(guest: Guest, deadline_s: float) -> None:
     """Wait for the end of a save or a load. Raises HostError with QEMU's reason if it failed."""
-    status = _status(guest.wait_event("MIGRATION", _over, deadline_s=deadline_s))
+    status = _status(guest.qmp.wait_event("MIGRATION", _over, deadline_s=deadline_s))
     if status != "completed":
-        answer = guest.qmp("query-migrate")
+        answer = guest.qmp.execute("query-migrate")
         words = answer.get("error-desc", "") if isinstance(answer, dict) else ""
         raise HostError(f"QEMU's migration {status}" + (f": {words}" if words else ""))
 

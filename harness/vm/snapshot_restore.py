@@ -39,13 +39,13 @@ def restore(guest: Guest, manifest: Manifest, state: int) -> str:
     guest.boot.init = parse_init(GuestMessage("init", manifest.init, 0))
     guest.boot.ready = parse_ready(GuestMessage("ready", manifest.ready, 0))
     set_capabilities(guest, in_files=bool(manifest.ram))
-    guest.qmp("migrate-incoming", {"uri": uri(guest, state)})
+    guest.qmp.execute("migrate-incoming", {"uri": uri(guest, state)})
     await_migration(guest, _LOAD_S)
-    guest.qmp("cont")  # it was stopped when it was saved, and that is part of its state
+    guest.qmp.execute("cont")  # it was stopped when it was saved, and that is part of its state
     guest.boot.stages["restored"] = time.monotonic_ns()
     nonce = secrets.token_hex(_NONCE_BYTES)
-    guest.tell(f"resume {nonce} {time.time_ns()} {os.urandom(_SEED_BYTES).hex()}")
-    answer = guest.await_message("resumed", _ANSWER_S)
+    guest.init.tell(f"resume {nonce} {time.time_ns()} {os.urandom(_SEED_BYTES).hex()}")
+    answer = guest.init.wait("resumed", _ANSWER_S)
     if answer.string("nonce") != nonce:
         raise PreconditionError("a restored guest answered with a nonce that it was not given")
     guest.boot.stages["ready"] = answer.host_ns

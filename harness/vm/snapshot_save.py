@@ -98,10 +98,10 @@ def _create(stack: contextlib.ExitStack, path: Path, size: int) -> int:
 def _save(guest: Guest, state: int, *, in_files: bool) -> int:
     """Stop the guest and write its device state. Returns how long that took, in ns."""
     set_capabilities(guest, in_files=in_files)
-    guest.qmp("migrate-set-parameters", {"max-bandwidth": _ENOUGH_BYTES_PER_S})
+    guest.qmp.execute("migrate-set-parameters", {"max-bandwidth": _ENOUGH_BYTES_PER_S})
     where = uri(guest, state)
     started_ns = time.monotonic_ns()
-    guest.qmp("stop")
-    guest.qmp("migrate", {"uri": where})
+    guest.qmp.execute("stop")
+    guest.qmp.execute("migrate", {"uri": where})
     await_migration(guest, _SAVE_S)
     return time.monotonic_ns() - started_ns

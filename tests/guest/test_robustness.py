@@ -169,8 +169,8 @@ def test_a_guest_that_hangs_later(boot_machine: BootMachine, run_dir: Path) -> N
 
 def stop(guest: Guest) -> None:
     """Stop all vCPUs: to everybody outside the guest hangs."""
-    guest.qmp("stop")
-    guest.wait_event("STOP", deadline_s=5)
+    guest.qmp.execute("stop")
+    guest.qmp.wait_event("STOP", deadline_s=5)
 
 
 def test_what_a_living_guest_survives(boot_machine: BootMachine, run_dir: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_a_living_guest_survives(boot_machine: BootMachine, run_dir: Path) 
             guest.run("echo why >&2; exit 7")
         assert info.value.details == ("why",)
         with pytest.raises(HostError, match="QEMU refused no-such-command"):
-            guest.qmp("no-such-command")
+            guest.qmp.execute("no-such-command")
 
         beats: list[bytes] = []
         many = [
