@@ -92,7 +92,8 @@ def test_a_guest_larger_than_its_host_is_drained_and_every_event_accounts(boot: 
 
 
 def test_to_within_a_few_mib_of_everything_without_an_oom_kill(boot: Boot) -> None:
-    with boot(memory=512 * MIB) as run:
+    # A slow boot of 512 MiB leaves nothing unaccepted on 6.12 (docs/findings/early-acceptance.md).
+    with boot(memory=768 * MIB) as run:
         result = run.load(NearOom(margin=16 * MIB))
         outcome = run.conclude()
     assert outcome.status is Status.PASS, outcome.cause
