@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,27 @@ def test_a_counter_that_guards_do_not_explain_is_a_fail(run_dir: RunDir) -> None
     for blocks in (7, 4):
         run_dir.update(counters_after=counters(blocks, accepted=10, pending=10))
         assert status_of(analyse(run_dir.path), "guard units explain") is Status.FAIL
+
+
+def test_firmwares_table_may_leave_a_few_blocks_that_nothing_pending_explains(
+    run_dir: RunDir,
+) -> None:
+    (run_dir.path / "pending.txt").write_text(
+        f"{30 * UNIT_SIZE:#x}-{40 * UNIT_SIZE:#x} table=1 backend=1\n"
+    )
+
+    def verdict(route: str, blocks: int) -> Status:
+        after = counters(blocks, accepted=10, pending=10)
+        after = dataclasses.replace(after, emulation={**after.emulation, "route": route})
+        run_dir.update(counters_after=after)
+        return status_of(analyse(run_dir.path), "guard units explain")
+
+    edge = 1  # the accepted block right below what is pending, as on any route
+    assert verdict("direct", 5 + edge) is Status.PASS
+    assert verdict("direct", 5 + edge + 1) is Status.FAIL
+    assert verdict("efi", 5 + edge + 4) is Status.PASS
+    assert verdict("efi", 5 + edge + 5) is Status.FAIL
+    assert verdict("efi", 4) is Status.FAIL
 
 
 def test_a_counter_that_rises_is_a_fail(run_dir: RunDir) -> None:
