@@ -74,6 +74,16 @@ class Control:
         """As `wait_event`, without waiting: for a `probe` that looks for one of several."""
         return self._monitor.take_event(name, predicate)
 
+    def state(self) -> tuple[str, str]:
+        """What QEMU says of its guest, as query-status names it; and the registers, read twice.
+
+        Raises HostError as `execute` does.
+        """
+        status = self.execute("query-status")
+        registers = [self.hmp("info registers -a") for _ in range(2)]
+        name = status.get("status") if isinstance(status, dict) else status
+        return str(name), f"{status}\n\n" + "\n\n".join(registers)
+
     def _answer(self, command: str, ask: Callable[[], Future[object]], deadline_s: float) -> object:
         from harness.vm.qmp import ExecuteError, QMPError
 
@@ -89,13 +99,3 @@ class Control:
         except (QMPError, OSError, EOFError) as error:
             self._race.poll(f"QEMU's answer to {command}", lambda: monitor.exit and None, 1.0)
             raise HostError(f"QMP is gone: {type(error).__name__}: {error}") from error
-
-    def state(self) -> tuple[str, str]:
-        """What QEMU says of its guest, as query-status names it; and the registers, read twice.
-
-        Raises HostError as `execute` does.
-        """
-        status = self.execute("query-status")
-        registers = [self.hmp("info registers -a") for _ in range(2)]
-        name = status.get("status") if isinstance(status, dict) else status
-        return str(name), f"{status}\n\n" + "\n\n".join(registers)

@@ -12,7 +12,7 @@ from harness.vm.monitor import Monitor
 from harness.vm.ready import GuestMessage
 from harness.vm.wait import Race
 
-PING_S = 3.0
+_PING_S = 3.0
 
 
 class InitPort:
@@ -58,11 +58,11 @@ class InitPort:
         if init := monitor.message("init", since_ns):
             self._boot.init = parse_init(init)
 
-    def answers(self, deadline_s: float = PING_S) -> bool:
+    def answers(self, deadline_s: float = _PING_S) -> bool:
         """Whether it answers: userspace gets to run."""
         return self.status(deadline_s) is not None
 
-    def status(self, deadline_s: float = PING_S) -> GuestMessage | None:
+    def status(self, deadline_s: float = _PING_S) -> GuestMessage | None:
         """A fresh "ready" message; None if there is no answer in time."""
         asked_ns = time.monotonic_ns()
         if not self._monitor.tell("status"):

@@ -74,23 +74,24 @@ class Judge:
 
     def no_poweroff(self) -> HarnessError:
         """The error for a QEMU that ended, but not because the guest powered off."""
-        process, monitor = self._process, self._monitor
-        assert process
-        assert monitor
-        assert monitor.exit
-        return self._explained(verdict.on_exit(monitor.exit, process.said(), asked=False))
+        found = self._on_exit(asked=False)
+        assert found
+        return self._explained(found)
 
     def ended(self) -> Verdict | None:
         """Why QEMU is gone, if it is."""
-        process, monitor = self._process, self._monitor
-        if not process or not monitor or monitor.exit is None:
-            return None
-        return verdict.on_exit(monitor.exit, process.said(), asked=self.end_expected)
+        return self._on_exit(asked=self.end_expected)
 
     def evidence(self) -> tuple[str, ...]:
         """The last console lines, and where there is more."""
         tail = self._monitor.tail(_TAIL_LINES) if self._monitor else ()
         return (*(("last console lines:", *tail) if tail else ()), *self._where())
+
+    def _on_exit(self, *, asked: bool) -> Verdict | None:
+        process, monitor = self._process, self._monitor
+        if not process or not monitor or monitor.exit is None:
+            return None
+        return verdict.on_exit(monitor.exit, process.said(), asked=asked)
 
     def _where(self) -> tuple[str, ...]:
         return (f"run directory: {self._run_dir}",)
