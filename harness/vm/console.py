@@ -109,10 +109,16 @@ _TABLE: tuple[tuple[Kind, str], ...] = (
         r"WARNING: possible |WARNING: inconsistent lock state|WARNING: suspicious RCU usage|"
         r"WARNING: bad unlock balance|WARNING: bad contention|WARNING: held lock freed|"
         r"WARNING: Nested lock|WARNING: lock held when returning|still has locks held!|"
-        r"unsafe lock order detected|BUG: Invalid wait context|BUG: MAX_(?:LOCK|STACK)",
+        r"unsafe lock order detected|BUG: Invalid wait context|BUG: MAX_(?:LOCK|STACK)|"
+        r"INFO: trying to register non-static key",
     ),
-    # mm/kasan/report.c, mm/kfence/report.c, mm/kmsan/report.c, kernel/kcsan/report.c, lib/ubsan.c
-    (Kind.SANITIZER, r"BUG: K[AMC]SAN: |BUG: KFENCE: |UBSAN: |BUG: DEBUG_"),
+    # mm/kasan/report.c, mm/kfence/report.c, mm/kmsan/report.c, kernel/kcsan/report.c, lib/ubsan.c,
+    # mm/page_poison.c: check_poison_mem(); mm/slub.c: slab_bug(), "BUG kmalloc-64 (Tainted: ...): "
+    (
+        Kind.SANITIZER,
+        r"BUG: K[AMC]SAN: |BUG: KFENCE: |UBSAN: |BUG: DEBUG_|"
+        r"pagealloc: (?:memory corruption|single bit error)|BUG \S{1,64} \((?:Not t|T)ainted",
+    ),
     # kernel/sched/core.c: __schedule_bug(), __might_resched(); lib/smp_processor_id.c
     (Kind.ATOMIC, r"BUG: scheduling while atomic|BUG: sleeping function|BUG: using \S+ in preempt"),
     # mm/page_alloc.c: bad_page(); mm/memory.c: print_bad_pte(); kernel/fork.c: check_mm()
@@ -126,7 +132,7 @@ _KINDS = tuple(kind for kind, _ in _TABLE)
 _HINT = re.compile(
     rb"BUG|WARNING|INFO: |Oops|anic|PANIC|accept|ACCE|LOCKUP|fault|emory|corruption|"
     rb"SAN: |locks held|lock order|halted|#V|PVALIDATE|oom-killer|list_|rss-counter|"
-    rb"bootable|verification"
+    rb"bootable|verification|pagealloc"
 )
 
 # kernel/printk/printk.c: info_print_prefix(): "[   12.345678][    T1] "
