@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from harness.image.build import Image, compose_initrd
 from harness.image.keys import Keys
 from harness.image.seed import write_seed
 from harness.kernel.build import Kernel
+from harness.kernel.overhead import overhead
 from harness.results.inputs import record_inputs
 from harness.results.rundir import RunDir
 from harness.spec import GuestSpec
@@ -41,7 +43,9 @@ class Prepared:
     def machine(self, initrd: Path, seed: Path | None = None) -> Machine:
         """QEMU's arguments with `initrd` as the guest's root, or `seed` for its own."""
         files = BootFiles(self.kernel.bzimage, initrd, self.firmware, seed, self.plugin)
-        return self.target.machine(self.spec, files, self.host)
+        machine = self.target.machine(self.spec, files, self.host)
+        factor = overhead(self.kernel).time_factor
+        return dataclasses.replace(machine, time_scale=machine.time_scale * factor)
 
     def target_facts(self) -> dict[str, object]:
         """What run.json is to hold for this target alone."""

@@ -22,6 +22,7 @@ from harness.collect.plan import Collect
 from harness.collect.sampler import Sampler
 from harness.collect.sources import accept_trace
 from harness.host.watch import HostWatch
+from harness.kernel.overhead import Overhead
 from harness.kernel.progress import Progress, silent
 from harness.results.rundir import RunDir, plain, write_json
 from harness.spec import GuestSpec
@@ -69,8 +70,11 @@ class Run:
         guest: Guest,
         collect: Collect = Collect(),  # noqa: B008 - frozen
         watch: HostWatch | None = None,
+        overhead: Overhead = Overhead(),  # noqa: B008 - frozen
     ) -> None:
         self.directory = directory
+        self.overhead = overhead
+        """What its kernel's own checks cost it."""
         self._watch = watch
         self.spec = spec
         self.guest = guest

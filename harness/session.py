@@ -24,6 +24,7 @@ from harness.image.keys import Keys
 from harness.image.tcg_plugin import build_plugin
 from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
 from harness.kernel.build import Kernel, KernelRequest, build_kernel, kernel_of_disk
+from harness.kernel.overhead import overhead
 from harness.kernel.progress import Progress, silent
 from harness.prepared import INITRD, Prepared, furnish, record
 from harness.restorer import Restorer
@@ -178,7 +179,15 @@ class Session:
                         directory,
                         self._say,
                     )
-                run = Run(directory, prepared.spec, prepared.target, guest, collect, watch)
+                run = Run(
+                    directory,
+                    prepared.spec,
+                    prepared.target,
+                    guest,
+                    collect,
+                    watch,
+                    overhead(prepared.kernel),
+                )
                 try:
                     run.prove()
                     yield run

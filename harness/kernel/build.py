@@ -7,6 +7,7 @@ build.json (everything that went in).
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import time
@@ -85,9 +86,12 @@ class Kernel:
 
     def has(self, symbol: str) -> bool | None:
         """Whether the configuration sets `symbol` (without CONFIG_); None if nobody knows."""
-        if self.config is None:
-            return None
-        return parse_config(self.config.read_text()).get(symbol, "n") != "n"
+        return None if self.config is None else self._symbols.get(symbol, "n") != "n"
+
+    @functools.cached_property
+    def _symbols(self) -> Mapping[str, str]:
+        assert self.config
+        return parse_config(self.config.read_text())
 
 
 def build_kernel(

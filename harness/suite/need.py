@@ -8,6 +8,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
+from harness.kernel.overhead import Overhead
 from harness.options import DEFAULT_SLOTS, choice, size
 from harness.spec import (
     MIN_HARDWARE_MEMORY,
@@ -175,3 +176,10 @@ class Need:
         if self.layers:
             changes["layers"] = tuple(dict.fromkeys((*base.layers, *self.layers)))
         return dataclasses.replace(base, **changes)
+
+
+def with_room_for(spec: GuestSpec, overhead: Overhead) -> GuestSpec:
+    """`spec` with as much more memory as the kernel's own checks take of it."""
+    more = overhead.gross(spec.memory) - spec.memory
+    maxmem = None if spec.maxmem is None else spec.maxmem + more
+    return dataclasses.replace(spec, memory=spec.memory + more, maxmem=maxmem)

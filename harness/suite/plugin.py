@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from harness.kernel.overhead import overhead
 from harness.kernel.version import Version
 from harness.status import (
     GuestFailure,
@@ -29,7 +30,7 @@ from harness.status import (
 )
 from harness.suite.features import FEATURES, missing_feature
 from harness.suite.judge import INTACT, Verdict, judge_test
-from harness.suite.need import Need, Tier
+from harness.suite.need import Need, Tier, with_room_for
 from harness.suite.pool import Pool, Shared
 from harness.suite.subject import Subject
 from harness.suite.turns import turn
@@ -116,6 +117,7 @@ def guest_pool(cvm_session: Session, cvm_kernel: Kernel) -> Iterator[Pool]:
 
     def boot(spec: GuestSpec) -> contextlib.AbstractContextManager[Run]:
         rerun = "cvm-harness boot"  # a shared guest belongs to no single test
+        spec = with_room_for(spec, overhead(cvm_kernel))
         return cvm_session.boot(cvm_session.prepare(spec, cvm_kernel), rerun=rerun)
 
     pool = Pool(boot)

@@ -7,7 +7,7 @@ import pytest
 
 from harness.analysis.pressure import boot_within_budget
 from harness.suite.subject import Subject
-from harness.units import GIB, MIB, PAGE_SIZE
+from harness.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
 
 pytestmark = [pytest.mark.guest, pytest.mark.acceptance(fresh=True, unaccepted="16M")]
 full = pytest.mark.tier("full")
@@ -25,15 +25,16 @@ RECLAIM = ("pageoutrun", "allocstall_", "pgscan_", "pgsteal_")
 def judge(subject: Subject) -> None:
     """What holds for every lazy boot, and what every boot must leave."""
     spec, before = subject.run.spec, subject.before
+    taken = subject.run.overhead.taken(spec.memory)
     at_init = subject.run.guest.boot.init.nr_unaccepted_pages * PAGE_SIZE
     # Boot needs some memory whatever the guest's size is, and the page structs of all of it.
-    least = spec.memory - spec.memory // 32 - 16 * MIB - (2000 + 80 * spec.vcpus) * MIB
+    least = spec.memory - spec.memory // 32 - 16 * MIB - (2000 + 80 * spec.vcpus) * MIB - taken
     detail = f"{at_init // MIB} of {spec.memory // MIB} MiB unaccepted at init"
     subject.verify("boot-accepts-all", at_init >= max(least, 16 * MIB), detail)
     if before.emulation:
         units = before.stat("units_before_init")
         known = KNOWN_UNITS + KNOWN_UNITS_PER_VCPU * spec.vcpus
-        known += spec.memory // MEMORY_PER_KNOWN_UNIT
+        known += spec.memory // MEMORY_PER_KNOWN_UNIT + taken // UNIT_SIZE
         detail = f"{units} units before PID 1, known {known} with {spec.vcpus} vCPUs"
         subject.verify("boot-regression", units <= known, detail)
 
@@ -64,7 +65,8 @@ def test_a_guest_of_any_size_leaves_memory_unaccepted(
 
 @pytest.mark.acceptance(memory="2G", vcpus=8, cost="tdx")
 def test_boot_accepts_no_more_than_it_uses(subject: Subject) -> None:
-    found = boot_within_budget(subject.before, subject.run.spec.vcpus)
+    run = subject.run
+    found = boot_within_budget(subject.before, run.spec.vcpus, run.overhead)
     subject.checks.append(found)
 
 
@@ -112,6 +114,7 @@ def test_every_node_keeps_memory_unaccepted_and_gives_its_own(subject: Subject) 
     nodes = subject.before.node_unaccepted_kib
     subject.verify("numa", len(nodes) == 3 and all(nodes.values()), f"KiB by node: {dict(nodes)}")
     if subject.has("hook"):
+        nodes = subject.soak().node_unaccepted_kib
         subject.hook("alloc", node=1, order=10, count=64, gfp="noretry")
         subject.hook("free")
         after = subject.counters().node_unaccepted_kib

@@ -17,6 +17,7 @@ from harness.analysis.pressure import (
     waiting_bounded,
 )
 from harness.analysis.trace import AcceptEvent
+from harness.kernel.overhead import Overhead
 from harness.status import Status
 
 FREE = Bounds(0)
@@ -87,7 +88,9 @@ def test_a_call_that_takes_too_long_fails() -> None:
 
 
 def test_the_boot_budget_grows_with_vcpus_and_memory_and_bounds_the_boot() -> None:
-    assert boot_budget(8, 1000) > boot_budget(1, 1000)
-    assert boot_budget(1, 1 << 19) > boot_budget(1, 1000)
+    none, kasan = Overhead(), Overhead(memory_share=1 / 8)
+    assert boot_budget(8, 1000, none) > boot_budget(1, 1000, none)
+    assert boot_budget(1, 1 << 19, none) > boot_budget(1, 1000, none)
+    assert boot_budget(1, 1000, kasan) == boot_budget(1, 1000, none) + 125
     assert boot_within_budget(reading(), 64).status is Status.PASS
     assert boot_within_budget(reading(), 1).status is Status.FAIL

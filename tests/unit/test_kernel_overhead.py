@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""What a kernel's own checks cost its guests, by its configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.kernel.build import Kernel
+from harness.kernel.fragment import read_fragment
+from harness.kernel.overhead import Overhead, overhead
+from harness.kernel.version import Version
+from harness.spec import GuestSpec
+from harness.suite.need import with_room_for
+from harness.units import GIB, MIB
+
+
+def kernel(config: Path | None) -> Kernel:
+    return Kernel(Path("bzImage"), "6.12", "6.12", "0", config, None, {})
+
+
+@pytest.fixture
+def debug(tmp_path: Path) -> Kernel:
+    """A kernel that came out as the fragment `debug` asks."""
+    config = tmp_path / ".config"
+    settings = read_fragment("debug", Version(6, 12))
+    config.write_text("".join(f"{setting.render()}\n" for setting in settings))
+    return kernel(config)
+
+
+def test_a_debug_kernel_takes_an_eighth_of_memory_and_more_time(debug: Kernel) -> None:
+    cost = overhead(debug)
+    assert cost.memory_share == 1 / 8
+    assert cost.time_factor > 1
+    assert cost.taken(8 * GIB) == GIB
+    assert cost.gross(7 * GIB) == 8 * GIB
+
+
+def test_other_kernels_cost_nothing_and_unknown_ones_are_taken_for_such(tmp_path: Path) -> None:
+    plain = tmp_path / ".config"
+    plain.write_text("CONFIG_NUMA=y\n# CONFIG_KASAN is not set\n")
+    for some in (kernel(plain), kernel(None)):
+        assert overhead(some) == Overhead()
+    assert Overhead().gross(12345) == 12345
+
+
+@given(st.integers(1, 1 << 40), st.sampled_from([1 / 8, 1 / 3]))
+def test_what_is_left_is_what_was_asked_for(memory: int, share: float) -> None:
+    cost = Overhead(memory_share=share)
+    gross = cost.gross(memory)
+    assert gross % MIB == 0
+    assert memory <= gross - cost.taken(gross) + 1 < memory + 2 * MIB
+
+
+def test_a_guest_gets_the_memory_that_checks_take_on_top(debug: Kernel) -> None:
+    spec = GuestSpec(memory=7 * GIB)
+    assert with_room_for(spec, overhead(debug)).memory == 8 * GIB
+    grows = dataclasses.replace(spec, maxmem=9 * GIB, slots=1)
+    assert with_room_for(grows, overhead(debug)).maxmem == 10 * GIB
+    assert with_room_for(grows, Overhead()) == grows
