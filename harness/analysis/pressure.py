@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from harness.analysis.counters import Check, Counters, check
 from harness.analysis.trace import AcceptEvent
 from harness.kernel.overhead import Overhead
-from harness.units import MAX_ORDER_PAGES
+from harness.units import MAX_ORDER_PAGES, UNIT_SIZE
 
 _RECLAIM = ("allocstall_", "pgscan_direct", "pgscan_kswapd", "pgsteal_direct", "oom_kill")
 _THP = ("thp_fault_fallback", "thp_file_fallback")
@@ -137,7 +137,7 @@ def boot_budget(vcpus: int, table_units: int, overhead: Overhead) -> int:
     KASAN has its shadow beside them.
     """
     memmap = table_units // 64
-    return 32 + 2 * vcpus + memmap + overhead.taken(table_units)
+    return 32 + 2 * vcpus + memmap + overhead.taken(table_units * UNIT_SIZE) // UNIT_SIZE
 
 
 def boot_within_budget(

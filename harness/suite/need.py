@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +23,10 @@ from harness.spec import (
     cost_model,
 )
 from harness.status import UsageError
-from harness.units import MIB, PAGE_SIZE
+from harness.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.vm.console import Kind
+
+_CRASH = re.compile(r"crashkernel=(\d{1,6})M")
 
 
 class Tier(enum.IntEnum):
@@ -179,7 +183,22 @@ class Need:
 
 
 def with_room_for(spec: GuestSpec, overhead: Overhead) -> GuestSpec:
-    """`spec` with as much more memory as the kernel's own checks take of it."""
-    more = overhead.gross(spec.memory) - spec.memory
-    maxmem = None if spec.maxmem is None else spec.maxmem + more
-    return dataclasses.replace(spec, memory=spec.memory + more, maxmem=maxmem)
+    """`spec` with as much more memory as the kernel's own checks take of it.
+
+    So with the memory set apart for a crash kernel, which is the same kernel once more.
+    """
+    grain = UNIT_SIZE * spec.numa_nodes
+    more = math.ceil((overhead.gross(spec.memory) - spec.memory) / grain) * grain
+    return dataclasses.replace(
+        spec,
+        memory=spec.memory + more,
+        maxmem=None if spec.maxmem is None else spec.maxmem + more,
+        extra_cmdline=tuple(
+            _CRASH.sub(lambda found: _crash_memory(found[1], overhead), word)
+            for word in spec.extra_cmdline
+        ),
+    )
+
+
+def _crash_memory(mib: str, overhead: Overhead) -> str:
+    return f"crashkernel={math.ceil(overhead.gross(int(mib) * MIB) / MIB)}M"

@@ -16,7 +16,7 @@ from harness.kernel.overhead import Overhead, overhead
 from harness.kernel.version import Version
 from harness.spec import GuestSpec
 from harness.suite.need import with_room_for
-from harness.units import GIB, MIB
+from harness.units import GIB, MIB, UNIT_SIZE
 
 
 def kernel(config: Path | None) -> Kernel:
@@ -36,8 +36,7 @@ def test_a_debug_kernel_takes_an_eighth_of_memory_and_more_time(debug: Kernel) -
     cost = overhead(debug)
     assert cost.memory_share == 1 / 8
     assert cost.time_factor > 1
-    assert cost.taken(8 * GIB) == GIB
-    assert cost.gross(7 * GIB) == 8 * GIB
+    assert cost.taken(8 * GIB) == GIB + cost.memory_bytes
 
 
 def test_other_kernels_cost_nothing_and_unknown_ones_are_taken_for_such(tmp_path: Path) -> None:
@@ -46,19 +45,25 @@ def test_other_kernels_cost_nothing_and_unknown_ones_are_taken_for_such(tmp_path
     for some in (kernel(plain), kernel(None)):
         assert overhead(some) == Overhead()
     assert Overhead().gross(12345) == 12345
+    assert Overhead().taken(12345) == 0
 
 
-@given(st.integers(1, 1 << 40), st.sampled_from([1 / 8, 1 / 3]))
-def test_what_is_left_is_what_was_asked_for(memory: int, share: float) -> None:
-    cost = Overhead(memory_share=share)
+@given(st.integers(0, 1 << 40), st.sampled_from([0.0, 1 / 8, 1 / 3]), st.integers(0, 1 << 30))
+def test_what_is_left_is_what_was_asked_for(memory: int, share: float, more: int) -> None:
+    cost = Overhead(share, more)
     gross = cost.gross(memory)
-    assert gross % MIB == 0
-    assert memory <= gross - cost.taken(gross) + 1 < memory + 2 * MIB
+    assert abs(gross - cost.taken(gross) - memory) <= 2
 
 
-def test_a_guest_gets_the_memory_that_checks_take_on_top(debug: Kernel) -> None:
-    spec = GuestSpec(memory=7 * GIB)
-    assert with_room_for(spec, overhead(debug)).memory == 8 * GIB
+def test_a_guest_gets_the_memory_that_checks_take_on_top() -> None:
+    cost = Overhead(memory_share=1 / 8, memory_bytes=7 * MIB)
+    spec = GuestSpec(memory=7 * GIB, vcpus=3, numa_nodes=3)
+    roomy = with_room_for(spec, cost)
+    assert 8 * GIB + 8 * MIB <= roomy.memory < 8 * GIB + 8 * MIB + 3 * UNIT_SIZE
+    assert (roomy.memory - spec.memory) % (3 * UNIT_SIZE) == 0
     grows = dataclasses.replace(spec, maxmem=9 * GIB, slots=1)
-    assert with_room_for(grows, overhead(debug)).maxmem == 10 * GIB
-    assert with_room_for(grows, Overhead()) == grows
+    assert with_room_for(grows, cost).maxmem == roomy.memory + 2 * GIB
+    crash = dataclasses.replace(spec, extra_cmdline=("quiet", "crashkernel=70M"))
+    assert with_room_for(crash, cost).extra_cmdline == ("quiet", "crashkernel=88M")
+    for plain in (grows, crash):
+        assert with_room_for(plain, Overhead()) == plain

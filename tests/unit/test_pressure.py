@@ -88,9 +88,9 @@ def test_a_call_that_takes_too_long_fails() -> None:
 
 
 def test_the_boot_budget_grows_with_vcpus_and_memory_and_bounds_the_boot() -> None:
-    none, kasan = Overhead(), Overhead(memory_share=1 / 8)
+    none, kasan = Overhead(), Overhead(1 / 8, 4 << 20)
     assert boot_budget(8, 1000, none) > boot_budget(1, 1000, none)
     assert boot_budget(1, 1 << 19, none) > boot_budget(1, 1000, none)
-    assert boot_budget(1, 1000, kasan) == boot_budget(1, 1000, none) + 125
+    assert boot_budget(1, 1000, kasan) == boot_budget(1, 1000, none) + 127
     assert boot_within_budget(reading(), 64).status is Status.PASS
     assert boot_within_budget(reading(), 1).status is Status.FAIL
