@@ -77,6 +77,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
             group.addoption(name, default=default, help=words, **rest)
     group.addoption("--append", default="", help="more words for the guest kernel's command line")
     group.addoption(
+        "--patch",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a patch or mbox to apply to the kernel as well; may be repeated",
+    )
+    group.addoption(
         "--fragment",
         action="append",
         default=[],
@@ -285,7 +292,11 @@ def cvm_kernel(pytestconfig: pytest.Config, cvm_session: Session, cvm_spec: Gues
     """The kernel under test, built on first use."""
     option = pytestconfig.getoption
     return cvm_session.kernel_for(
-        cvm_spec, option("--kernel"), settings=option("setting"), extra=option("--fragment")
+        cvm_spec,
+        option("--kernel"),
+        patches=[Path(file) for file in option("--patch")],
+        settings=option("setting"),
+        extra=option("--fragment"),
     )
 
 
@@ -298,10 +309,14 @@ def rerun_command(config: pytest.Config, test: str) -> str:
     option = config.getoption
     made = spec_arguments(command_line_spec(config), option("--kernel"))
     words = [word for word in made if word.startswith((*_TOLD, "--append"))]
-    words += [f"--fragment={text}" for text in option("--fragment")]
-    words += [f"--set={text}" for text in option("setting")]
-    words += [f"--tier={option('--tier')}"]
+    words += [*kernel_words(config), f"--tier={option('--tier')}"]
     return shlex.join(["pytest", *words, test])
+
+
+def kernel_words(config: pytest.Config) -> list[str]:
+    """What is on top of --kernel, as options."""
+    given = {"--patch": "--patch", "--fragment": "--fragment", "--set": "setting"}
+    return [f"{name}={text}" for name, key in given.items() for text in config.getoption(key)]
 
 
 @pytest.fixture

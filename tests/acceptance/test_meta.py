@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.pytest_plugin import kernel_words
+
 HERE = Path(__file__).parent
 OFF = "unaccepted_emulation=route=nowhere"
 NOTHING_LEFT = "unaccepted_emulation=route=direct,from=512G,to=513G"
@@ -34,8 +36,9 @@ def test_no_test_passes_where_there_is_nothing_to_accept(
     verdicts = tmp_path / "verdicts.jsonl"
     command = [sys.executable, "-m", "pytest", str(HERE), "--tier=quick", "-q"]
     command += [f"--append={append}", f"--verdicts={verdicts}", f"--runs={tmp_path / 'runs'}"]
-    command += [f"--kernel={pytestconfig.getoption('--kernel')}", "-p", "no:cacheprovider"]
-    subprocess.run(command, cwd=HERE.parents[1], capture_output=True, timeout=900, check=False)
+    command += [f"--kernel={pytestconfig.getoption('--kernel')}", *kernel_words(pytestconfig)]
+    command += ["-p", "no:cacheprovider"]
+    subprocess.run(command, cwd=HERE.parents[1], capture_output=True, timeout=1800, check=False)
     found = [json.loads(line) for line in verdicts.read_text().splitlines()]
     by_status = Counter(verdict["status"] for verdict in found)
     passed = [

@@ -167,3 +167,30 @@ def test_what_qemu_spoils_is_run_again_and_what_the_kernel_does_is_not(
     result.assert_outcomes(passed=int(code == 0), failed=int(code != 0))
     (line,) = (pytester.path / "v.jsonl").read_text().splitlines()  # of the last try only
     assert json.loads(line)["status"] == {0: "PASS", 1: "FAIL", 69: "MISS"}[code]
+
+
+def test_what_is_on_top_of_the_kernel_reaches_the_build_and_the_line_to_rerun(
+    pytester: pytest.Pytester,
+) -> None:
+    pytester.makepyfile(
+        """
+        from pathlib import Path
+
+        from harness.pytest_plugin import rerun_command
+        from harness.session import Session
+
+        def test_it(pytestconfig, monkeypatch, request):
+            line = rerun_command(pytestconfig, "this")
+            assert "--patch=a.patch --patch=b.mbox --fragment=debug --set=KFENCE=y" in line
+            asked = {}
+            monkeypatch.setattr(Session, "kernel_for", lambda self, *_, **kw: asked.update(kw))
+            request.getfixturevalue("cvm_kernel")
+            assert asked == {
+                "patches": [Path("a.patch"), Path("b.mbox")],
+                "settings": ["KFENCE=y"],
+                "extra": ["debug"],
+            }
+        """
+    )
+    options = ["--patch=a.patch", "--patch=b.mbox", "--fragment=debug", "--set=KFENCE=y"]
+    assert pytester.runpytest_subprocess(*options).ret == 0
