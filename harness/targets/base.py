@@ -103,7 +103,7 @@ class Target(Protocol):
 
     @property
     def more_unaccepted(self) -> str:
-        """What to do where too little is unaccepted; "" where that says all."""
+        """What to do where too little is unaccepted."""
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments. Raises HostError where this host cannot run it."""
@@ -164,4 +164,5 @@ def lazy_in_force(
         shown += f", fewer than the {least_pages} that make it worth testing"
     if eager:
         shown += ", and accept_memory=eager is on the command line"
-    return Proof("lazy acceptance", pages >= least_pages and not eager, shown, hint)
+    counted = hint if pages >= 0 and not eager else ""
+    return Proof("lazy acceptance", pages >= least_pages and not eager, shown, counted)

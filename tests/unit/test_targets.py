@@ -109,6 +109,21 @@ def test_acceptance_mode_is_proven_by_the_counter(
     assert lazy_in_force(GuestEvidence("", cmdline, {}, pages), mode).holds is holds
 
 
+@pytest.mark.parametrize(
+    ("cmdline", "pages", "advice"),
+    [
+        ("accept_memory=lazy", 0, "--memory"),
+        ("accept_memory=lazy", -1, ""),  # the kernel does not count: memory is not what it lacks
+        ("accept_memory=eager", 0, ""),
+    ],
+)
+def test_a_guest_whose_boot_used_all_is_to_be_larger(cmdline: str, pages: int, advice: str) -> None:
+    evidence = GuestEvidence("", cmdline, {}, pages)
+    proof = lazy_in_force(evidence, AcceptMode.LAZY, 1, EmulatedTarget().more_unaccepted)
+    assert bool(proof.hint) is bool(advice)
+    assert advice in proof.hint
+
+
 def test_an_eager_guest_may_take_as_long_to_boot_as_its_acceptance_costs() -> None:
     large = guest_spec(memory="64G", cost="tdx", accept="eager")
     assert accept_at_boot_s(large) == pytest.approx(32768 * 1.3e-3)
