@@ -26,6 +26,8 @@ from harness.status import UsageError
 from harness.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.vm.console import Kind
 
+_SPLIT = 0xB000_0000
+"""From this size on QEMU's q35 puts memory above 4 GiB (hw/i386/pc_q35.c, pc_q35_init(), 7.2)."""
 _CRASH = re.compile(r"crashkernel=(\d{1,6})M")
 
 
@@ -185,10 +187,13 @@ class Need:
 def with_room_for(spec: GuestSpec, overhead: Overhead) -> GuestSpec:
     """`spec` with as much more memory as the kernel's own checks take of it.
 
-    So with the memory set apart for a crash kernel, which is the same kernel once more.
+    So with the memory set apart for a crash kernel, which is the same kernel once more. A guest
+    keeps its zones: no memory above 4 GiB where there would be none without.
     """
     grain = UNIT_SIZE * spec.numa_nodes
     more = math.ceil((overhead.gross(spec.memory) - spec.memory) / grain) * grain
+    if spec.memory < _SPLIT <= spec.memory + more:
+        more = (_SPLIT - 1 - spec.memory) // grain * grain
     return dataclasses.replace(
         spec,
         memory=spec.memory + more,

@@ -135,10 +135,13 @@ class Subject:
 
     def must_have_accepted(self, before: Counters, least_bytes: int = 4 << 20) -> None:
         """ERROR unless memory had to be accepted since `before`: else nothing was tested."""
-        pages = self.accepted_since(before)
+        now = self.counters()
+        pages = before.unaccepted_pages - now.unaccepted_pages
+        spare, left = (reading.free_pages - reading.unaccepted_pages for reading in (before, now))
         self.require(
             pages * PAGE_SIZE >= least_bytes,
-            f"the test had {pages} pages accepted: too few to have tested anything",
+            f"the test had {pages} pages accepted: too few to have tested anything "
+            f"({spare} accepted pages were free before, {left} are now)",
         )
 
     def set_cost(self, ns_per_unit: int) -> None:

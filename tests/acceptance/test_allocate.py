@@ -97,12 +97,17 @@ def test_vmalloc_of_fresh_memory(subject: Subject) -> None:
 
 def test_files_in_the_page_cache_keep_their_content(subject: Subject) -> None:
     before = subject.soak()
+    count = SIZE // MIB
     script = (
         "dd if=/dev/urandom of=/tmp/seed bs=1M count=1 2>/dev/null; "
-        f"for i in $(seq {SIZE // MIB}); do cat /tmp/seed; done > /tmp/file; "
-        "dd if=/tmp/file bs=1M 2>/dev/null | split -b 1M - /tmp/part.; "
-        "md5sum /tmp/seed /tmp/part.* | cut -c1-32 | sort -u; rm -f /tmp/file /tmp/part.* /tmp/seed"
+        f"for i in $(seq {count}); do cat /tmp/seed; done > /tmp/file; "
+        f"for i in $(seq {count}); do "
+        "dd if=/tmp/file of=/tmp/part.$i bs=1M skip=$((i - 1)) count=1 2>/dev/null; done; "
+        "md5sum /tmp/seed /tmp/part.* | cut -c1-32"
     )
     sums = subject.sh(script).split()
     subject.must_have_accepted(before)
-    subject.verify("corrupt", len(sums) == 1, f"{len(sums)} contents of copies of one file")
+    subject.sh("rm -f /tmp/file /tmp/part.* /tmp/seed")
+    subject.require(len(sums) == 1 + count, f"{len(sums)} files were read, {1 + count} are there")
+    contents = len(set(sums))
+    subject.verify("corrupt", contents == 1, f"{contents} contents of {count} copies of one file")

@@ -65,5 +65,7 @@ def test_a_guest_gets_the_memory_that_checks_take_on_top() -> None:
     assert with_room_for(grows, cost).maxmem == roomy.memory + 2 * GIB
     crash = dataclasses.replace(spec, extra_cmdline=("quiet", "crashkernel=70M"))
     assert with_room_for(crash, cost).extra_cmdline == ("quiet", "crashkernel=88M")
+    below = with_room_for(GuestSpec(memory=2560 * MIB), cost)
+    assert below.memory == 2814 * MIB, "memory above 4 GiB would be another zone"
     for plain in (grows, crash):
         assert with_room_for(plain, Overhead()) == plain
