@@ -19,7 +19,7 @@ MEMORY_PER_KNOWN_UNIT = 96 * MIB
 """Page structs take 1/64 of memory, a unit for each 128 MiB; hash tables grow with it as well. Of
 63000M 7.3 accepted 1,328 to 1,377 units, with this 1,516 are known."""
 WITH_KASAN = 1.75
-"""Times as much, beside the shadow: redzones make each object larger. Of 72184M such a kernel (6.12)
+"""Times as much, beside the shadow: redzones make objects larger. Of 72184M such a kernel (6.12)
 accepted 6,784 units, 4,591 of them for the shadow; with this 7,411 are known."""
 RECLAIM = ("pageoutrun", "allocstall_", "pgscan_", "pgsteal_")
 """What /proc/vmstat counts of reclaim; pageoutrun: kswapd was at work (mm/vmscan.c)."""
