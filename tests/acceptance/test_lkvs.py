@@ -47,7 +47,7 @@ def test_vmstat_and_meminfo_have_the_same_and_it_is_not_nothing(subject: Subject
 def test_stress_ng_on_all_memory_has_it_accepted(subject: Subject) -> None:
     """(FUNC)"""
     before = subject.before
-    subject.sh("stress-ng --vm 1 --vm-bytes 70% --vm-ops 1 -t 20", deadline_s=180)
+    subject.sh("stress-ng --vm 1 --vm-bytes 70% --vm-ops 1 -t 150", deadline_s=180)
     fell = subject.accepted_since(before)
     subject.verify("not-accepted", fell * PAGE_SIZE > 128 * MIB, f"{fell} pages accepted")
 
