@@ -315,8 +315,8 @@ def rerun_command(config: pytest.Config, test: str) -> str:
 
 def kernel_words(config: pytest.Config) -> list[str]:
     """What is on top of --kernel, as options."""
-    given = {"--patch": "--patch", "--fragment": "--fragment", "--set": "setting"}
-    return [f"{name}={text}" for name, key in given.items() for text in config.getoption(key)]
+    names = ("--patch", "--fragment", "--set")
+    return [f"{name}={text}" for name in names for text in config.getoption(name)]
 
 
 @pytest.fixture

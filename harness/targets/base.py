@@ -164,5 +164,5 @@ def lazy_in_force(
         shown += f", fewer than the {least_pages} that make it worth testing"
     if eager:
         shown += ", and accept_memory=eager is on the command line"
-    counted = hint if pages >= 0 and not eager else ""
-    return Proof("lazy acceptance", pages >= least_pages and not eager, shown, counted)
+    advice = hint if pages >= 0 and not eager else ""  # more memory would not help those
+    return Proof("lazy acceptance", pages >= least_pages and not eager, shown, advice)
