@@ -11,12 +11,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from harness.options import guest_spec
-    from harness.session import Session
+    from harness.run.session import Session
+    from harness.targets.choose import guest_spec
 
 __all__ = ["Session", "guest_spec"]
 
-_HOMES = {"Session": "harness.session", "guest_spec": "harness.options"}
+_HOMES = {"Session": "harness.run.session", "guest_spec": "harness.targets.choose"}
 
 
 def __getattr__(name: str) -> Any:

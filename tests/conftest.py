@@ -4,7 +4,7 @@
 import hypothesis
 import pytest
 
-from harness.cache import default_root
+from harness.base.store import default_root
 
 pytest_plugins = ["pytester"]
 _CACHE = default_root()  # before anything changes HOME

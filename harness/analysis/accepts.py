@@ -16,11 +16,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from harness.analysis.concurrency import Concurrency, concurrency
-from harness.analysis.events import Events
-from harness.analysis.histogram import Histogram, histogram_of, merge
-from harness.analysis.trace import PERCENTS, AcceptSummary, Latency, latency, latency_of
-from harness.status import PreconditionError
-from harness.units import GIB, UNIT_SIZE
+from harness.base.status import PreconditionError
+from harness.base.units import GIB, UNIT_SIZE
+from harness.record.events import Events
+from harness.record.histogram import Histogram, histogram_of, merge
+from harness.record.trace import PERCENTS, AcceptSummary, Latency, latency, latency_of
 
 Array = npt.NDArray[Any]
 _EXACT = 8 << 20

@@ -12,11 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis import events as event_file
 from harness.analysis.accepts import AcceptFigures, StageBounds, figures
-from harness.analysis.clocks import ClockPoint, ClockRelation, relation
 from harness.analysis.conservation import guards_explain, trace_accounts_for_all
-from harness.analysis.counters import (
+from harness.analysis.functions import FunctionCost, read_functions
+from harness.analysis.host import host_check
+from harness.analysis.kexec import found_nothing_unaccepted, kexec_checks, kexec_cycles
+from harness.analysis.lkvs import lkvs_check
+from harness.analysis.probes import PROBES_FILE, probes_account_for_all, sources_agree
+from harness.analysis.timeline import SampleFigures, sample_figures, samples_never_rise
+from harness.analysis.workload import Operations, StallShare, operations, stall_shares
+from harness.base.spec import AcceptMode
+from harness.base.status import PreconditionError, Status, worst
+from harness.record import events as event_file
+from harness.record.clocks import ClockPoint, ClockRelation, relation
+from harness.record.counters import (
     Check,
     Counters,
     check,
@@ -25,20 +34,11 @@ from harness.analysis.counters import (
     counters_from_record,
     something_to_accept,
 )
-from harness.analysis.events import Events
-from harness.analysis.functions import FunctionCost, read_functions
-from harness.analysis.hist import KernelHistogram, hist_accounts_for_all, read_hist
-from harness.analysis.host import host_check
-from harness.analysis.kexec import found_nothing_unaccepted, kexec_checks, kexec_cycles
-from harness.analysis.lkvs import lkvs_check
-from harness.analysis.pending import parse_pending
-from harness.analysis.probes import PROBES_FILE, probes_account_for_all, sources_agree
-from harness.analysis.samples import read_samples
-from harness.analysis.timeline import SampleFigures, sample_figures, samples_never_rise
-from harness.analysis.workload import Operations, StallShare, operations, stall_shares
-from harness.results.rundir import RunDir
-from harness.spec import AcceptMode
-from harness.status import PreconditionError, Status, worst
+from harness.record.events import Events
+from harness.record.hist import KernelHistogram, hist_accounts_for_all, read_hist
+from harness.record.pending import parse_pending
+from harness.record.rundir import RunDir
+from harness.record.samples import read_samples
 
 WORKLOAD_FILE = "workload.json"
 PENDING_FILE = "pending.txt"

@@ -17,10 +17,10 @@ import numpy as np
 import scipy
 
 from harness.analysis.analyse import analyse
-from harness.results.rundir import RunDir
-from harness.spec import AcceptMode
-from harness.status import PreconditionError, Status
-from harness.units import GIB, KIB, PAGE_SIZE, UNIT_SIZE
+from harness.base.spec import AcceptMode
+from harness.base.status import PreconditionError, Status
+from harness.base.units import GIB, KIB, PAGE_SIZE, UNIT_SIZE
+from harness.record.rundir import RunDir
 
 CONFIDENCE = 0.95
 

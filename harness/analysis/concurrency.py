@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.events import Events
+from harness.record.events import Events
 
 Array = npt.NDArray[Any]
 _EVENTS_AT_ONCE = 2 << 20

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from harness.analysis.counters import Check, Counters, check
-from harness.analysis.pending import PendingRun
-from harness.analysis.trace import AcceptSummary
-from harness.spec import Route
-from harness.status import Status
-from harness.units import MAX_ORDER_PAGES, PAGES_PER_UNIT, UNIT_SIZE
+from harness.base.spec import Route
+from harness.base.status import Status
+from harness.base.units import MAX_ORDER_PAGES, PAGES_PER_UNIT, UNIT_SIZE
+from harness.record.counters import Check, Counters, check
+from harness.record.pending import PendingRun
+from harness.record.trace import AcceptSummary
 
 _BLOCK_UNITS = MAX_ORDER_PAGES // PAGES_PER_UNIT
 

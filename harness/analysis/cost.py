@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
+from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
 
 KNOWN_RSD = {
     "cost.per_accepted_mib": 1e-5,

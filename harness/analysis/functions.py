@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
 
 FILE = "functions.json"
 USERSPACE = "(userspace)"

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.analysis.counters import Check
-from harness.spec import TargetName
-from harness.status import Status
-from harness.vm.console import Kind
+from harness.base.spec import TargetName
+from harness.base.status import Status
+from harness.record.console import Kind
+from harness.record.counters import Check
 
 _NAME = "host kernel is clean"
 

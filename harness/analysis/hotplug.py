@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.clocks import ClockRelation
-from harness.analysis.counters import Check, Counters, check
-from harness.status import PreconditionError, Status
-from harness.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
+from harness.base.status import PreconditionError, Status
+from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
+from harness.record.clocks import ClockRelation
+from harness.record.counters import Check, Counters, check
 
 STRUCT_PAGE = 64
 """sizeof(struct page) in bytes (include/linux/mm_types.h)."""
@@ -181,7 +181,7 @@ class PlugFigures:
 
 
 def read_steps(path: Path) -> tuple[HotplugStep, ...]:
-    """The steps of a run, as harness/vm/hotplug.py wrote them. Raises PreconditionError."""
+    """The steps of a run, as harness/guest/hotplug.py wrote them. Raises PreconditionError."""
     try:
         return tuple(HotplugStep(**json.loads(line)) for line in path.read_text().splitlines())
     except (OSError, TypeError, ValueError) as error:

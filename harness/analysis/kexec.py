@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from harness.analysis.counters import Check, Counters, check
-from harness.status import PreconditionError, Status
-from harness.units import KIB, MIB, format_size
+from harness.base.status import PreconditionError, Status
+from harness.base.units import KIB, MIB, format_size
+from harness.record.counters import Check, Counters, check
 
 _SIGNAL = "kexec"
 SIZE_MARGIN_KIB = 16 * MIB // KIB

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.analysis.counters import Check, Counters, check
 from harness.analysis.kexec import KexecCycle, kexec_checks
-from harness.status import Status, worst
-from harness.units import PAGE_SIZE
+from harness.base.status import Status, worst
+from harness.base.units import PAGE_SIZE
+from harness.record.counters import Check, Counters, check
 
 _SLOWER = 1.15
 """LKVS' own margin over its constants."""

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from harness.analysis import cost
-from harness.status import UsageError
-from harness.units import PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE, format_ns
+from harness.base.status import UsageError
+from harness.base.units import PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE, format_ns
 
 
 class Better(enum.StrEnum):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.counters import Check, Counters, check
-from harness.analysis.trace import AcceptEvent
-from harness.kernel.overhead import Overhead
-from harness.units import MAX_ORDER_PAGES, UNIT_SIZE
+from harness.base.overhead import Overhead
+from harness.base.units import MAX_ORDER_PAGES, UNIT_SIZE
+from harness.record.counters import Check, Counters, check
+from harness.record.trace import AcceptEvent
 
 _RECLAIM = ("allocstall_", "pgscan_direct", "pgscan_kswapd", "pgsteal_direct", "oom_kill")
 _THP = ("thp_fault_fallback", "thp_file_fallback")

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.events import EventsWriter, named
-from harness.analysis.frames import Frames
 from harness.analysis.probes import CALL, PLATFORM_CALL, PLATFORM_RETURN, RETURN, Hit, pair
-from harness.analysis.ringbuffer import Batch, EventFormat, read_mixed
-from harness.status import PreconditionError
-from harness.units import UNIT_SIZE
+from harness.base.status import PreconditionError
+from harness.base.units import UNIT_SIZE
+from harness.record.events import EventsWriter, named
+from harness.record.frames import Frames
+from harness.record.ringbuffer import Batch, EventFormat, read_mixed
 
 Array = npt.NDArray[Any]
 HIT = np.dtype(

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.counters import Check, Counters, check
-from harness.analysis.events import Events
-from harness.status import Status
+from harness.base.status import Status
+from harness.record.counters import Check, Counters, check
+from harness.record.events import Events
 
 PROBES_FILE = "probes.parquet"
 """Like events.parquet, next to it: what the probes saw of a run that used both."""

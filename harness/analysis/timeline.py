@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.analysis.counters import Check, check
-from harness.analysis.samples import Samples
-from harness.status import Status
-from harness.units import GIB, MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT
+from harness.base.status import Status
+from harness.base.units import GIB, MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT
+from harness.record.counters import Check, check
+from harness.record.samples import Samples
 
 UNACCEPTED = "vmstat.nr_unaccepted"
 _STALLS = ("allocstall", "pgscan_direct", "compact_stall", "compact_fail", "thp_fault_fallback")

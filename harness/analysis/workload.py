@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.events import Events
-from harness.analysis.histogram import Histogram, merge, parse_histogram
-from harness.analysis.trace import PERCENTS, Latency, latency_of
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
+from harness.record.events import Events
+from harness.record.histogram import Histogram, merge, parse_histogram
+from harness.record.trace import PERCENTS, Latency, latency_of
 
 Array = npt.NDArray[Any]
 _MAX_WORKERS = 1 << 16

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
-from harness.analysis import events as event_file
-from harness.analysis.events import EventsWriter, TraceFacts, convert_frames
-from harness.analysis.frames import FileStream, parse_frames
-from harness.analysis.ringbuffer import parse_format
 from harness.collect import tracefs
-from harness.vm.guest import Guest
+from harness.guest.guest import Guest
+from harness.record import events as event_file
+from harness.record.events import EventsWriter, TraceFacts, convert_frames
+from harness.record.frames import FileStream, parse_frames
+from harness.record.ringbuffer import parse_format
 
 RAW_FILE = "trace.raw"
 """The binary pages as they came; removed once events.parquet holds what is in them."""

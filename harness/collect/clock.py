@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import time
 
-from harness.analysis.clocks import ClockPoint
-from harness.status import PreconditionError
-from harness.vm.guest import Guest
+from harness.base.status import PreconditionError
+from harness.guest.guest import Guest
+from harness.record.clocks import ClockPoint
 
 _ROUNDS = 5
 _DEADLINE_S = 5.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import json
 
-from harness.analysis.counters import Counters, parse_counters
-from harness.status import PreconditionError
-from harness.vm.guest import Guest
+from harness.base.status import PreconditionError
+from harness.guest.guest import Guest
+from harness.record.counters import Counters, parse_counters
 
 _MAX_OUTPUT = 4 << 20
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness.analysis.functions import FILE, by_function, parse_counts
-from harness.results.rundir import write_json
-from harness.vm.guest import Guest
+from harness.guest.guest import Guest
+from harness.record.rundir import write_json
 
 _MAX_KALLSYMS = 64 << 20
 _DEADLINE_S = 120.0

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.analysis.events import TraceFacts
-from harness.analysis.hist import FILE
 from harness.collect import tracefs
-from harness.vm.guest import Guest
+from harness.guest.guest import Guest
+from harness.record.events import TraceFacts
+from harness.record.hist import FILE
 
 _EVENT = f"{tracefs.TRACEFS}/events/{tracefs.ACCEPT_EVENT}"
 _TRIGGERS = (

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from harness.status import UsageError
+from harness.base.status import UsageError
 
 MAX_HZ = 1000
 MAX_BUFFER_KIB = 1 << 20

@@ -13,9 +13,6 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from harness.analysis import events as event_file
-from harness.analysis.events import EventsWriter, TraceFacts
-from harness.analysis.frames import FileStream, parse_frames
 from harness.analysis.probe_pairs import HitWindows, Pairs, write_pairs
 from harness.analysis.probes import (
     CALL,
@@ -24,12 +21,15 @@ from harness.analysis.probes import (
     PROBES_FILE,
     RETURN,
 )
-from harness.analysis.ringbuffer import parse_format
+from harness.base.status import PreconditionError
 from harness.collect import tracefs
 from harness.collect.accepts import RAW_FILE, EventTrace
-from harness.status import PreconditionError
+from harness.guest.guest import Guest
+from harness.record import events as event_file
+from harness.record.events import EventsWriter, TraceFacts
+from harness.record.frames import FileStream, parse_frames
+from harness.record.ringbuffer import parse_format
 from harness.targets.base import BOOT_TRACE_KIB
-from harness.vm.guest import Guest
 
 GROUP = "cvm"
 NO_CPU = -1

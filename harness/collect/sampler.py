@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.analysis.samples import STREAM, parse_samples, write_samples
 from harness.analysis.timeline import UNACCEPTED
-from harness.vm.guest import Guest
+from harness.guest.guest import Guest
+from harness.record.samples import STREAM, parse_samples, write_samples
 
 _MAX_SAMPLES = 2_000_000
 _START_S = 30.0

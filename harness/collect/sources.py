@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
+from harness.base.spec import GuestSpec
+from harness.base.status import PreconditionError
 from harness.collect import tracefs
 from harness.collect.accepts import AcceptTrace, EventTrace
 from harness.collect.hist import HistTrace
 from harness.collect.plan import Collect, TraceMode
 from harness.collect.probes import BothTraces, ProbeTrace
-from harness.spec import GuestSpec
-from harness.status import PreconditionError
-from harness.vm.guest import Guest
+from harness.guest.guest import Guest
 
 
 def accept_trace(guest: Guest, spec: GuestSpec, collect: Collect) -> AcceptTrace | None:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from harness.analysis.trace import lost_events
-from harness.status import PreconditionError
-from harness.vm.guest import Guest
+from harness.base.status import PreconditionError
+from harness.guest.guest import Guest
+from harness.record.trace import lost_events
 
 TRACEFS = "/sys/kernel/tracing"
 ACCEPT_EVENT = "unaccepted_memory/accept_memory"
@@ -96,7 +96,7 @@ def parse_losses(text: str) -> dict[int, int]:
 
 
 def fetch_pages(guest: Guest, out: Path) -> None:
-    """Take the trace's binary pages out of the guest into `out` (harness.analysis.frames)."""
+    """Take the trace's binary pages out of the guest into `out` (harness.record.frames)."""
     with out.open("wb") as file:
 
         def collect(data: bytes) -> None:

@@ -18,11 +18,11 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.cache import Store, digest_of
-from harness.host.qemu import Qemu
-from harness.spec import Accel, Clock
-from harness.status import HostError
-from harness.vm.refusals import KVM_GAVE_UP
+from harness.base.spec import Accel, Clock
+from harness.base.status import HostError
+from harness.base.store import Store, digest_of
+from harness.host.refusals import KVM_GAVE_UP
+from harness.qemu.binary import Qemu
 
 # guest-images/accel-probe/probe.S, assembled: to long mode, some work, then 0x2a to port 0xf4.
 _CODE = bytes.fromhex(

@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.base.status import HostError
 from harness.host.state import host_state, kernel_log
 from harness.host.view import RecordingHost
-from harness.results.rundir import plain
-from harness.status import HostError
+from harness.record.rundir import plain
 
 _RUN_FILES = ("run.json", "repro.sh", "qemu.log", "qmp.jsonl", "console.log", "hang.txt")
 _MAX_FILE = 8 << 20

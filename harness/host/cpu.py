@@ -6,8 +6,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from harness.host.qemu import parse_version
 from harness.host.view import HostView, text
+from harness.qemu.binary import parse_version
 
 
 @dataclass(frozen=True)

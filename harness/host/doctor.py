@@ -8,16 +8,16 @@ import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.base.spec import GuestSpec, TargetName
+from harness.base.status import HarnessError, Status
+from harness.base.units import GIB, format_size
 from harness.host.cpu import available_memory
 from harness.host.finding import Finding, first_missing, missing, ok, unseen
 from harness.host.firmware import PLAIN_IMAGES
+from harness.host.memory import needed_memory
 from harness.host.ready import HARDWARE, NAMES, Readiness, examine_target
-from harness.host.room import needed_memory
 from harness.host.view import HostView, reason
 from harness.kernel.make import TOOLS, check_tools
-from harness.spec import GuestSpec, TargetName
-from harness.status import HarnessError, Status
-from harness.units import GIB, format_size
 
 _MIN_DISK = 12 * GIB
 """One unpacked kernel source, its build tree and what is kept of it."""

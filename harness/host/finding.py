@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.status import Status
+from harness.base.status import Status
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.base.status import HostError, UsageError
 from harness.host import ovmf
 from harness.host.view import HostView, reason
-from harness.status import HostError, UsageError
 
 _MACHINE = "pc-q35-9.1"
 """Stands for every q35 version in the descriptors' patterns ("pc-q35-*")."""

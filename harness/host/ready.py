@@ -10,17 +10,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.base.spec import TargetName
+from harness.base.status import HostError, UsageError
+from harness.base.units import GIB, format_size
 from harness.host import firmware
 from harness.host.cpu import available_memory
 from harness.host.finding import Finding, first_missing, missing, ok, unseen
 from harness.host.firmware import Firmware
-from harness.host.qemu import parse_version
 from harness.host.snp import SnpHost, probe_snp
 from harness.host.tdx import TdxHost, probe_tdx
 from harness.host.view import HostView, LiveHost, reason
-from harness.spec import TargetName
-from harness.status import HostError, UsageError
-from harness.units import GIB, format_size
+from harness.qemu.binary import parse_version
 
 HARDWARE = (TargetName.SNP, TargetName.TDX)
 """In the order in which "auto" prefers them; no host has both."""

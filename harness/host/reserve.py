@@ -19,9 +19,9 @@ import psutil
 from filelock import FileLock
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from harness.status import HostError
-from harness.units import format_size
-from harness.vm.lease import ProcessId, lease_directory, process_id
+from harness.base.status import HostError
+from harness.base.units import format_size
+from harness.host.lease import ProcessId, lease_directory, process_id
 
 DEADLINE_S = 3600.0
 """How long to wait for others to end; a timing run may take as long."""

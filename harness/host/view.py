@@ -16,11 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from harness.cache import Store
+from harness.base.status import HostError, UsageError
+from harness.base.store import Store
 from harness.host import accel, kvm, ovmf, psp
 from harness.host.cpuid import Registers, cpuid
-from harness.host.qemu import Qemu, find_qemu
-from harness.status import HostError, UsageError
+from harness.qemu.binary import Qemu, find_qemu
 
 MAX_READ = 32 * 1024
 """Bytes read of one file: of /proc/cpuinfo the first processors are enough."""

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from harness.host.state import KernelLog
-from harness.vm.console import ConsoleScanner, Splat
+from harness.record.console import ConsoleScanner, Splat
 
 KVM_STATS = Path("/sys/kernel/debug/kvm")
 """Sums over all VMs (virt/kvm/kvm_main.c, kvm_init_debug()); root only."""

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import zstandard
 
-from harness.cache import Store, digest_file, digest_of
+from harness.base.status import UsageError
+from harness.base.store import Store, digest_file, digest_of
 from harness.image import cpio, hosttools, layers, modules
 from harness.image.cpio import Node
 from harness.image.keys import Keys
-from harness.status import UsageError
 
 KIND = "image"
 RECIPE_VERSION = 2

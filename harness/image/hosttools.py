@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cache import digest_file
-from harness.status import HostError
+from harness.base.status import HostError
+from harness.base.store import digest_file
 
 PACKAGES = {
     "busybox": "busybox-static",

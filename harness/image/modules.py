@@ -15,9 +15,9 @@ from pathlib import Path
 
 import zstandard
 
+from harness.base.status import HostError
 from harness.image import cpio
 from harness.image.cpio import Node
-from harness.status import HostError
 
 REQUIRED = ("virtio_pci", "virtio_net", "virtio_console")
 """Without these, as modules or built in, the guest cannot be reached."""

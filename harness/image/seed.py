@@ -12,8 +12,8 @@ import gzip
 import json
 from pathlib import Path
 
+from harness.base.status import HostError
 from harness.image.keys import Keys
-from harness.status import HostError
 
 RECIPE = Path(__file__).parents[2] / "guest-images" / "distribution"
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.cache import Store, digest_file, digest_of
-from harness.host.qemu import Qemu
+from harness.base.store import Store, digest_file, digest_of
 from harness.image import hosttools
+from harness.qemu.binary import Qemu
 
 SOURCE = Path(__file__).parents[2] / "guest-images" / "tcg-plugin" / "functions.c"
 _LIBRARY = "functions.so"

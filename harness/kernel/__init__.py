@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Kernels: where they come from, how they are patched and configured, and the build."""
 
+from harness.base.progress import Progress, silent
 from harness.kernel.build import DEFAULT_FRAGMENTS, Kernel, KernelRequest, build_kernel
 from harness.kernel.debian import SeriesNotFoundError
 from harness.kernel.make import KernelBuildError
-from harness.kernel.progress import Progress, silent
 from harness.kernel.source import parse_source
 
 __all__ = [

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import zstandard
 
-from harness.status import HostError
+from harness.base.status import HostError
 
 VMLINUX = "vmlinux.zst"
 _MAX_FRAMES = 200

@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.guarded import run_guarded
-from harness.status import HostError
+from harness.base.guarded import run_guarded
+from harness.base.status import HostError
 
 APT_DIRECTORY = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")

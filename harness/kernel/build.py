@@ -19,8 +19,10 @@ from typing import TextIO
 
 import zstandard
 
-from harness.cache import Store, digest_file, digest_of
-from harness.guarded import run_guarded
+from harness.base.guarded import run_guarded
+from harness.base.progress import Progress, silent
+from harness.base.status import HostError, UsageError
+from harness.base.store import Store, digest_file, digest_of
 from harness.kernel.addresses import VMLINUX
 from harness.kernel.bzimage import read_bzimage
 from harness.kernel.config import configure, parse_config
@@ -40,11 +42,9 @@ from harness.kernel.patches import (
     fragments_with_patches,
     patches_digest,
 )
-from harness.kernel.progress import Progress, silent
 from harness.kernel.source import PathSource, open_source, parse_source
 from harness.kernel.tree import SourceTree, write_json
 from harness.kernel.worktree import WorkTree
-from harness.status import HostError, UsageError
 
 FORMAT = "kernel-2"
 """Changes when an entry's content changes for equal inputs."""

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import zstandard
 
+from harness.base.status import UsageError
 from harness.kernel.version import Version
-from harness.status import UsageError
 
 _MAGIC_OFFSET, _MAGIC = 0x202, b"HdrS"
 _PROTOCOL_OFFSET = 0x206

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.guarded import run_guarded
+from harness.base.guarded import run_guarded
+from harness.base.status import UsageError
 from harness.kernel.fragment import Setting, render
 from harness.kernel.kconfig import Kconfig
 from harness.kernel.make import (
@@ -17,7 +18,6 @@ from harness.kernel.make import (
     first_fault,
     make_argv,
 )
-from harness.status import UsageError
 
 _SET = re.compile(r"CONFIG_([A-Za-z0-9_]+)=(.*)")
 

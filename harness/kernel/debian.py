@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from harness.cache import Store, digest_file, digest_of
-from harness.guarded import run_guarded
+from harness.base.guarded import run_guarded
+from harness.base.progress import Progress
+from harness.base.status import HostError
+from harness.base.store import Store, digest_file, digest_of
 from harness.kernel import apt
-from harness.kernel.progress import Progress
 from harness.kernel.tree import Manifest, scan, write_json
-from harness.status import HostError
 
 _TYPICAL_FILES = 90_000
 """Files in a kernel source (6.12: 86,629), for the progress estimate."""

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.status import UsageError
 from harness.kernel.version import Version, VersionRange
-from harness.status import UsageError
 
 DIRECTORY = Path(__file__).parents[2] / "kernel-configs"
 

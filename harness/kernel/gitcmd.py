@@ -7,7 +7,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from harness.status import HostError
+from harness.base.status import HostError
 
 
 def environment(**extra: str) -> dict[str, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""make: what it needs, its command line, its failure explained. harness/guarded.py runs it."""
+"""make: what it needs, its command line, its failure explained. harness/base/guarded.py runs it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cache import digest_of
-from harness.status import HarnessError, HostError, Status
+from harness.base.status import HarnessError, HostError, Status
+from harness.base.store import digest_of
 
 
 class KernelBuildError(HarnessError):

@@ -17,13 +17,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cache import digest_file, digest_of
+from harness.base.status import UsageError
+from harness.base.store import digest_file, digest_of
 from harness.kernel.fragment import DIRECTORY
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.tree import LINK, SourceTree, link_target
 from harness.kernel.version import Version, VersionRange
 from harness.kernel.worktree import Overlay
-from harness.status import UsageError
 
 SERIES = DIRECTORY / "patches" / "series.toml"
 

@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cache import Store, digest_of
+from harness.base.progress import Progress
+from harness.base.status import UsageError
+from harness.base.store import Store, digest_of
 from harness.kernel import debian
 from harness.kernel.gitcmd import complaint, git
-from harness.kernel.progress import Progress
 from harness.kernel.tree import (
     DirectoryReader,
     GitReader,
@@ -23,7 +24,6 @@ from harness.kernel.tree import (
     scan_git,
 )
 from harness.kernel.version import Version, makefile_version
-from harness.status import UsageError
 
 FORMS = "debian:6.12, /path/to/tree, git:/path/to/repository@ref or /path/to/bzImage"
 

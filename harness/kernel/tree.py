@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness.base.status import HostError, UsageError
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.version import Version
-from harness.status import HostError, UsageError
 
 Manifest = Mapping[str, str]
 """path -> "mode id", e.g. "mm/util.c" -> "100644 8bc1...". Modes are git's: 100644, 100755 and

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.status import HostError
 from harness.kernel.tree import LINK, Manifest, SourceTree, blob_id, write_json
-from harness.status import HostError
 
 Overlay = Mapping[str, tuple[str, bytes] | None]
 """What patches made of some files: path -> (mode, content), None for a file they removed."""

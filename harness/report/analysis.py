@@ -10,13 +10,13 @@ from rich.console import Group, RenderableType
 from harness.analysis.accepts import AcceptFigures
 from harness.analysis.analyse import Analysis
 from harness.analysis.functions import FunctionCost
-from harness.analysis.hist import KernelHistogram
 from harness.analysis.timeline import SampleFigures
-from harness.analysis.trace import Latency
 from harness.analysis.workload import StallShare
+from harness.base.text import inert
+from harness.base.units import GIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
+from harness.record.hist import KernelHistogram
+from harness.record.trace import Latency
 from harness.report import terminal
-from harness.units import GIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
-from harness.vm.text import inert
 
 Rows = list[tuple[str, str]]
 _MAX_CPUS = 8

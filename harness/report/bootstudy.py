@@ -10,8 +10,8 @@ from pathlib import Path
 from rich.table import Table
 
 from harness.analysis.bootstudy import Interval, StudyRow
+from harness.base.units import GIB, format_ns, format_size
 from harness.report import terminal
-from harness.units import GIB, format_ns, format_size
 
 _TITLE_COLUMNS = 100
 

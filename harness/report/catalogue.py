@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.status import Status
+from harness.base.status import Status
+from harness.jobs.catalogue.entry import Entry
+from harness.jobs.catalogue.runner import Result, node_ids
+from harness.jobs.catalogue.verdicts import Judged
 from harness.suite.verdicts import TestVerdict
-from harness.validate.catalogue.entry import Entry
-from harness.validate.catalogue.runner import Result, node_ids
-from harness.validate.catalogue.verdicts import Judged
 
 
 def entry_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:

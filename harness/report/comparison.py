@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from harness.analysis.compare import Comparison, Verdict
-from harness.analysis.compare_stats import Interval
 from harness.analysis.functions import FunctionChange
+from harness.base.text import inert
+from harness.compare.statistics import Interval
+from harness.compare.verdict import Comparison, Verdict
 from harness.report.terminal import columns
-from harness.vm.text import inert
 
 _MOST_FUNCTIONS = 10
 _STYLES = {

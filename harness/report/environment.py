@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from harness.results.view import RunView
+from harness.record.view import RunView
 
 _PARTS = ("spec", "kernel", "image", "qemu", "accel", "host", "firmware", "cost_model")
 _COMMAND = "command_line"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs as JUnit XML, and the properties that pytest's own JUnit XML gets for each guest.
+"""Runs as JUnit XML.
 
 FAIL is a `failure`; ERROR and MISS are an `error`, of that type: neither says anything about the
 kernel.
@@ -10,32 +10,12 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from harness.analysis.metrics import METRICS, metrics_of
-from harness.results.view import RunView
-from harness.status import Status
-from harness.vm.text import inert
+from harness.analysis.properties import properties
+from harness.base.status import Status
+from harness.base.text import inert
+from harness.record.view import RunView
 
 _ERRORS = (Status.ERROR.value, Status.MISS.value)
-
-
-def properties(run: RunView) -> list[tuple[str, str]]:
-    """What a run was of and what it came to, as names and values."""
-    facts = [
-        ("run", run.id),
-        ("target", run.text("spec", "target")),
-        ("kernel", run.text("kernel", "release")),
-        ("kernel_digest", run.text("kernel", "digest")),
-        ("accel", run.text("accel", "name")),
-        ("qemu", run.text("qemu", "version")),
-        ("accept", run.text("spec", "accept")),
-        ("memory_bytes", run.text("spec", "memory")),
-        ("vcpus", run.text("spec", "vcpus")),
-        ("cost_model", run.text("cost_model")),
-        ("workload", run.workload_name),
-    ]
-    values = metrics_of(run)
-    facts += [(m.name, f"{values[m.name]:.17g}") for m in METRICS if m.name in values]
-    return [(name, value) for name, value in facts if value]
 
 
 def junit(runs: Sequence[RunView]) -> bytes:

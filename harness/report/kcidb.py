@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from harness.analysis.metrics import METRICS, Metric, metrics_of
-from harness.results.view import RunView, dig
-from harness.status import Status, UsageError
-from harness.vm.text import inert
+from harness.base.status import Status, UsageError
+from harness.base.text import inert
+from harness.record.view import RunView, dig
 
 VERSION = {"major": 5, "minor": 3}
 ROOT = "cvm_acceptance"
@@ -143,7 +143,7 @@ def _environment(run: RunView) -> dict[str, Any]:
 
 
 def _console_tail(run: RunView) -> str:
-    from harness.results.console import tail
+    from harness.record.console_text import tail
 
     lines = tail(run.path / "console.log", max_bytes=_EXCERPT_BYTES // 4)
     return "\n".join(lines)[-_EXCERPT_BYTES:]

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.metrics import METRICS, metrics_of
-from harness.results.view import RunView
-from harness.status import Status
-from harness.vm.text import inert
+from harness.base.status import Status
+from harness.base.text import inert
+from harness.record.view import RunView
 
 _INDENT = "    "
 _VERSION = "KTAP version 1"

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.results.view import dig
-from harness.status import Status, UsageError
+from harness.base.status import Status, UsageError
+from harness.record.view import dig
 
 FILE = "night.json"
 SERIES_FILE = "series.json"

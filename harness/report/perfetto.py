@@ -21,12 +21,12 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
 from perfetto.trace_builder.proto_builder import StreamingTraceProtoBuilder
 
 from harness.analysis.analyse import Analysis, analyse
-from harness.analysis.events import FILE, Events
-from harness.analysis.samples import read_samples
-from harness.results.view import RunView
-from harness.units import PAGE_SIZE
-from harness.vm.boot import STAGES
-from harness.vm.text import inert
+from harness.base.text import inert
+from harness.base.units import PAGE_SIZE
+from harness.record.boot import STAGES
+from harness.record.events import FILE, Events
+from harness.record.samples import read_samples
+from harness.record.view import RunView
 
 _SEQUENCE = 1
 _GUEST = 1

@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
+from harness.base.units import PAGE_SIZE, format_ns, format_size
+from harness.record.boot import BootRecord
 from harness.report.terminal import latency_cell, throughput_cell
-from harness.run import Outcome
-from harness.session import Prepared
-from harness.units import PAGE_SIZE, format_ns, format_size
-from harness.vm.boot import BootRecord
+from harness.run.run import Outcome
+from harness.run.session import Prepared
 from harness.workloads.base import WorkloadResult
 
 Rows = list[tuple[str, str]]

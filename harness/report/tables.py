@@ -15,10 +15,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from harness.analysis.metrics import METRICS, Better, metrics_of
-from harness.results.index import Row, row_of
-from harness.results.series import configuration
-from harness.results.view import RunView
-from harness.status import UsageError
+from harness.base.status import UsageError
+from harness.compare.history import configuration
+from harness.compare.index import Row, row_of
+from harness.record.view import RunView
 
 _FACTS: dict[str, pa.DataType] = {
     "duration_s": pa.float64(),

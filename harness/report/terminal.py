@@ -11,10 +11,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from harness.analysis.counters import Check
-from harness.analysis.trace import AcceptSummary, Latency
-from harness.status import HarnessError, Status, UsageError
-from harness.units import format_ns
+from harness.base.status import HarnessError, Status, UsageError
+from harness.base.units import format_ns
+from harness.record.counters import Check
+from harness.record.trace import AcceptSummary, Latency
 
 _STYLES = {
     Status.PASS: "bold green",

@@ -20,9 +20,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from harness.analysis.analyse import analyse
-from harness.analysis.events import FILE, SCHEMA, Events
-from harness.results.view import RunView
-from harness.vm.text import inert
+from harness.base.text import inert
+from harness.record.events import FILE, SCHEMA, Events
+from harness.record.view import RunView
 
 _PAGE = 4096
 _HEADER = 16

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import struct
 
+from harness.base.units import PAGE_SIZE
 from harness.suite.subject import Subject
-from harness.units import PAGE_SIZE
 
 KCORE = "/proc/kcore"
 VMCORE = "/proc/vmcore"

@@ -6,8 +6,8 @@ from __future__ import annotations
 import shlex
 import weakref
 
-from harness.run import Run
-from harness.spec import TargetName
+from harness.base.spec import TargetName
+from harness.run.run import Run
 
 HOOK = "/sys/kernel/debug/unaccepted_test"
 EMULATION = "/sys/kernel/debug/unaccepted_emulation"

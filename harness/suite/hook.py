@@ -7,9 +7,9 @@ import re
 import shlex
 from collections.abc import Mapping
 
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
+from harness.guest.guest import Guest
 from harness.suite.features import HOOK
-from harness.vm.guest import Guest
 
 _LINE = re.compile(r"([a-z_]{1,40}) (\d{1,20}|0x[0-9a-f]{1,16})")
 _MAX_RESULT = 64 << 10

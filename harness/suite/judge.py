@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from harness.analysis.counters import Check
+from harness.base.status import Status, worst
 from harness.kernel.version import Version
-from harness.status import Status, worst
-from harness.validate.expectations import Expectation, rule
+from harness.record.counters import Check
+from harness.suite.expectations import Expectation, rule
 
 INTACT = frozenset({"waiting", "neighbour-wait", "boot-budget"})
 """Signals that say how long something took or how much it was: the guest itself is as it should be.

@@ -10,9 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from harness.kernel.overhead import Overhead
-from harness.options import DEFAULT_SLOTS, choice, size
-from harness.spec import (
+from harness.base.options import choice, size
+from harness.base.overhead import Overhead
+from harness.base.spec import (
     MIN_HARDWARE_MEMORY,
     AcceptMode,
     AutoOnline,
@@ -22,9 +22,10 @@ from harness.spec import (
     TargetName,
     cost_model,
 )
-from harness.status import UsageError
-from harness.units import MIB, PAGE_SIZE, UNIT_SIZE
-from harness.vm.console import Kind
+from harness.base.status import UsageError
+from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
+from harness.record.console import Kind
+from harness.targets.choose import DEFAULT_SLOTS
 
 _SPLIT = 0xB000_0000
 """From this size on QEMU's q35 puts memory above 4 GiB (hw/i386/pc_q35.c, pc_q35_init(), 7.2)."""

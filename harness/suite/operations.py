@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.analysis.counters import Check
-from harness.status import Status, UsageError
+from harness.base.status import Status, UsageError
+from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
+from harness.record.counters import Check
 from harness.suite import upheavals
 from harness.suite.hook import HookRefused
 from harness.suite.subject import Subject
-from harness.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
 
 Value = int | str
 BLOCK = MAX_ORDER_PAGES * PAGE_SIZE

@@ -7,14 +7,14 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from harness.analysis.counters import Check, counters_agree
 from harness.analysis.pressure import Bounds
-from harness.run import Run
-from harness.spec import GuestSpec
-from harness.status import GuestFailure, PreconditionError, Status, worst
+from harness.base.spec import GuestSpec
+from harness.base.status import GuestFailure, PreconditionError, Status, worst
+from harness.record.console import unexpected
+from harness.record.counters import Check, counters_agree
+from harness.run.run import Run
 from harness.suite.need import Need
 from harness.suite.window import Observer, Window, enough_unaccepted
-from harness.vm.console import unexpected
 
 BootGuest = Callable[[GuestSpec], contextlib.AbstractContextManager[Run]]
 

@@ -8,16 +8,16 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from harness.analysis.counters import Check, Counters, check
 from harness.analysis.pressure import Bounds
-from harness.run import Run
-from harness.status import EmulatorFlaw, GuestFailure, HarnessError, PreconditionError, Status
+from harness.base.status import EmulatorFlaw, GuestFailure, HarnessError, PreconditionError, Status
+from harness.base.units import PAGE_SIZE
+from harness.record.console import unexpected
+from harness.record.counters import Check, Counters, check
+from harness.run.run import Run
 from harness.suite.features import EMULATION, missing_feature
 from harness.suite.hook import run_hook
 from harness.suite.need import Need
 from harness.suite.window import Observer, Window
-from harness.units import PAGE_SIZE
-from harness.vm.console import unexpected
 from harness.workloads.base import WorkloadResult
 from harness.workloads.touch import Touch
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import time
 
-from harness.status import UsageError
+from harness.base.status import UsageError
+from harness.base.units import MIB
+from harness.guest.hotplug import Hotplug
+from harness.guest.hotplug_events import UnplugRefused
 from harness.suite.corefile import KCORE, read_core
 from harness.suite.subject import Subject
-from harness.units import MIB
-from harness.vm.hotplug import Hotplug
-from harness.vm.hotplug_events import UnplugRefused
 from harness.workloads import kexec
 
 _CPU = "/sys/devices/system/cpu/cpu1/online"

@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.status import HostError, Status, worst
+from harness.base.status import HostError, Status, worst
 
 
 @dataclass(frozen=True)

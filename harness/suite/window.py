@@ -9,12 +9,12 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from harness.analysis.conservation import trace_accounts_for_all
-from harness.analysis.counters import Check, Counters, check, check_counters, parse_counters
 from harness.analysis.pressure import Bounds, check_pressure
-from harness.analysis.trace import AcceptEvent, lost_events, parse_events, summarise
-from harness.run import Run
-from harness.status import PreconditionError, Status
-from harness.vm.delay import longest_delay, run_delays
+from harness.base.status import PreconditionError, Status
+from harness.guest.delay import longest_delay, run_delays
+from harness.record.counters import Check, Counters, check, check_counters, parse_counters
+from harness.record.trace import AcceptEvent, lost_events, parse_events, summarise
+from harness.run.run import Run
 
 _MAX_OUTPUT = 256 << 20
 _DEADLINE_S = 120.0

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from harness.host.qemu import Qemu
+from harness.base.spec import Accel, AcceptMode, GuestSpec
+from harness.base.status import PreconditionError
+from harness.guest.machine import Machine
 from harness.host.snp import SnpHost
 from harness.kernel.build import Kernel
-from harness.spec import Accel, AcceptMode, GuestSpec
-from harness.status import PreconditionError
-from harness.vm.machine import Machine
+from harness.qemu.binary import Qemu
 
 TRACE_EVENT = "unaccepted_memory:accept_memory"
 HELD_EVENT = "oom:mark_victim"

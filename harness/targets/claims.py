@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import psutil
 
+from harness.base.spec import GuestSpec
+from harness.base.units import GIB
+from harness.host.memory import needed_memory
 from harness.host.ready import HARDWARE
 from harness.host.reserve import Claim, Supply
-from harness.host.room import needed_memory
-from harness.spec import GuestSpec
 from harness.targets.base import HostFacts
-from harness.units import GIB
 
 _HOST_KEEPS = 2 * GIB
 
@@ -24,7 +24,7 @@ def claim_of(spec: GuestSpec) -> Claim:
 
 def supply_for(spec: GuestSpec, host: HostFacts) -> Supply:
     """What confidential guests can share. Emulated ones are not counted: what they never touch
-    costs nothing, and harness.host.room has looked at what is free."""
+    costs nothing, and harness.host.memory has looked at what is free."""
     if spec.target not in HARDWARE:
         return Supply()
     total = psutil.virtual_memory().total

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.spec import MIN_HARDWARE_MEMORY, AcceptMode, GuestSpec, HugePages
-from harness.status import HostError
+from harness.base.spec import MIN_HARDWARE_MEMORY, AcceptMode, GuestSpec, HugePages
+from harness.base.status import HostError
+from harness.base.units import GIB, PAGE_SIZE
 from harness.targets.base import BootFiles, GuestEvidence, Proof, kernel_command_line
 from harness.targets.shape import memory_backends
-from harness.units import GIB, PAGE_SIZE
 
 Args = list[tuple[str, ...]]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.base.spec import Accel, AcceptMode, Clock, GuestSpec, Route
+from harness.base.status import HostError
+from harness.base.units import MIB, UNIT_SIZE
+from harness.guest.machine import Machine
 from harness.host.firmware import PLAIN_IMAGES
-from harness.spec import Accel, AcceptMode, Clock, GuestSpec, Route
-from harness.status import HostError
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof, kernel_command_line
 from harness.targets.shape import memory_backends, memory_option, sockets
-from harness.units import MIB, UNIT_SIZE
-from harness.vm.machine import Machine
 
 _MACHINE = "q35"
 _REPEATABLE = ("norandmaps", "nokaslr", "sysctl.vm.stat_interval=3600")
@@ -145,7 +145,7 @@ def _memory_backends(spec: GuestSpec) -> list[tuple[str, ...]]:
 
 
 def _virtio_mem(spec: GuestSpec) -> list[tuple[str, ...]]:
-    """A device for each node, of size 0 until `qom-set` asks for more (harness/vm/hotplug.py)."""
+    """A device for each node; its size is 0 until `qom-set` asks for more (guest/hotplug.py)."""
     args: list[tuple[str, ...]] = []
     for node in range(spec.numa_nodes if spec.virtio_mem else 0):
         size = spec.virtio_mem // MIB

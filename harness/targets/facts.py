@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from harness.cache import Store
+from harness.base.spec import Accel, GuestSpec, Route
+from harness.base.store import Store
 from harness.host.accel import choose_accel
-from harness.host.qemu import find_qemu
+from harness.host.memory import check_room
 from harness.host.ready import HARDWARE, examine_target, require
-from harness.host.room import check_room
 from harness.host.view import HostView, LiveHost
-from harness.spec import Accel, GuestSpec, Route
+from harness.qemu.binary import find_qemu
 from harness.targets.base import HostFacts
 from harness.targets.emulated import find_firmware
 

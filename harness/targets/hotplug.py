@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from harness.spec import TargetName
-from harness.status import NotApplicable
+from harness.base.spec import TargetName
+from harness.base.status import NotApplicable
 
 _NO_ACCEPT = (
     "Linux 6.12 and 7.3 have no acceptance for hot-added memory (arch_add_memory() in "

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.spec import TargetName
+from harness.base.spec import TargetName
 from harness.targets.base import Target
 from harness.targets.emulated import EmulatedTarget
 from harness.targets.snp import SnpTarget

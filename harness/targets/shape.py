@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from harness.spec import GuestSpec
-from harness.units import MIB
+from harness.base.spec import GuestSpec
+from harness.base.units import MIB
 
 
 def sockets(spec: GuestSpec) -> int:

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from harness.spec import SNP_POLICY_SMT, GuestSpec, KernelHashes
-from harness.status import HostError, UsageError
+from harness.base.spec import SNP_POLICY_SMT, GuestSpec, KernelHashes
+from harness.base.status import HostError, UsageError
+from harness.guest.machine import Machine
 from harness.targets import confidential as common
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof
 from harness.targets.shape import memory_option, sockets
-from harness.vm.machine import Machine
 
 CPU_MODEL = "EPYC-v4"
 """Offered by every SNP host, and accepted by the secure processor's check of CPUID values."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 
-from harness.spec import GuestSpec
-from harness.status import UsageError
+from harness.base.spec import GuestSpec
+from harness.base.status import UsageError
+from harness.guest.machine import Machine
 from harness.targets import confidential as common
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof
 from harness.targets.shape import memory_option, sockets
-from harness.vm.machine import Machine
 
 CPU_MODEL = "host,pmu=off"
 _SEPT_VE_DISABLE = 1 << 28

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from harness.spec import GuestSpec
-from harness.status import PreconditionError, UsageError
-from harness.units import MIB
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
+from harness.base.spec import GuestSpec
+from harness.base.status import PreconditionError, UsageError
+from harness.base.units import MIB
+from harness.guest.guest import Guest
+from harness.record.console import Kind
 
 MAX_REPORT = 16 << 20
 """Bytes of report a workload may print; more is not believed."""

@@ -8,11 +8,11 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from harness.spec import GuestSpec
-from harness.status import PreconditionError, UsageError
-from harness.units import MIB, format_size
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
+from harness.base.spec import GuestSpec
+from harness.base.status import PreconditionError, UsageError
+from harness.base.units import MIB, format_size
+from harness.guest.guest import Guest
+from harness.record.console import Kind
 from harness.workloads.base import (
     Notify,
     WorkloadResult,

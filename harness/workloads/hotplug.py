@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory plugged, used and unplugged in a running guest: patterns over harness.vm.hotplug.
+"""Memory plugged, used and unplugged in a running guest: patterns over harness.guest.hotplug.
 
 What is kept in use is a file in tmpfs, not a process' memory: it stays while others allocate, its
 pages can migrate, and its content tells whether they came through.
@@ -14,14 +14,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.analysis.counters import Counters
+from harness.base.status import GuestFailure, UsageError
+from harness.base.units import GIB, MIB, format_size
 from harness.collect.counters import read_counters
-from harness.status import GuestFailure, UsageError
-from harness.units import GIB, MIB, format_size
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
-from harness.vm.hotplug import Dimm, Hotplug
-from harness.vm.hotplug_events import NoRoom
+from harness.guest.guest import Guest
+from harness.guest.hotplug import Dimm, Hotplug
+from harness.guest.hotplug_events import NoRoom
+from harness.record.console import Kind
+from harness.record.counters import Counters
 from harness.workloads.base import Notify, WorkloadResult, parameter
 from harness.workloads.touch import Touch
 

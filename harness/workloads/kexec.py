@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.analysis.histogram import histogram_of
 from harness.analysis.kexec import KexecCycle
+from harness.base.status import PreconditionError, UsageError
+from harness.base.text import printable
+from harness.base.units import MIB
 from harness.collect.counters import read_counters
-from harness.status import PreconditionError, UsageError
-from harness.units import MIB
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
-from harness.vm.text import printable
+from harness.guest.guest import Guest
+from harness.record.console import Kind
+from harness.record.histogram import histogram_of
 from harness.workloads.base import Notify, WorkloadResult, check_choice, parameter
 from harness.workloads.programs import Drain
 

@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.base.spec import AcceptMode, GuestSpec
+from harness.base.status import PreconditionError, UsageError
+from harness.base.units import GIB
 from harness.collect.counters import read_counters
-from harness.spec import AcceptMode, GuestSpec
-from harness.status import PreconditionError, UsageError
-from harness.units import GIB
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
+from harness.guest.guest import Guest
+from harness.record.console import Kind
 from harness.workloads.base import Notify, Workload, WorkloadResult, parameter
 from harness.workloads.kexec import Kexec
 from harness.workloads.programs import Churn, Drain

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from harness.status import UsageError
-from harness.units import GIB, KIB, MIB, PAGE_SIZE, format_size
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
+from harness.base.status import UsageError
+from harness.base.units import GIB, KIB, MIB, PAGE_SIZE, format_size
+from harness.guest.guest import Guest
+from harness.record.console import Kind
 from harness.workloads.base import (
     Notify,
     WorkloadResult,

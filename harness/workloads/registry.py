@@ -7,9 +7,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from harness.options import size
-from harness.status import UsageError
-from harness.units import UNIT_SIZE
+from harness.base.options import size
+from harness.base.status import UsageError
+from harness.base.units import UNIT_SIZE
 from harness.workloads.base import Parameter, Workload, parameters
 from harness.workloads.bound import MemcgLimited, NearOom, NumaBound
 from harness.workloads.hotplug import HotplugCycle, PlugWhileAllocating

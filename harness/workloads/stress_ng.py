@@ -7,10 +7,10 @@ import shlex
 from dataclasses import dataclass
 from typing import Any
 
-from harness.status import PreconditionError, UsageError
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
-from harness.vm.text import printable
+from harness.base.status import PreconditionError, UsageError
+from harness.base.text import printable
+from harness.guest.guest import Guest
+from harness.record.console import Kind
 from harness.workloads.base import Notify, WorkloadResult, parameter
 
 _TAIL = 20

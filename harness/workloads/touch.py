@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.status import UsageError
-from harness.units import MIB, format_size
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
+from harness.base.status import UsageError
+from harness.base.units import MIB, format_size
+from harness.guest.guest import Guest
+from harness.record.console import Kind
 from harness.workloads.base import (
     Notify,
     WorkloadResult,

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from harness.analysis.counters import Counters
+from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, PAGES_PER_UNIT
+from harness.record.counters import Counters
 from harness.suite.subject import Subject
-from harness.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, PAGES_PER_UNIT
 
 from .guests import MAIN
 

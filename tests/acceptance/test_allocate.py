@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from harness.base.units import MIB, PAGE_SIZE
 from harness.suite.subject import Subject
-from harness.units import MIB, PAGE_SIZE
 
 from .guests import MAIN
 

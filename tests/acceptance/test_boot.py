@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.pressure import boot_within_budget
+from harness.base.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.subject import Subject
-from harness.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
 
 pytestmark = [pytest.mark.guest, pytest.mark.acceptance(fresh=True, unaccepted="16M")]
 full = pytest.mark.tier("full")

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from harness.status import GuestFailure, HarnessError
+from harness.base.status import GuestFailure, HarnessError
+from harness.base.units import PAGE_SIZE
 from harness.suite.hook import HookRefused
 from harness.suite.subject import Subject
-from harness.units import PAGE_SIZE
 
 pytestmark = [
     pytest.mark.guest,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.subject import Subject
-from harness.units import MIB, PAGE_SIZE, UNIT_SIZE
 
 from .guests import MAIN
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.base.units import GIB, MIB, PAGE_SIZE
 from harness.suite.subject import Subject
-from harness.units import GIB, MIB, PAGE_SIZE
 from harness.workloads.base import report_int
 
 from .guests import MAIN

@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from harness.base.units import MIB, UNIT_SIZE
 from harness.suite.corefile import VMCORE, read_core
 from harness.suite.subject import Subject
-from harness.units import MIB, UNIT_SIZE
 from harness.workloads import kexec
 
 pytestmark = [pytest.mark.guest, pytest.mark.tier("full")]

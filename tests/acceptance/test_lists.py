@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
+from harness.base.units import MAX_ORDER_PAGES, MIB
 from harness.suite.subject import Subject
-from harness.units import MAX_ORDER_PAGES, MIB
 
 from .guests import MAIN
 

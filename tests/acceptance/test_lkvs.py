@@ -12,8 +12,8 @@ import re
 
 import pytest
 
+from harness.base.units import MIB, PAGE_SIZE
 from harness.suite.subject import Subject
-from harness.units import MIB, PAGE_SIZE
 
 from .guests import MAIN
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pytest_plugin import kernel_words
+from harness.suite.plugin.guests import kernel_words
 
 HERE = Path(__file__).parent
 OFF = "unaccepted_emulation=route=nowhere"

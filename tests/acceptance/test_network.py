@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from harness.base.units import MIB, PAGE_SIZE
 from harness.suite.subject import Subject
-from harness.units import MIB, PAGE_SIZE
 
 from .guests import MAIN
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from harness.analysis.concurrency import overlap
-from harness.status import GuestFailure
+from harness.base.status import GuestFailure
+from harness.base.units import MIB, UNIT_SIZE
 from harness.suite.subject import Subject
 from harness.suite.window import Window
-from harness.units import MIB, UNIT_SIZE
 
 from .guests import MANY
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.pressure import moved
+from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
+from harness.record.console import Kind
 from harness.suite.subject import Subject
-from harness.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
-from harness.vm.console import Kind
 
 from .guests import MAIN
 

@@ -25,12 +25,12 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from harness.base.status import GuestFailure, PreconditionError, Status
 from harness.kernel.version import Version
-from harness.status import GuestFailure, PreconditionError, Status
 from harness.suite.judge import judge_test
 from harness.suite.need import Need
 from harness.suite.operations import Operation, apply, inspect, load_sequence, save_sequence
-from harness.suite.plugin import Director
+from harness.suite.plugin.acceptance import Director
 
 pytestmark = [pytest.mark.guest]
 NEED = Need(

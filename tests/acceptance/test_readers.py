@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
+from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.corefile import KCORE, read_core
 from harness.suite.subject import Subject
-from harness.units import MIB, PAGE_SIZE, UNIT_SIZE
 
 from .guests import MAIN
 

@@ -10,8 +10,8 @@ import re
 
 import pytest
 
+from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
 from harness.suite.subject import Subject
-from harness.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
 
 pytestmark = [
     pytest.mark.guest,

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from harness.base.units import MIB
 from harness.suite.subject import Subject
-from harness.units import MIB
 
 from .guests import MANY
 

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 
 from harness.analysis.accepts import StageBounds, figures
-from harness.analysis.events import Events, EventsWriter, TraceFacts, convert_frames
-from harness.analysis.frames import FileStream, parse_frames
-from harness.analysis.histogram import histogram_of
-from harness.analysis.ringbuffer import PAGE_BYTES, parse_format
 from harness.analysis.workload import Operations, Worker, stall_shares
-from harness.status import Status
-from harness.units import GIB, UNIT_SIZE, format_size
+from harness.base.status import Status
+from harness.base.units import GIB, UNIT_SIZE, format_size
+from harness.record.events import Events, EventsWriter, TraceFacts, convert_frames
+from harness.record.frames import FileStream, parse_frames
+from harness.record.histogram import histogram_of
+from harness.record.ringbuffer import PAGE_BYTES, parse_format
 
 MAX_S = 20.0
 MAX_BYTES = GIB

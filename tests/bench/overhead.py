@@ -16,12 +16,13 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from harness.base.options import DEFAULT_KERNEL
+from harness.base.spec import COST_MODELS, GuestSpec
+from harness.base.units import MIB, UNIT_SIZE
 from harness.collect.plan import Collect, TraceMode
 from harness.kernel.build import Kernel
-from harness.options import DEFAULT_KERNEL, guest_spec
-from harness.session import Session
-from harness.spec import COST_MODELS, GuestSpec
-from harness.units import MIB, UNIT_SIZE
+from harness.run.session import Session
+from harness.targets.choose import guest_spec
 from harness.workloads.base import Workload
 from harness.workloads.programs import Drain
 from harness.workloads.touch import Touch

@@ -13,10 +13,10 @@ import pytest
 from browser import needs_browser
 from perfetto_ui import PerfettoUi, open_trace
 
+from harness.base.units import PAGE_SIZE
+from harness.record.console import Kind, Splat
+from harness.record.view import RunView
 from harness.report.perfetto import write_perfetto
-from harness.results.view import RunView
-from harness.units import PAGE_SIZE
-from harness.vm.console import Kind, Splat
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from sample_runs import make_measured_run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from browser import browse, needs_browser
 
-from harness.results.view import RunView
+from harness.record.view import RunView
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from sample_runs import make_measured_run

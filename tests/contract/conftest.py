@@ -15,9 +15,9 @@ import pytest
 from qemu.qmp import QMPClient
 
 from contract.qemu_root import QemuRoot, qemu_root
-from harness.cache import Store
-from harness.host.qemu import Qemu, find_qemu, parse_version, query
-from harness.status import HarnessError
+from harness.base.status import HarnessError
+from harness.base.store import Store
+from harness.qemu.binary import Qemu, find_qemu, parse_version, query
 
 DEADLINE_S = 120
 OBJECTS = ("sev-snp-guest", "tdx-guest")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cache import Store, digest_of
+from harness.base.store import Store, digest_of
 from harness.kernel.apt import machine_stanzas, os_release
 
 TOOLS = ("mmdebstrap", "mcopy", "mkfs.vfat", "mke2fs", "sfdisk", "objcopy")

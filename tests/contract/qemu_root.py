@@ -12,9 +12,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.cache import Store, digest_of
+from harness.base.status import HostError
+from harness.base.store import Store, digest_of
 from harness.kernel import apt
-from harness.status import HostError
 
 RELEASE = "trixie-backports"
 SUITES = ("trixie", RELEASE, "forky")

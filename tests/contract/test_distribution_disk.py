@@ -17,18 +17,18 @@ import pytest
 from contract.conftest import RealQemu
 from contract.distribution_disk import disk_image
 from contract.test_hardware_command_lines import unconfidential, without_kvm
-from harness.cache import Store
+from harness.base.spec import Accel
+from harness.base.store import Store
+from harness.guest.guest import Guest
+from harness.guest.machine import Machine
+from harness.guest.ssh.session import GuestKeys
 from harness.host.snp import SnpHost
 from harness.image.build import build_program
 from harness.image.keys import Keys
 from harness.image.seed import write_seed
-from harness.options import guest_spec
-from harness.spec import Accel
-from harness.ssh import GuestKeys
 from harness.targets.base import BootFiles, HostFacts
+from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
-from harness.vm.guest import Guest
-from harness.vm.machine import Machine
 
 FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
 BOOT_DEADLINE_S = 600.0

@@ -9,11 +9,11 @@ import pytest
 
 from contract.conftest import RealQemu
 from contract.qemu_root import QemuRoot
+from harness.base.status import HostError
+from harness.guest.guest import Guest
+from harness.guest.machine import Machine
+from harness.guest.ssh.session import GuestKeys
 from harness.image.keys import Keys
-from harness.ssh import GuestKeys
-from harness.status import HostError
-from harness.vm.guest import Guest
-from harness.vm.machine import Machine
 
 
 def efi_program(path: Path) -> Path:

@@ -21,20 +21,20 @@ import pytest
 
 from contract.conftest import RealQemu
 from contract.qemu_root import QemuRoot
+from harness.base.spec import Accel, GuestSpec
+from harness.base.status import HostError, Status
+from harness.guest.guest import Guest
+from harness.guest.machine import Machine, devices
+from harness.guest.ssh.session import GuestKeys
 from harness.host import firmware, ovmf
 from harness.host.firmware import find_firmware
 from harness.host.kvm import CAP_VM_TYPES, VmType, check_extension
 from harness.host.snp import SnpHost
 from harness.host.view import LiveHost
 from harness.image.keys import Keys
-from harness.options import guest_spec
-from harness.spec import Accel, GuestSpec
-from harness.ssh import GuestKeys
-from harness.status import HostError, Status
 from harness.targets.base import BootFiles, HostFacts
+from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
-from harness.vm.guest import Guest
-from harness.vm.machine import Machine, devices
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import pytest
 
-from harness.host.qemu import find_qemu
+from harness.base.status import HarnessError
+from harness.guest.guest import Guest
+from harness.guest.machine import Machine
+from harness.guest.ssh.session import GuestKeys
 from harness.image.build import build_image, compose_initrd
 from harness.image.keys import Keys
 from harness.kernel.build import Kernel
-from harness.session import Session
-from harness.ssh import GuestKeys
-from harness.status import HarnessError
-from harness.vm.guest import Guest
-from harness.vm.machine import Machine
+from harness.qemu.binary import find_qemu
+from harness.run.session import Session
 
 TIME_SCALE = 2.0
 

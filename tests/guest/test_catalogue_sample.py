@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.validate.lab import interpreted
+from harness.jobs.lab import interpreted
 
 SAMPLE = {"unaccepted-leak": "table", "bulk": "bulk", "kcore": "illegal-access"}
 """Bug, and a signal that gives it away."""

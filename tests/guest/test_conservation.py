@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.counters import Check
-from harness.options import guest_spec
-from harness.run import Outcome
-from harness.session import Session
-from harness.spec import AcceptMode, GuestSpec
-from harness.status import Status
-from harness.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE
+from harness.base.spec import AcceptMode, GuestSpec
+from harness.base.status import Status
+from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE
+from harness.record.counters import Check
+from harness.run.run import Outcome
+from harness.run.session import Session
+from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 
 pytestmark = pytest.mark.guest

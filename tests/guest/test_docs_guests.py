@@ -24,7 +24,7 @@ def test_commands_that_boot_guests(block: object, cvm_kernel: Kernel, tmp_path: 
     assert commands
     for words in commands:
         result = subprocess.run(
-            [sys.executable, "-c", "from harness.cli import main; main()", *words],
+            [sys.executable, "-c", "from harness.cli.app import main; main()", *words],
             cwd=tmp_path,
             capture_output=True,
             text=True,

@@ -7,10 +7,10 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.hotplug import growth, lazy_growth_checks, unaccepted_again
-from harness.analysis.memory_blocks import views_agree
+from harness.base.units import MIB, UNIT_SIZE
+from harness.guest.hotplug import Dimm, Hotplug
+from harness.record.memory_blocks import views_agree
 from harness.suite.subject import Subject
-from harness.units import MIB, UNIT_SIZE
-from harness.vm.hotplug import Dimm, Hotplug
 
 pytestmark = [
     pytest.mark.guest,

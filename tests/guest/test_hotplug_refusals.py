@@ -9,11 +9,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.status import HarnessError, PreconditionError, UsageError
+from harness.base.status import HarnessError, PreconditionError, UsageError
+from harness.base.units import GIB, MIB
+from harness.guest.hotplug import Hotplug
+from harness.guest.hotplug_events import NoRoom, UnplugRefused
 from harness.suite.subject import Subject
-from harness.units import GIB, MIB
-from harness.vm.hotplug import Hotplug
-from harness.vm.hotplug_events import NoRoom, UnplugRefused
 
 pytestmark = [
     pytest.mark.guest,

@@ -11,17 +11,17 @@ import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
 
-from harness.analysis.compare import Verdict
-from harness.analysis.compare_runs import check_comparable, compare_runs
-from harness.analysis.events import FILE
+from harness.base.spec import SnapshotMode
+from harness.base.status import Status
+from harness.base.units import MIB
 from harness.collect.plan import Collect
+from harness.compare.runs import check_comparable, compare_runs
+from harness.compare.verdict import Verdict
 from harness.kernel.build import Kernel
-from harness.options import guest_spec
-from harness.results.view import RunView
-from harness.session import Session
-from harness.spec import SnapshotMode
-from harness.status import Status
-from harness.units import MIB
+from harness.record.events import FILE
+from harness.record.view import RunView
+from harness.run.session import Session
+from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 
 pytestmark = [pytest.mark.guest, pytest.mark.tier("full")]

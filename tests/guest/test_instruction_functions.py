@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.functions import read_functions
+from harness.base.spec import SnapshotMode
+from harness.base.status import Status
+from harness.base.units import MIB, PAGE_SIZE
 from harness.collect.plan import Collect
 from harness.kernel.build import Kernel
-from harness.options import guest_spec
-from harness.session import Session
-from harness.spec import SnapshotMode
-from harness.status import Status
-from harness.units import MIB, PAGE_SIZE
+from harness.run.session import Session
+from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 
 pytestmark = pytest.mark.guest

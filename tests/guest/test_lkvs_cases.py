@@ -10,10 +10,10 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.analyse import Analysis
-from harness.pytest_plugin import Boot
-from harness.spec import AcceptMode, Emulation, GuestSpec, Route
-from harness.status import PreconditionError, Status
-from harness.units import GIB
+from harness.base.spec import AcceptMode, Emulation, GuestSpec, Route
+from harness.base.status import PreconditionError, Status
+from harness.base.units import GIB
+from harness.suite.plugin.guests import Boot
 from harness.workloads.base import adapted
 from harness.workloads.lkvs import CASES, Lkvs
 

@@ -7,10 +7,10 @@ import subprocess
 
 import pytest
 
-from harness.pytest_plugin import Boot
-from harness.run import Run
-from harness.status import PreconditionError, Status
-from harness.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
+from harness.base.status import PreconditionError, Status
+from harness.base.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
+from harness.run.run import Run
+from harness.suite.plugin.guests import Boot
 from harness.workloads.touch import Touch
 
 pytestmark = pytest.mark.guest
@@ -42,7 +42,7 @@ def test_a_guest_whose_platform_is_off_is_an_error_not_a_pass(boot: Boot) -> Non
 
 
 def test_cost_model_makes_each_unit_take_its_time(boot: Boot, cvm_spec: object) -> None:
-    from harness.options import guest_spec
+    from harness.targets.choose import guest_spec
 
     with boot(spec=guest_spec(memory="1G", cost="1300000")) as run:
         run.load(Touch(bytes=256 * MIB))

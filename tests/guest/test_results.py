@@ -11,16 +11,16 @@ import sys
 import kcidb_io
 import pytest
 
-from harness.cache import Store
+from harness.base.spec import GuestSpec
+from harness.base.status import Status
+from harness.base.store import Store
+from harness.base.units import MIB
+from harness.compare.index import open_index
 from harness.kernel.build import Kernel
+from harness.record.view import RunView
 from harness.report.kcidb import kcidb
 from harness.report.ktap import ktap
-from harness.results.index import open_index
-from harness.results.view import RunView
-from harness.session import Session
-from harness.spec import GuestSpec
-from harness.status import Status
-from harness.units import MIB
+from harness.run.session import Session
 from harness.workloads.touch import Touch
 
 pytestmark = pytest.mark.guest

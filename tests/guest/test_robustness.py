@@ -26,10 +26,10 @@ from robustness_support import (
     sockets,
 )
 
-from harness.status import GuestFailure, HostError, PreconditionError
-from harness.vm.console import Kind
-from harness.vm.guest import Guest
-from harness.vm.lease import lease_directory, sweep
+from harness.base.status import GuestFailure, HostError, PreconditionError
+from harness.guest.guest import Guest
+from harness.host.lease import lease_directory, sweep
+from harness.record.console import Kind
 
 __all__ = ["boot_machine"]
 

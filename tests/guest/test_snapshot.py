@@ -14,17 +14,17 @@ from typing import Any
 
 import pytest
 
-from harness.cache import Store, digest_file
+from harness.base.spec import GuestSpec, SnapshotMode
+from harness.base.status import HostError, Status
+from harness.base.store import Store, digest_file
+from harness.base.units import MIB
+from harness.guest.snapshot.save import save_template
+from harness.guest.snapshot.snapshot import MANIFEST, STATE, parse_manifest, write_manifest
+from harness.guest.snapshot.store import KIND
 from harness.kernel.build import Kernel
-from harness.options import guest_spec
-from harness.run import Run
-from harness.session import Session
-from harness.spec import GuestSpec, SnapshotMode
-from harness.status import HostError, Status
-from harness.units import MIB
-from harness.vm.snapshot import MANIFEST, STATE, parse_manifest, write_manifest
-from harness.vm.snapshot_save import save_template
-from harness.vm.snapshot_store import KIND
+from harness.run.run import Run
+from harness.run.session import Session
+from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 
 pytestmark = pytest.mark.guest
@@ -180,7 +180,7 @@ def test_where_memory_cannot_be_mapped_from_a_file_it_is_streamed(
             raise HostError("unable to map backing store")
         save_template(*given, in_files=in_files)
 
-    monkeypatch.setattr("harness.restorer.save_template", without_files)
+    monkeypatch.setattr("harness.run.restorer.save_template", without_files)
     with session.boot(session.prepare(cvm_spec, cvm_kernel)) as run:
         assert run.guest.boot.restored
         assert run.directory.record["snapshot"]["memory"] == "stream"

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.pytest_plugin import Boot
-from harness.run import Run
-from harness.status import Status
+from harness.base.status import Status
+from harness.run.run import Run
+from harness.suite.plugin.guests import Boot
 
 pytestmark = pytest.mark.guest
 DEBUGFS = "/sys/kernel/debug/unaccepted_emulation"

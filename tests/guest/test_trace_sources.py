@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.analyse import Analysis, analyse
-from harness.analysis.events import Events
-from harness.analysis.trace import parse_events
+from harness.base.spec import GuestSpec
+from harness.base.status import PreconditionError, Status
+from harness.base.units import MIB
 from harness.collect import tracefs
 from harness.collect.plan import Collect, TraceMode
 from harness.collect.probes import boot_words
-from harness.pytest_plugin import Boot
-from harness.results.rundir import plain
-from harness.session import Session
-from harness.spec import GuestSpec
-from harness.status import PreconditionError, Status
-from harness.units import MIB
+from harness.record.events import Events
+from harness.record.rundir import plain
+from harness.record.trace import parse_events
+from harness.run.session import Session
+from harness.suite.plugin.guests import Boot
 from harness.workloads.touch import ParallelTouch, Touch
 
 pytestmark = pytest.mark.guest

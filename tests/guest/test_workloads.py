@@ -6,10 +6,10 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.workload import operations
-from harness.pytest_plugin import Boot
-from harness.run import Run
-from harness.status import PreconditionError, Status
-from harness.units import GIB, MIB, PAGE_SIZE
+from harness.base.status import PreconditionError, Status
+from harness.base.units import GIB, MIB, PAGE_SIZE
+from harness.run.run import Run
+from harness.suite.plugin.guests import Boot
 from harness.workloads.base import Workload
 from harness.workloads.bound import MemcgLimited, NearOom, NumaBound
 from harness.workloads.programs import (

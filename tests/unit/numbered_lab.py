@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.kernel.make import KernelBuildError
-from harness.status import Status
-from harness.suite.verdicts import TestVerdict
-from harness.validate.lab import (
+from harness.base.status import Status
+from harness.jobs.lab import (
     BuildJob,
     BuiltKernel,
     Sample,
@@ -21,6 +19,8 @@ from harness.validate.lab import (
     SuiteResult,
     judge_suite,
 )
+from harness.kernel.make import KernelBuildError
+from harness.suite.verdicts import TestVerdict
 
 
 def run_git(repo: Path, *argv: str) -> str:

@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.analyse import analyse
-from harness.analysis.counters import Check, Counters, Zone
-from harness.analysis.events import EventsWriter, TraceFacts
-from harness.analysis.histogram import histogram_of
-from harness.analysis.samples import Samples, write_samples
-from harness.analysis.trace import AcceptSummary, latency
-from harness.results.rundir import RunDir, write_json
-from harness.spec import COST_MODELS, Accel, AcceptMode, Emulation, GuestSpec
-from harness.status import Status
-from harness.units import GIB, MAX_ORDER_PAGES, UNIT_SIZE
-from harness.vm.boot import BootRecord, InitMessage, ReadyMessage
-from harness.vm.console import Splat
+from harness.base.spec import COST_MODELS, Accel, AcceptMode, Emulation, GuestSpec
+from harness.base.status import Status
+from harness.base.units import GIB, MAX_ORDER_PAGES, UNIT_SIZE
+from harness.record.boot import BootRecord, InitMessage, ReadyMessage
+from harness.record.console import Splat
+from harness.record.counters import Check, Counters, Zone
+from harness.record.events import EventsWriter, TraceFacts
+from harness.record.histogram import histogram_of
+from harness.record.rundir import RunDir, write_json
+from harness.record.samples import Samples, write_samples
+from harness.record.trace import AcceptSummary, latency
 from harness.workloads.base import WorkloadResult
 
 Array = npt.NDArray[Any]

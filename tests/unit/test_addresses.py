@@ -11,8 +11,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.status import HostError
 from harness.kernel.addresses import Frame, annotate, frames, source_lines
-from harness.status import HostError
 
 TRACE = """\
 RIP: 0010:kmem_cache_free.part.0+0x78/0x1f0

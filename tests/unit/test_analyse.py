@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from harness.analysis.analyse import Analysis, analyse
-from harness.analysis.counters import Counters, Zone
-from harness.analysis.events import TraceFacts, write_events
-from harness.analysis.samples import Samples, write_samples
-from harness.analysis.trace import AcceptEvent
-from harness.results.rundir import RunDir, plain
-from harness.status import PreconditionError, Status, UsageError
-from harness.units import UNIT_SIZE
+from harness.base.status import PreconditionError, Status, UsageError
+from harness.base.units import UNIT_SIZE
+from harness.record.counters import Counters, Zone
+from harness.record.events import TraceFacts, write_events
+from harness.record.rundir import RunDir, plain
+from harness.record.samples import Samples, write_samples
+from harness.record.trace import AcceptEvent
 
 MS = 1_000_000
 INIT_NS, START_NS, STOP_NS = 100 * MS, 500 * MS, 900 * MS

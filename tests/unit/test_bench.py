@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pytest
 
-from harness.bench.crowd import parse_rollup
-from harness.bench.starts import Way
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
+from harness.studies.crowd import parse_rollup
+from harness.studies.starts import Way
 
 
 def test_memory_of_a_process_is_read_whole_or_not_at_all() -> None:

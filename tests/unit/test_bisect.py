@@ -12,12 +12,11 @@ from pathlib import Path
 import pytest
 from numbered_lab import FakeLab, Killed, numbered_repository, run_git
 
-from harness.options import guest_spec
-from harness.status import HarnessError, Status, UsageError
-from harness.validate.bench import Bench
-from harness.validate.bisect import Bisect, Result
-from harness.validate.bisect_step import judge_step
-from harness.validate.bisect_trial import (
+from harness.base.status import HarnessError, Status, UsageError
+from harness.jobs.bench import Bench
+from harness.jobs.bisect.bisect import Bisect, Result
+from harness.jobs.bisect.step import judge_step
+from harness.jobs.bisect.trial import (
     MetricQuestion,
     MetricTrial,
     TestQuestion,
@@ -25,7 +24,8 @@ from harness.validate.bisect_trial import (
     look_of,
     passes_needed,
 )
-from harness.validate.journal import Journal
+from harness.record.journal import Journal
+from harness.targets.choose import guest_spec
 
 COMMITS = 12
 SPEC = guest_spec(memory="1G", clock="icount")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from harness.boots import ATTEMPTS, boot_again
-from harness.results.rundir import RunDir
-from harness.status import EmulatorFlaw, GuestFailure, HarnessError, HostError
+from harness.base.status import EmulatorFlaw, GuestFailure, HarnessError, HostError
+from harness.record.rundir import RunDir
+from harness.run.boots import ATTEMPTS, boot_again
 
 FLAW = EmulatorFlaw("this QEMU ran code that the guest had patched meanwhile")
 

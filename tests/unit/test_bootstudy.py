@@ -11,14 +11,14 @@ from click.testing import CliRunner
 from scipy import stats
 
 from harness.analysis.bootstudy import BootPoint, interval, study
-from harness.bootstudy import FILE, Plan, Study, load_study, traced
+from harness.base.spec import AcceptMode, GuestSpec, TargetName
+from harness.base.status import PreconditionError, Status, UsageError
+from harness.base.units import GIB
+from harness.cli.bootstudy import boot_study
 from harness.collect.plan import TraceMode
-from harness.commands.bootstudy import boot_study
+from harness.record.rundir import write_json
 from harness.report.bootstudy import plot
-from harness.results.rundir import write_json
-from harness.spec import AcceptMode, GuestSpec, TargetName
-from harness.status import PreconditionError, Status, UsageError
-from harness.units import GIB
+from harness.studies.bootstudy import FILE, Plan, Study, load_study, traced
 
 S = 1_000_000_000
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.cache import Store, digest_of
+from harness.base.store import Store, digest_of
 
 
 def test_builds_once_however_many_ask_at_once(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_an_entry_that_goes_while_they_are_listed_is_passed_over(
             raise FileNotFoundError(directory)
         return 1
 
-    monkeypatch.setattr("harness.cache.tree_size", vanish)
+    monkeypatch.setattr("harness.base.store.tree_size", vanish)
     assert [entry.digest for entry in store.entries()] == ["b"]
 
 

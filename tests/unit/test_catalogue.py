@@ -14,13 +14,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli import app
-from harness.kernel.patches import carried_patches
-from harness.kernel.version import Version
-from harness.report.catalogue import entry_text, result_record, result_rows, summary
-from harness.status import HostError, Status, UsageError
-from harness.suite.verdicts import TestVerdict, parse_verdicts
-from harness.validate.catalogue.entry import (
+from harness.base.status import HostError, Status, UsageError
+from harness.cli.app import app
+from harness.jobs.catalogue.entry import (
     FRAGMENT,
     PARAMETER,
     Catch,
@@ -30,8 +26,12 @@ from harness.validate.catalogue.entry import (
     read_entry,
     select,
 )
-from harness.validate.catalogue.runner import ROOT, node_ids, run_catalogue
-from harness.validate.catalogue.verdicts import judge
+from harness.jobs.catalogue.runner import ROOT, node_ids, run_catalogue
+from harness.jobs.catalogue.verdicts import judge
+from harness.kernel.patches import carried_patches
+from harness.kernel.version import Version
+from harness.report.catalogue import entry_text, result_record, result_rows, summary
+from harness.suite.verdicts import TestVerdict, parse_verdicts
 
 V612, V73 = Version(6, 12, 107), Version(7, 3, 4)
 TEST = "tests/acceptance/test_x.py::test_y"

@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 import pytest
 
-from harness import cli
-from harness.cache import Store
+from harness.base.store import Store
+from harness.cli import app as cli
 
 Captured = pytest.CaptureFixture[str]
 
@@ -165,6 +165,6 @@ def test_every_verb_is_found_under_its_own_name() -> None:
 
 
 def test_a_verb_does_not_pay_for_what_others_import() -> None:
-    code = "import sys, harness.cli; print({'scipy', 'pyarrow', 'paramiko'} & set(sys.modules))"
+    code = "import sys, harness.cli.app; print({'scipy', 'pyarrow', 'paramiko'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

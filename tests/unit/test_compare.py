@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.analysis.compare import (
+from harness.base.status import PreconditionError, UsageError
+from harness.compare.power import Errors, look_sizes, runs_needed, spending
+from harness.compare.statistics import Arms, Resampling, Statistic, tail_ratio
+from harness.compare.verdict import (
     Criteria,
     Verdict,
     compare,
     control_false_discoveries,
     worst_verdict,
 )
-from harness.analysis.compare_plan import Errors, look_sizes, runs_needed, spending
-from harness.analysis.compare_stats import Arms, Resampling, Statistic, tail_ratio
-from harness.status import PreconditionError, UsageError
 
 # The only published study of lazy acceptance's run-time cost: seconds, kernel build, before and
 # after (cover letter of the unaccepted-memory patch set, version 9).

@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from sample_runs import make_run
 
-from harness import cli
-from harness.ab import Design, side_by_side
-from harness.analysis.compare import Criteria, Verdict
-from harness.analysis.compare_runs import check_comparable, compare_runs
-from harness.bench.alarms import false_alarms, found
-from harness.results.baselines import config_digest, load, load_all
-from harness.results.rundir import RunDir, write_json
-from harness.results.view import RunView
-from harness.spec import Accel, Clock, CostModel, Emulation, GuestSpec
-from harness.status import PreconditionError, Status, UsageError
-from harness.units import GIB, PAGE_SIZE
+from harness.base.spec import Accel, Clock, CostModel, Emulation, GuestSpec
+from harness.base.status import PreconditionError, Status, UsageError
+from harness.base.units import GIB, PAGE_SIZE
+from harness.cli import app as cli
+from harness.compare.baselines import config_digest, load, load_all
+from harness.compare.runs import check_comparable, compare_runs
+from harness.compare.verdict import Criteria, Verdict
+from harness.record.rundir import RunDir, write_json
+from harness.record.view import RunView
+from harness.studies.ab import Design, side_by_side
+from harness.studies.alarms import false_alarms, found
 
 Captured = pytest.CaptureFixture[str]
 Spoil = Callable[[RunDir], None]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis.concurrency import concurrency, overlap
-from harness.analysis.events import Events, TraceFacts, write_events
-from harness.analysis.trace import AcceptEvent
-from harness.units import UNIT_SIZE
+from harness.base.units import UNIT_SIZE
+from harness.record.events import Events, TraceFacts, write_events
+from harness.record.trace import AcceptEvent
 
 
 def event(cpu: int, start: int, end: int) -> AcceptEvent:

@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.host.qemu import Qemu
+from harness.base.options import spec_arguments
+from harness.base.spec import Accel, AcceptMode, GuestSpec
+from harness.base.status import HostError, UsageError
+from harness.base.units import GIB, PAGE_SIZE
 from harness.host.snp import SnpHost
-from harness.options import guest_spec, spec_arguments
-from harness.spec import Accel, AcceptMode, GuestSpec
-from harness.status import HostError, UsageError
+from harness.qemu.binary import Qemu
 from harness.targets import confidential
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Target, lazy_in_force
+from harness.targets.choose import guest_spec
 from harness.targets.snp import SnpTarget
 from harness.targets.tdx import TdxTarget
-from harness.units import GIB, PAGE_SIZE
 
 FILES = BootFiles(Path("/k/bzImage"), Path("/k/initrd"), Path("/k/OVMF.fd"))
 HOST = HostFacts(Qemu(Path("/q/qemu"), "11.1.3"), Accel.KVM, "test", snp=SnpHost(51, True, 99, 0))

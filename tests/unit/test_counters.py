@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis import counters as c
-from harness.status import PreconditionError, Status
+from harness.base.status import PreconditionError, Status
+from harness.record import counters as c
 
 BLOCKS = 100
 

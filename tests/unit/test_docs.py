@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from sample_runs import make_measured_run
 
 from docs import PAGES, ROOT, blocks
-from harness import cli
+from harness.cli import app as cli
 from harness.report.metric_reference import reference
 
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.commands.doctor import doctor
+from harness.cli.doctor import doctor
 
 HOSTS = Path(__file__).parent / "hosts"
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.counters import Check
+from harness.base.status import Status, UsageError
 from harness.kernel.version import Version
-from harness.status import Status, UsageError
+from harness.record.counters import Check
+from harness.suite.expectations import Expectation, load_expectations
 from harness.suite.judge import judge_test
-from harness.validate.expectations import Expectation, load_expectations
 
 ENTRY = """
 [[expectation]]

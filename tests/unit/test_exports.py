@@ -17,15 +17,15 @@ import pyarrow.parquet as pq
 import pytest
 from sample_runs import make_run
 
-from harness import cli
-from harness.analysis.counters import Check
 from harness.analysis.metrics import METRICS
+from harness.base.status import Status, UsageError
+from harness.cli import app as cli
+from harness.record.counters import Check
+from harness.record.view import RunView
 from harness.report.junit import junit
 from harness.report.kcidb import VERSION, kcidb
 from harness.report.ktap import ktap
 from harness.report.tables import metric_table, to_csv, to_parquet, write_otava
-from harness.results.view import RunView
-from harness.status import Status, UsageError
 
 HOSTILE = "</failure>]]><script>alert(1)</script> \x1b[2J\x00\ud800\u202e not ok 1 # SKIP\n1..0"
 """What a guest could print to be taken for something else."""

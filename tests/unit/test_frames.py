@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.events import Events, EventsWriter, TraceFacts, convert_frames
-from harness.analysis.frames import parse_frames
-from harness.analysis.ringbuffer import PAGE_BYTES, parse_format
-from harness.status import PreconditionError
-from harness.units import UNIT_SIZE
+from harness.base.status import PreconditionError
+from harness.base.units import UNIT_SIZE
+from harness.record.events import Events, EventsWriter, TraceFacts, convert_frames
+from harness.record.frames import parse_frames
+from harness.record.ringbuffer import PAGE_BYTES, parse_format
 
 _COMMON = """ID: 517
 \tfield:unsigned short common_type;\toffset:0;\tsize:2;\tsigned:0;

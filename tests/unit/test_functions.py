@@ -22,7 +22,7 @@ from harness.analysis.functions import (
     parse_counts,
     read_functions,
 )
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
 
 KALLSYMS = """\
 0000000000000000 A fixed_percpu_data

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.hist import parse_hist
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
+from harness.record.hist import parse_hist
 
 HEAD = (
     "# event histogram\n#\n# trigger info: hist:keys={field}.log2:vals=hitcount,units,{field}:"

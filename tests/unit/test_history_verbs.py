@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from sample_runs import make_run
 
-from harness import cli
-from harness.status import Status
+from harness.base.status import Status
+from harness.cli import app as cli
 
 Captured = pytest.CaptureFixture[str]
 

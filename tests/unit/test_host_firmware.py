@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.status import HostError, UsageError
 from harness.host import firmware, ovmf
 from harness.host.firmware import find_firmware
 from harness.host.view import LiveHost
-from harness.status import HostError, UsageError
 
 FOOTER = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
 

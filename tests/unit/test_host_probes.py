@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.spec import TargetName
+from harness.base.status import HostError, Status, UsageError
 from harness.host.doctor import diagnose
 from harness.host.finding import Finding
 from harness.host.ready import Readiness, best_target, examine_target, require
 from harness.host.view import HostView, RecordedHost, RecordingHost
-from harness.spec import TargetName
-from harness.status import HostError, Status, UsageError
 
 HOSTS = Path(__file__).parent / "hosts"
 SNP, TDX = TargetName.SNP, TargetName.TDX

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.status import HostError
 from harness.host.reserve import Claim, Supply, reserve
-from harness.status import HostError
 
 HOLDER = """
 import sys

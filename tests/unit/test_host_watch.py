@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.host import host_check
+from harness.base.status import Status
 from harness.host.state import KernelLog, host_state, kernel_log, message_of
 from harness.host.view import LiveHost, RecordedHost
 from harness.host.watch import HostWatch, read_stats
-from harness.results.rundir import plain
-from harness.status import Status
+from harness.record.rundir import plain
 
 WARNING = "WARNING: CPU: 3 PID: 4242 at arch/x86/kvm/svm/sev.c:4870 sev_handle_rmp_fault+0x1/0x2"
 OOM = "Out of memory: Killed process 1 (qemu)"

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.status import HarnessError, HostError, UsageError
-from harness.vm.hotplug_events import NoRoom, OstSource, ost_outcome, refusal
+from harness.base.status import HarnessError, HostError, UsageError
+from harness.guest.hotplug_events import NoRoom, OstSource, ost_outcome, refusal
 
 
 def ost(source: int, status: object, **info: object) -> dict[str, object]:

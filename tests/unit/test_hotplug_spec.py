@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.host.qemu import Qemu
-from harness.options import guest_spec, spec_arguments
-from harness.spec import Accel, AutoOnline, HotplugPolicy, TargetName
-from harness.status import NotApplicable, Status, UsageError
+from harness.base.options import spec_arguments
+from harness.base.spec import Accel, AutoOnline, HotplugPolicy, TargetName
+from harness.base.status import NotApplicable, Status, UsageError
+from harness.qemu.binary import Qemu
 from harness.targets.base import BootFiles, HostFacts
+from harness.targets.choose import guest_spec
 from harness.targets.emulated import EmulatedTarget
 from harness.targets.hotplug import need_hotplug, why_no_hotplug
 

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.memory_blocks import (
+from harness.base.status import PreconditionError, Status
+from harness.base.units import GIB, MIB
+from harness.record.memory_blocks import (
     MemoryDevice,
     parse_blocks,
     parse_devices,
     views_agree,
 )
-from harness.status import PreconditionError, Status
-from harness.units import GIB, MIB
 
 SYSFS = """block_size_bytes:8000000
 auto_online_blocks:online_movable

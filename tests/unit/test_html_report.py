@@ -20,16 +20,16 @@ import numpy as np
 import pytest
 from sample_runs import make_measured_run, make_run
 
-from harness import cli
+from harness.base.status import Status, UsageError
+from harness.cli import app as cli
+from harness.compare.history import series_of
+from harness.compare.index import open_index
+from harness.record.console import ConsoleScanner
+from harness.record.view import RunView
 from harness.report.html.content import night_page, runs_page, series_page
 from harness.report.html.figure import quantiles
 from harness.report.html.render import LIBRARY, render
 from harness.report.night import load_night, load_series
-from harness.results.index import open_index
-from harness.results.series import series_of
-from harness.results.view import RunView
-from harness.status import Status, UsageError
-from harness.vm.console import ConsoleScanner
 
 HOSTILE = b'"><script>window.pwned=1</script><img src=x onerror="window.pwned=2"> \x1b[2J \xff\xfe'
 OOPS = (

@@ -12,11 +12,11 @@ import paramiko
 import pytest
 import zstandard
 
-from harness.cache import Store
+from harness.base.status import HostError, UsageError
+from harness.base.store import Store
 from harness.image import cpio, hosttools, layers
 from harness.image.build import Image, build_image, compose_initrd, compress
 from harness.image.keys import SEED_BYTES, Keys, known_hosts_line
-from harness.status import HostError, UsageError
 
 needs_tools = pytest.mark.skipif(
     not all(map(shutil.which, ("gcc", "busybox", "dropbearkey"))),

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from harness.base.status import HostError
 from harness.image import cpio
 from harness.image.modules import LIST, REQUIRED, ModuleTree, nodes
-from harness.status import HostError
 
 
 def make_tree(tmp_path: Path, dependencies: dict[str, str], builtin: str = "") -> Path:

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.counters import parse_counters
-from harness.analysis.histogram import Histogram, merge, parse_histogram
-from harness.analysis.samples import parse_samples
 from harness.analysis.workload import operations
+from harness.base.status import PreconditionError
 from harness.image import hosttools, layers
-from harness.status import PreconditionError
+from harness.record.counters import parse_counters
+from harness.record.histogram import Histogram, merge, parse_histogram
+from harness.record.samples import parse_samples
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="gcc is not installed")
 MIB = 1 << 20

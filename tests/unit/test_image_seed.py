@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.status import HostError
 from harness.image.keys import Keys
 from harness.image.seed import RECIPE, cloud_config, write_seed
-from harness.status import HostError
-from harness.vm.boot import parse_init, parse_ready
-from harness.vm.ready import GuestMessage, parse_message
+from harness.record.boot import parse_init, parse_ready
+from harness.record.ready import GuestMessage, parse_message
 
 
 def test_the_seed_holds_keys_program_and_service(tmp_path: Path) -> None:

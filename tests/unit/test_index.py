@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from sample_runs import make_run
 
-from harness.results.index import FILE, Filter, open_index
-from harness.results.rundir import RunDir, write_json
-from harness.results.series import series_of
-from harness.results.view import RunView
-from harness.spec import AcceptMode
-from harness.status import Status, UsageError
+from harness.base.spec import AcceptMode
+from harness.base.status import Status, UsageError
+from harness.compare.history import series_of
+from harness.compare.index import FILE, Filter, open_index
+from harness.record.rundir import RunDir, write_json
+from harness.record.view import RunView
 
 ALL = Filter()
 

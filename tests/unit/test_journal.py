@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.status import HostError, Status, UsageError
-from harness.validate.journal import Journal, read_events
+from harness.base.status import HostError, Status, UsageError
+from harness.record.journal import Journal, read_events
 
 
 def test_what_was_appended_is_there_when_it_is_opened_again(tmp_path: Path) -> None:

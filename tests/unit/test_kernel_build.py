@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from harness.cache import Store
+from harness.base.status import UsageError
+from harness.base.store import Store
 from harness.kernel import KernelBuildError, KernelRequest, build_kernel
 from harness.kernel.build import compile_files
 from harness.kernel.make import Toolchain
-from harness.status import UsageError
 
 # A kernel's Makefile in small: allnoconfig drops what it does not know (FORBIDDEN), one object
 # per C file is made only when that file is newer, and "error" in a file is a compiler's error.

@@ -17,11 +17,11 @@ import zstandard
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from harness.cache import Store
+from harness.base.status import UsageError
+from harness.base.store import Store
 from harness.kernel import KernelRequest, build_kernel
 from harness.kernel.bzimage import read_bzimage
 from harness.kernel.version import Version
-from harness.status import UsageError
 
 CONFIG = "# Linux\nCONFIG_UNACCEPTED_MEMORY=y\n"
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.cache import Store
+from harness.base.progress import silent
+from harness.base.status import HostError
+from harness.base.store import Store
 from harness.kernel import SeriesNotFoundError, apt, debian
-from harness.kernel.progress import silent
-from harness.status import HostError
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt is not installed"

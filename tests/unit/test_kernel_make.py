@@ -19,11 +19,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import guarded
-from harness.guarded import DeadlineExceeded, run_guarded
+from harness.base import guarded
+from harness.base.guarded import DeadlineExceeded, run_guarded
+from harness.base.status import HostError
 from harness.kernel import make
 from harness.kernel.make import build_environment, compiled_object, first_fault
-from harness.status import HostError
 
 
 def run(script: str, tmp_path: Path) -> tuple[int, list[str]]:
@@ -147,7 +147,7 @@ def test_nothing_outlives_a_killed_harness(tmp_path: Path) -> None:
         """
         import os, sys
         from pathlib import Path
-        from harness.guarded import run_guarded
+        from harness.base.guarded import run_guarded
         run_guarded(["sh", "-c", "sleep 100 & sh -c 'echo $$; sleep 100; sleep 100'"],
                     cwd=Path("."), env=os.environ, line=lambda text: print(text, flush=True))
         """

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.status import UsageError
 from harness.kernel.patches import apply_patches, patches_digest, touched_files
 from harness.kernel.tree import DirectoryReader, SourceTree, scan
 from harness.kernel.version import Version
-from harness.status import UsageError
 
 LINES = [f"line {number}" for number in range(1, 41)]
 

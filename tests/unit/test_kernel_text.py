@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.status import UsageError
 from harness.kernel import apt
 from harness.kernel.build import DEFAULT_FRAGMENTS
 from harness.kernel.config import mismatches, parse_config
@@ -31,7 +32,6 @@ from harness.kernel.patches import (
 )
 from harness.kernel.source import DebianSource, GitSource, PathSource, parse_source
 from harness.kernel.version import Version, VersionRange, makefile_version
-from harness.status import UsageError
 
 V612, V73 = Version(6, 12, 117), Version(7, 3, 4)
 versions = st.builds(Version, st.integers(2, 99), st.integers(0, 99), st.integers(0, 999))

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.cache import Store
-from harness.kernel.progress import silent
+from harness.base.progress import silent
+from harness.base.status import HostError, UsageError
+from harness.base.store import Store
 from harness.kernel.source import open_source, parse_source
 from harness.kernel.tree import (
     DirectoryReader,
@@ -26,7 +27,6 @@ from harness.kernel.tree import (
 )
 from harness.kernel.version import Version
 from harness.kernel.worktree import WorkTree
-from harness.status import HostError, UsageError
 
 MAKEFILE = "VERSION = 6\nPATCHLEVEL = 12\nSUBLEVEL = 5\n"
 

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.counters import Counters
 from harness.analysis.kexec import (
     KexecCycle,
     found_nothing_unaccepted,
@@ -18,8 +17,9 @@ from harness.analysis.kexec import (
     kexec_cycles,
 )
 from harness.analysis.lkvs import lkvs_check
-from harness.options import guest_spec
-from harness.status import PreconditionError, Status, UsageError, worst
+from harness.base.status import PreconditionError, Status, UsageError, worst
+from harness.record.counters import Counters
+from harness.targets.choose import guest_spec
 from harness.workloads.base import adapted, renews_kernel
 from harness.workloads.kexec import Kexec
 from harness.workloads.lkvs import Lkvs

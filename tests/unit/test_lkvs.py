@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.counters import Counters
 from harness.analysis.lkvs import lkvs_check
-from harness.spec import AcceptMode, GuestSpec
-from harness.status import Status, UsageError
-from harness.units import GIB
+from harness.base.spec import AcceptMode, GuestSpec
+from harness.base.status import Status, UsageError
+from harness.base.units import GIB
+from harness.record.counters import Counters
 from harness.workloads.lkvs import CASES, Lkvs
 
 S = 1_000_000_000

@@ -13,14 +13,9 @@ from pathlib import Path
 import pytest
 from numbered_lab import numbered_repository
 
-from harness.kernel.make import KernelBuildError
-from harness.options import guest_spec
-from harness.status import HostError, Status
-from harness.suite.verdicts import TestVerdict
-from harness.units import GIB
-from harness.validate import nightly_disk
-from harness.validate.journal import Journal
-from harness.validate.lab import (
+from harness.base.status import HostError, Status
+from harness.base.units import GIB
+from harness.jobs.lab import (
     BuildJob,
     BuiltKernel,
     Sample,
@@ -29,13 +24,18 @@ from harness.validate.lab import (
     SuiteResult,
     judge_suite,
 )
-from harness.validate.nightly import Night
-from harness.validate.nightly_rollup import Results, roll_up
-from harness.validate.nightly_suite import judge_attempts, to_repeat, workers
-from harness.validate.nightly_summary import write_summary
-from harness.validate.plan import Kind, cells
-from harness.validate.plan_check import pytest_options
-from harness.validate.plan_file import parse_plan
+from harness.jobs.nightly import disk as nightly_disk
+from harness.jobs.nightly.night import Night
+from harness.jobs.nightly.plan import Kind, cells
+from harness.jobs.nightly.plan_check import pytest_options
+from harness.jobs.nightly.plan_file import parse_plan
+from harness.jobs.nightly.rollup import Results, roll_up
+from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
+from harness.kernel.make import KernelBuildError
+from harness.record.journal import Journal
+from harness.report.night_summary import write_summary
+from harness.suite.verdicts import TestVerdict
+from harness.targets.choose import guest_spec
 
 PLAN = """
 [[kernel]]
@@ -349,7 +349,7 @@ def test_as_many_guests_at_once_as_memory_and_cores_allow() -> None:
 
 
 def test_results_are_json(tmp_path: Path) -> None:
-    from harness.results.rundir import plain
+    from harness.record.rundir import plain
 
     results = night(tmp_path, FakeLab(slower=1.03))
     found = json.loads(json.dumps(plain(results)))

@@ -16,11 +16,11 @@ import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 from sample_runs import make_measured_run, make_run
 
+from harness.base.status import PreconditionError
+from harness.base.units import PAGE_SIZE
+from harness.record.console import Kind, Splat
+from harness.record.view import RunView
 from harness.report.perfetto import write_perfetto
-from harness.results.view import RunView
-from harness.status import PreconditionError
-from harness.units import PAGE_SIZE
-from harness.vm.console import Kind, Splat
 
 
 @pytest.fixture(scope="module")

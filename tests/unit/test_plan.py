@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec import AcceptMode, Clock
-from harness.status import UsageError
-from harness.units import GIB
-from harness.validate.plan import Cell, Kind, cells, guest_points, matches, parse_filter, select
-from harness.validate.plan_check import check_plan, check_run_options, pytest_options
-from harness.validate.plan_estimate import Past, durations, past_of
-from harness.validate.plan_file import parse_duration, parse_plan
+from harness.base.spec import AcceptMode, Clock
+from harness.base.status import UsageError
+from harness.base.units import GIB
+from harness.cli.app import app
+from harness.jobs.nightly.estimate import Past, durations, past_of
+from harness.jobs.nightly.plan import Cell, Kind, cells, guest_points, matches, parse_filter, select
+from harness.jobs.nightly.plan_check import check_plan, check_run_options, pytest_options
+from harness.jobs.nightly.plan_file import parse_duration, parse_plan
 
 PLAN = """
 name = "mm"
@@ -172,10 +173,10 @@ def test_a_duration_is_positive_or_refused(text: str) -> None:
 
 def test_tests_and_options_that_are_not_there_are_found_before_the_night() -> None:
     with pytest.raises(UsageError, match="there is no tests/nowhere"):
-        check_plan(parse_plan(PLAN.replace("tests/guest", "tests/nowhere.py::test_x")))
+        check_plan(parse_plan(PLAN.replace("tests/guest", "tests/nowhere.py::test_x")), app)
     with pytest.raises(UsageError, match="--thread"):
-        check_run_options("touch", ("--thread-s=2",))
-    check_run_options("touch", ("--threads=2",))
+        check_run_options(app, "touch", ("--thread-s=2",))
+    check_run_options(app, "touch", ("--threads=2",))
 
 
 def test_estimates_are_medians_of_what_was_seen_and_none_otherwise(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import dataclasses
 
 import pytest
 
-from harness.analysis.counters import Counters
 from harness.analysis.pressure import (
     Bounds,
     boot_budget,
@@ -16,9 +15,10 @@ from harness.analysis.pressure import (
     check_pressure,
     waiting_bounded,
 )
-from harness.analysis.trace import AcceptEvent
-from harness.kernel.overhead import Overhead
-from harness.status import Status
+from harness.base.overhead import Overhead
+from harness.base.status import Status
+from harness.record.counters import Counters
+from harness.record.trace import AcceptEvent
 
 FREE = Bounds(0)
 TDX = Bounds(1_300_000)

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.events import Events, EventsWriter, TraceFacts, write_events
 from harness.analysis.probe_pairs import HIT, Pairs, merged, write_pairs
 from harness.analysis.probes import (
     CALL,
@@ -27,9 +26,10 @@ from harness.analysis.probes import (
     pair,
     sources_agree,
 )
-from harness.analysis.trace import AcceptEvent
-from harness.status import PreconditionError, Status
-from harness.units import UNIT_SIZE
+from harness.base.status import PreconditionError, Status
+from harness.base.units import UNIT_SIZE
+from harness.record.events import Events, EventsWriter, TraceFacts, write_events
+from harness.record.trace import AcceptEvent
 
 Array = npt.NDArray[Any]
 CALLER = 0xFFFFFFFF81000123

@@ -11,7 +11,7 @@ import pytest
 
 PASSES = "def test_nothing():\n    pass\n"
 RAISES = """
-from harness.status import {error}
+from harness.base.status import {error}
 
 def test_raises():
     raise {error}("the cause", hint="the next step")
@@ -38,7 +38,7 @@ def test_verdicts_reach_the_exit_code_and_the_report(
 
 def test_fail_outranks_the_rest(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(
-        "from harness.status import GuestFailure, HostError\n"
+        "from harness.base.status import GuestFailure, HostError\n"
         "def test_miss():\n    raise HostError('no host')\n"
         "def test_fail():\n    raise GuestFailure('bad kernel')\n"
     )
@@ -116,7 +116,7 @@ def test_the_verdicts_name_status_and_cause_wherever_a_test_failed(
     pytester.makepyfile(
         """
         import pytest
-        from harness.status import GuestFailure
+        from harness.base.status import GuestFailure
 
         @pytest.fixture
         def early():
@@ -142,7 +142,7 @@ def test_the_verdicts_name_status_and_cause_wherever_a_test_failed(
 
 SPOILT = """
 import itertools
-from harness.status import {error}
+from harness.base.status import {error}
 
 TRIES = itertools.count()
 
@@ -176,8 +176,8 @@ def test_what_is_on_top_of_the_kernel_reaches_the_build_and_the_line_to_rerun(
         """
         from pathlib import Path
 
-        from harness.pytest_plugin import rerun_command
-        from harness.session import Session
+        from harness.suite.plugin.guests import rerun_command
+        from harness.run.session import Session
 
         def test_it(pytestconfig, monkeypatch, request):
             line = rerun_command(pytestconfig, "this")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.results.rundir import RunDir
-from harness.results.view import RunView
-from harness.status import PreconditionError, Status, UsageError
-from harness.validate.reproduce import Reproduction, reproduce, rerun_command
+from harness.base.status import PreconditionError, Status, UsageError
+from harness.jobs.reproduce import Reproduction, reproduce, rerun_command
+from harness.record.rundir import RunDir
+from harness.record.view import RunView
 
 CAUSE = "table bounds: nr_unaccepted 4096 pages, pending 17"
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from sample_runs import START, make_run
 
-from harness import cli
-from harness.results.retention import examine, removable, remove
-from harness.status import HostError, Status
+from harness.base.status import HostError, Status
+from harness.cli import app as cli
+from harness.compare.retention import examine, removable, remove
 
 NOW = START + datetime.timedelta(days=100)
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.ringbuffer import PAGE_BYTES, Batch, parse_format, read_batches
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
+from harness.record.ringbuffer import PAGE_BYTES, Batch, parse_format, read_batches
 
 FORMAT = """name: accept_memory
 ID: 517

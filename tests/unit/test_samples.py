@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.samples import parse_samples
+from harness.base.status import PreconditionError
 from harness.collect.sampler import Newest
-from harness.status import PreconditionError
+from harness.record.samples import parse_samples
 
 HEADER = "#columns monotonic_ns read_ns vmstat.nr_unaccepted\n"
 

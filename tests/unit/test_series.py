@@ -9,13 +9,13 @@ import pytest
 from numbered_lab import FakeLab, Killed, numbered_repository, run_git
 from rich.console import Console
 
-from harness.options import guest_spec
-from harness.status import PreconditionError, Status, UsageError
-from harness.validate.bench import Bench
-from harness.validate.journal import Journal
-from harness.validate.series import Check, Cost, Row, Series, warnings_in
-from harness.validate.series_points import points_of
-from harness.validate.series_summary import print_rows
+from harness.base.status import PreconditionError, Status, UsageError
+from harness.jobs.bench import Bench
+from harness.jobs.series.points import points_of
+from harness.jobs.series.series import Check, Cost, Row, Series, warnings_in
+from harness.record.journal import Journal
+from harness.report.series_summary import print_rows
+from harness.targets.choose import guest_spec
 
 SPEC = guest_spec(memory="1G", clock="icount")
 COST = Cost("cost.workload", "touch", (), SPEC)

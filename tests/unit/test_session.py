@@ -11,13 +11,13 @@ from unittest.mock import Mock
 
 import pytest
 
-import harness.session
-from harness.cache import Store
+import harness.run.session
+from harness.base.status import GuestFailure
+from harness.base.store import Store
 from harness.collect.plan import Collect
 from harness.host.watch import HostWatch
-from harness.results.view import RunView, run_directories
-from harness.session import Session
-from harness.status import GuestFailure
+from harness.record.view import RunView, run_directories
+from harness.run.session import Session
 
 
 def test_a_failure_says_how_to_run_it_again(
@@ -28,7 +28,7 @@ def test_a_failure_says_how_to_run_it_again(
         raise GuestFailure("the guest panicked", details=("last console lines:",))
         yield
 
-    monkeypatch.setattr(harness.session, "_cold_guest", dies)
+    monkeypatch.setattr(harness.run.session, "_cold_guest", dies)
     session = Session(store=Store(tmp_path / "cache"), runs=tmp_path / "runs")
     boot = session._boot(Mock(), "cvm-harness run touch", Collect(), HostWatch())
     with pytest.raises(GuestFailure) as failed, boot:

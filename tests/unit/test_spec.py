@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cli_options import guest_options
-from harness.host.qemu import parse_version
-from harness.host.room import check_room
-from harness.options import guest_spec, spec_arguments
-from harness.spec import COST_MODELS, Accel, AcceptMode, Emulation, GuestSpec, Route
-from harness.status import HostError, Status, UsageError, worst
-from harness.units import GIB, MIB, format_ns, format_size, parse_size
+from harness.base.options import spec_arguments
+from harness.base.spec import COST_MODELS, Accel, AcceptMode, Emulation, GuestSpec, Route
+from harness.base.status import HostError, Status, UsageError, worst
+from harness.base.units import GIB, MIB, format_ns, format_size, parse_size
+from harness.cli.options import guest_options
+from harness.host.memory import check_room
+from harness.qemu.binary import parse_version
+from harness.targets.choose import guest_spec
 
 
 @given(st.integers(1, 1 << 50))

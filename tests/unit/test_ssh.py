@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from harness import ssh_commands
+from harness.guest.ssh import commands as ssh_commands
 
 
 def test_closing_does_not_wait_for_a_lock_that_nobody_gives_back(

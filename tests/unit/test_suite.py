@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.options import guest_spec
-from harness.status import PreconditionError, UsageError
+from harness.base.status import PreconditionError, UsageError
+from harness.record.console import Kind
 from harness.suite import window
 from harness.suite.hook import parse_result
 from harness.suite.need import Need, Tier
 from harness.suite.operations import OPERATIONS, Operation, load_sequence, save_sequence
 from harness.suite.pool import Pool
-from harness.vm.console import Kind
+from harness.targets.choose import guest_spec
 
 COUNTERS = {
     "monotonic_ns": 1,

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.status import PreconditionError
+from harness.base.status import PreconditionError
+from harness.base.units import MIB, UNIT_SIZE
 from harness.suite import upheavals
 from harness.suite.corefile import KCORE, core_offset
 from harness.suite.operations import BLOCK, Operation, apply
 from harness.suite.subject import Subject
-from harness.units import MIB, UNIT_SIZE
 
 GAP = 128 * MIB
 

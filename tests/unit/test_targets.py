@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from harness.host.qemu import Qemu
-from harness.options import guest_spec
-from harness.spec import Accel, AcceptMode, GuestSpec
+from harness.base.spec import Accel, AcceptMode, GuestSpec
+from harness.qemu.binary import Qemu
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, lazy_in_force
+from harness.targets.choose import guest_spec
 from harness.targets.emulated import EmulatedTarget, accept_at_boot_s
 
 FILES = BootFiles(Path("/k/bzImage"), Path("/k/initrd"), Path("/k/OVMF.fd"))

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.trace import AcceptEvent, lost_events, parse_events, summarise
-from harness.status import PreconditionError
-from harness.units import UNIT_SIZE
+from harness.base.status import PreconditionError
+from harness.base.units import UNIT_SIZE
+from harness.record.trace import AcceptEvent, lost_events, parse_events, summarise
 
 HEADER = "# tracer: nop\n#\n#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION\n"
 

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from sample_runs import make_measured_run, make_run
 
+from harness.base.status import PreconditionError
+from harness.record.view import RunView
 from harness.report.tracedat import write_trace_dat
-from harness.results.view import RunView
-from harness.status import PreconditionError
 
 _EVENT = re.compile(
     r"\s*(?P<comm>.+)-(?P<pid>\d+)\s+\[(?P<cpu>\d+)\]\s+"

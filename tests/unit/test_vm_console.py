@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.vm.console import MAX_CONTEXT, MAX_SPLATS, ConsoleScanner, Kind, Splat, unexpected
+from harness.record.console import MAX_CONTEXT, MAX_SPLATS, ConsoleScanner, Kind, Splat, unexpected
 
 OOPS = b"""\
 [    5.100000] BUG: unable to handle page fault for address: ffff888100000000

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.status import HostError
-from harness.vm import lease
-from harness.vm.lease import BadLease, Lease, ProcessId, parse_record, process_id, sweep
+from harness.base.status import HostError
+from harness.host import lease
+from harness.host.lease import BadLease, Lease, ProcessId, parse_record, process_id, sweep
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import itertools
 import shlex
 from pathlib import Path
 
-from harness.vm.machine import ChannelFds, Machine
+from harness.guest.machine import ChannelFds, Machine
 
 MACHINE = Machine(
     Path("/opt/q emu/qemu"),

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.status import PreconditionError
-from harness.vm.boot import BootRecord, parse_init, parse_ready
-from harness.vm.ready import MAX_LINE, MAX_MESSAGES, BadMessage, ReadyPort, parse_message
-from harness.vm.usernet import forwarded_port
+from harness.base.status import PreconditionError
+from harness.guest.usernet import forwarded_port
+from harness.record.boot import BootRecord, parse_init, parse_ready
+from harness.record.ready import MAX_LINE, MAX_MESSAGES, BadMessage, ReadyPort, parse_message
 
 BOOT_ID = "18f1323b-371f-4584-8cda-ad1ea452fbcb"
 INIT = b'{"event":"init","nr_unaccepted_pages":1024,"monotonic_ns":6499281880,"release":"6.12"}'

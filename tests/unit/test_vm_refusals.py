@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.status import HostError
-from harness.vm.console import Kind, Splat
-from harness.vm.monitor import Exit
-from harness.vm.refusals import REFUSALS, explain
-from harness.vm.verdict import on_exit, on_panic
+from harness.base.status import HostError
+from harness.guest.monitor import Exit
+from harness.guest.verdict import on_exit, on_panic
+from harness.host.refusals import REFUSALS, explain
+from harness.record.console import Kind, Splat
 
 Q = "qemu-system-x86_64: "
 SAID = [

@@ -15,12 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.cache import Store
-from harness.image.keys import Keys
-from harness.vm import snapshot_machine
-from harness.vm.lease import host_boot_id
-from harness.vm.machine import Machine
-from harness.vm.snapshot import (
+from harness.base.store import Store
+from harness.guest.machine import Machine
+from harness.guest.snapshot import machine as snapshot_machine
+from harness.guest.snapshot.snapshot import (
     CONSOLE,
     KEYS,
     MANIFEST,
@@ -32,7 +30,9 @@ from harness.vm.snapshot import (
     parse_manifest,
     write_manifest,
 )
-from harness.vm.snapshot_store import KIND, SnapshotStore
+from harness.guest.snapshot.store import KIND, SnapshotStore
+from harness.host.lease import host_boot_id
+from harness.image.keys import Keys
 
 MACHINE = Machine(
     Path("/usr/bin/qemu"),

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from harness.host.qemu import Qemu
-from harness.spec import Accel, Clock, GuestSpec
-from harness.status import EmulatorFlaw
+from harness.base.spec import Accel, Clock, GuestSpec
+from harness.base.status import EmulatorFlaw
+from harness.guest.verdict import on_stale_code
+from harness.qemu.binary import Qemu
+from harness.record.console import ConsoleScanner
 from harness.targets.base import BootFiles, HostFacts
 from harness.targets.emulated import EmulatedTarget
-from harness.vm.console import ConsoleScanner
-from harness.vm.verdict import on_stale_code
 
 CONSOLE = b"""[   13.966754] Oops: int3: 0000 [#1] SMP
 [   13.967422] CPU: 1 UID: 0 PID: 35 Comm: kcompactd0 Not tainted 6.12.117 #1

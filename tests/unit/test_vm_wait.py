@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from harness.status import GuestFailure, HarnessError, HostError, PreconditionError
-from harness.vm import verdict
-from harness.vm.console import Kind, Splat
-from harness.vm.monitor import Exit
-from harness.vm.wait import Expired, Race, Verdict
+from harness.base.status import GuestFailure, HarnessError, HostError, PreconditionError
+from harness.guest import verdict
+from harness.guest.monitor import Exit
+from harness.guest.wait import Expired, Race, Verdict
+from harness.record.console import Kind, Splat
 
 
 def test_a_value_that_is_there_wins_over_a_verdict() -> None:

@@ -16,7 +16,7 @@
  *
  *	{"sub_bucket_bits":B,"counts":[[index,count],...]}	ascending, only counts above 0.
  *
- * harness/analysis/histogram.py is the decoder.
+ * harness/record/histogram.py is the decoder.
  */
 #ifndef HISTOGRAM_H
 #define HISTOGRAM_H

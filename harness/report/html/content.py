@@ -6,6 +6,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.base.status import HarnessError, Status, worst
+from harness.base.units import format_size
+from harness.compare.history import Series
+from harness.compare.index import Row, row_of
+from harness.record.view import RunView
 from harness.report.environment import differences
 from harness.report.html.figure import Figure
 from harness.report.html.night_figures import cost_figures, series_figures
@@ -13,11 +18,6 @@ from harness.report.html.run_figures import Calls, overlay
 from harness.report.html.sections import RunSection, section
 from harness.report.html.trends import trend_figures
 from harness.report.night import Cell, CheckedSeries, Commit, Night, order
-from harness.results.index import Row, row_of
-from harness.results.series import Series
-from harness.results.view import RunView
-from harness.status import HarnessError, Status, worst
-from harness.units import format_size
 
 MAX_DETAILED = 12
 """Runs that get a section with plots of their own; the others are a line in the table."""

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import plotly.graph_objects as go
 from tsdownsample import MinMaxDownsampler, MinMaxLTTBDownsampler
 
-from harness.units import format_ns
-from harness.vm.text import inert
+from harness.base.text import inert
+from harness.base.units import format_ns
 
 Array = npt.NDArray[Any]
 QUANTILE_POINTS = 800

@@ -14,10 +14,10 @@ import jinja2
 import plotly.io
 from markupsafe import Markup
 
+from harness.base.text import inert
+from harness.base.units import format_size
 from harness.report.html.content import Page, percent
 from harness.report.html.figure import Figure
-from harness.units import format_size
-from harness.vm.text import inert
 
 LIBRARY = "plotly-basic-4.1.1.min.js.gz"
 """As published, under the MIT licence beside it."""

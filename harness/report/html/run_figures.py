@@ -10,9 +10,11 @@ import numpy as np
 import plotly.graph_objects as go
 
 from harness.analysis.analyse import Analysis
-from harness.analysis.events import FILE, Events
-from harness.analysis.samples import read_samples
 from harness.analysis.timeline import UNACCEPTED
+from harness.base.units import GIB, PAGE_SIZE, UNIT_SIZE
+from harness.record.events import FILE, Events
+from harness.record.samples import read_samples
+from harness.record.view import RunView
 from harness.report.html.figure import (
     Array,
     Figure,
@@ -24,8 +26,6 @@ from harness.report.html.figure import (
     thin_cloud,
     thin_line,
 )
-from harness.results.view import RunView
-from harness.units import GIB, PAGE_SIZE, UNIT_SIZE
 
 _STAGES = {
     "kernel_start": "first console byte",

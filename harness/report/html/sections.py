@@ -8,14 +8,14 @@ from typing import Any
 
 from harness.analysis.analyse import analyse
 from harness.analysis.metrics import METRICS, metrics_of
+from harness.base.status import HarnessError, Status
+from harness.compare.index import Row, row_of
 from harness.kernel.addresses import frames
+from harness.record.console_text import around, splats, tail
+from harness.record.rundir import plain
+from harness.record.view import RunView, dig
 from harness.report.html.figure import Figure
 from harness.report.html.run_figures import Calls, read_calls, run_figures
-from harness.results.console import around, splats, tail
-from harness.results.index import Row, row_of
-from harness.results.rundir import plain
-from harness.results.view import RunView, dig
-from harness.status import HarnessError, Status
 
 _SPLATS = 3
 _TAIL_LINES = 40

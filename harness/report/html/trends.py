@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from harness.analysis.metrics import metric_named
+from harness.compare.history import Series
 from harness.report.html.figure import Figure, text
-from harness.results.series import Series
 
 _SCALES = {"ns": (1e-6, "ms"), "bytes": (2.0**-20, "MiB"), "bytes/s": (2.0**-20, "MiB/s")}
 

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""The command line: `cvm-harness VERB`. Holds no logic of its own."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from harness.base.spec import GuestSpec, SnapshotMode
+from harness.base.status import EXIT_INTERRUPTED, HarnessError, Status, worst
+from harness.base.ui import ProgressLine
+from harness.cli.common import leave, print_command, rerun
+from harness.cli.options import (
+    KernelChoice,
+    dry_run_option,
+    guest_options,
+    kernel_options,
+    runs_option,
+    snapshot_option,
+    verbose_option,
+)
+from harness.report import terminal
+
+VERBS = {
+    "analyse": "harness.cli.analyse:analyse",
+    "baseline": "harness.cli.baseline:baseline",
+    "bench": "harness.cli.bench:bench",
+    "bisect": "harness.cli.bisect:bisect",
+    "bisect-step": "harness.cli.bisect:bisect_step",
+    "boot-study": "harness.cli.bootstudy:boot_study",
+    "catalogue": "harness.cli.catalogue:catalogue",
+    "compare": "harness.cli.compare:compare",
+    "doctor": "harness.cli.doctor:doctor",
+    "export": "harness.cli.export:export",
+    "gc": "harness.cli.gc:gc",
+    "history": "harness.cli.history:history",
+    "hotplug-study": "harness.cli.hotplug_study:hotplug_study",
+    "list": "harness.cli.list:list_runs",
+    "nightly": "harness.cli.nightly:nightly",
+    "plan": "harness.cli.plan:plan",
+    "report": "harness.cli.report:report",
+    "reproduce": "harness.cli.reproduce:reproduce",
+    "run": "harness.cli.run:run",
+    "series": "harness.cli.series:series",
+    "workloads": "harness.cli.workloads:workloads",
+}
+"""Verb -> where its click command is. Only the verb that was asked for is imported."""
+
+
+class Verbs(click.Group):
+    """Commands of VERBS, and those that are added to it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every verb, in order."""
+        return sorted({*super().list_commands(ctx), *VERBS})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import it; None where there is no such verb."""
+        where = VERBS.get(cmd_name)
+        if where is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = where.partition(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+
+@click.group(
+    cls=Verbs,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 passed or done, 1 the kernel under test is wrong, 2 usage, 3 could not "
+    "judge, 69 host or harness failed, 130 interrupted.",
+)
+@click.version_option(package_name="cvm-harness")
+def app() -> None:
+    """Boot confidential VMs (TDX, SEV-SNP, or emulated where the hardware is missing) and test how
+    Linux accepts their memory.
+
+    Start with `cvm-harness quickstart`, or ask `cvm-harness doctor` what this machine can run.
+    """
+
+
+@app.command()
+@guest_options(cost="tdx")
+@kernel_options
+@runs_option
+@verbose_option
+def quickstart(spec: GuestSpec, kernel: KernelChoice, runs: Path, verbose: bool) -> None:
+    """Build a kernel, boot a guest lazily and eagerly, touch memory in it, compare.
+
+    The kernel is built once (about five minutes on two cores) and cached.
+    """
+    from harness.run.session import Session
+    from harness.studies.quickstart import compare_modes, table
+
+    out, err = terminal.consoles()
+    with ProgressLine(err) as progress:
+        session = Session(runs=runs, progress=progress)
+        arms = compare_modes(session, spec, kernel.for_guest(session, spec), rerun(), progress)
+    out.print(table(arms))
+    for arm in arms:
+        out.print(terminal.checks_text(arm.outcome.checks, verbose=verbose))
+        out.print(f"run directory ({arm.spec.accept.value}): {arm.directory}", markup=False)
+    leave(worst(arm.outcome.status for arm in arms))
+
+
+@app.command()
+@click.option("-c", "--command", help="Run this in the guest instead of a shell.")
+@click.option("--keep", is_flag=True, help="Print the ssh command and keep the guest until Ctrl-C.")
+@guest_options()
+@kernel_options
+@runs_option
+@snapshot_option
+@dry_run_option
+def boot(
+    command: str | None,
+    keep: bool,
+    spec: GuestSpec,
+    kernel: KernelChoice,
+    runs: Path,
+    snapshot: SnapshotMode,
+    dry_run: bool,
+) -> None:
+    """Boot a guest and give a shell in it."""
+    from harness.report.summary import boot_rows, prepared_rows
+    from harness.run.interactive import hold, run_command, shell
+    from harness.run.session import Session
+
+    out, err = terminal.consoles()
+    with ProgressLine(err) as progress:
+        session = Session(runs=runs, progress=progress, snapshot=snapshot)
+        prepared = session.prepare(spec, kernel.for_guest(session, spec))
+    if dry_run:
+        print_command(out, prepared)
+        return
+    with session.boot(prepared, rerun=rerun()) as guest_run:
+        err.print(terminal.figures(prepared_rows(prepared) + boot_rows(guest_run.guest.boot)))
+        err.print(f"run directory: {guest_run.directory.path}", markup=False)
+        if command:
+            code = run_command(guest_run.guest, command)
+        elif keep:
+            code = hold(guest_run, err)
+        else:
+            code = shell(guest_run)
+        guest_run.directory.finish(Status.DONE)
+    sys.exit(code)
+
+
+@app.command()
+@guest_options()
+@kernel_options
+def build(spec: GuestSpec, kernel: KernelChoice) -> None:
+    """Build a kernel for guests and print where it is. Nothing is built twice."""
+    from harness.run.session import Session
+
+    out, err = terminal.consoles()
+    with ProgressLine(err) as progress:
+        built = kernel.build(Session(progress=progress), spec)
+    out.print(f"{built.release} {built.bzimage}", markup=False)
+
+
+def main() -> None:
+    """The console script: every failure ends here, in one message and the right exit code."""
+    err = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except HarnessError as error:
+        err.print(terminal.error_text(error))
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        err.print("interrupted; everything that was started has been stopped")
+        sys.exit(EXIT_INTERRUPTED)

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: MIT
+"""What several verbs do at their ends."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from harness.base.status import Status
+
+if TYPE_CHECKING:
+    from harness.run.session import Prepared
+
+
+def rerun() -> str:
+    """The command line that was given, to be pasted."""
+    return shlex.join(["cvm-harness", *sys.argv[1:]])
+
+
+def print_command(out: Console, prepared: Prepared) -> None:
+    """The commands that start the guest by hand."""
+    from harness.run.inputs import join_initrd
+
+    out.print(join_initrd([layer.path for layer in prepared.image.layers]), markup=False)
+    out.print(prepared.machine(Path("initrd.img")).command_line(), markup=False)
+
+
+def leave(status: Status) -> None:
+    """End with the exit code of `status`."""
+    sys.exit(status.exit_code)

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""`cvm-harness hotplug-study`: what accepting hot-added memory sooner or later costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.base.options import size
+from harness.base.spec import GuestSpec
+from harness.base.ui import ProgressLine
+from harness.cli.common import leave, rerun
+from harness.cli.options import (
+    KernelChoice,
+    guest_options,
+    json_option,
+    kernel_options,
+    runs_option,
+)
+from harness.report import terminal
+
+
+@click.command("hotplug-study")
+@click.option("--dimms", default=4, show_default=True, type=click.IntRange(1), help="DIMMs.")
+@click.option("--dimm-bytes", default="1G", show_default=True, help="Size of each.")
+@click.option("--touch-bytes", default="1G", show_default=True, help="First-touched afterwards.")
+@click.option(
+    "--repeats", default=1, show_default=True, type=click.IntRange(1), help="Guests a policy."
+)
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
+@guest_options(cost="tdx", memory="2G")
+@kernel_options
+@runs_option
+@json_option
+def hotplug_study(
+    dimms: int,
+    dimm_bytes: str,
+    touch_bytes: str,
+    repeats: int,
+    markdown: bool,
+    spec: GuestSpec,
+    kernel: KernelChoice,
+    runs: Path,
+    as_json: bool,
+) -> None:
+    """Compare the policies for hot-added memory: lazy, eager, online.
+
+    Boots guests with each policy, plugs DIMMs, touches a part of the memory, and shows how long
+    plugging took, what was accepted by then, and what the first touches cost. Makes the table of
+    docs/hotplug.md.
+    """
+    from harness.record.rundir import plain
+    from harness.run.session import Session
+    from harness.studies.hotplug import Plan, compare_policies, study_status, table
+    from harness.targets.hotplug import need_hotplug
+
+    need_hotplug(spec.target)
+    out, err = terminal.consoles()
+    plan = Plan(
+        dimms, size(dimm_bytes, "--dimm-bytes"), size(touch_bytes, "--touch-bytes"), repeats
+    )
+    with ProgressLine(err) as progress:
+        session = Session(runs=runs, progress=progress)
+        built = kernel.for_guest(session, spec)
+        arms = compare_policies(session, spec, built, plan, rerun(), progress)
+    if as_json:
+        out.print_json(json.dumps(plain({"plan": plan, "arms": arms})))
+    else:
+        out.print(table(arms, plan, spec.emulation.cost.describe(), markdown=markdown))
+        for arm in arms:
+            for sample in arm.samples:
+                words = f"{sample.status.value} {arm.policy.value}: {sample.directory}"
+                out.print(f"{words} {sample.cause}".rstrip(), markup=False)
+    leave(study_status(arms))

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""`cvm-harness list`: which runs there are, and what they came to."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import click
+
+from harness.cli.filters import filter_options
+from harness.cli.options import json_option, runs_option
+from harness.compare.index import Filter, Row, open_index
+
+
+@click.command("list")
+@filter_options
+@click.option("-n", "--last", default=50, show_default=True, help="The last so many; 0 for all.")
+@runs_option
+@json_option
+def list_runs(wanted: Filter, last: int, runs: Path, as_json: bool) -> None:
+    """List runs, oldest first.
+
+    \b
+    cvm-harness list --status fail --since 7d
+    cvm-harness list --workload touch --kernel 6.12 --json
+    """
+    from harness.report.terminal import columns, consoles
+
+    out, err = consoles()
+    with open_index(runs) as index:
+        rows = index.runs(wanted, last or -1)
+        unreadable = index.unreadable()
+    if as_json:
+        out.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
+    elif rows:
+        header = ["run", "verdict", "took", "target", "kernel", "guest", "workload", "cause"]
+        if not out.is_terminal:
+            out.width = 240
+        out.print(columns("", header, [_cells(row) for row in rows]), soft_wrap=False)
+    else:
+        err.print(f"no run in {runs} matches", markup=False)
+    for name, why in unreadable:
+        err.print(f"passed over {name}: {why}", markup=False)
+
+
+def _cells(row: Row) -> list[str]:
+    from harness.base.units import format_size
+
+    guest = f"{format_size(row.memory_bytes or 0)}, {row.vcpus or '?'} vCPUs, {row.accept}"
+    took = "–" if row.duration_s is None else f"{row.duration_s:.1f} s"
+    cause = row.cause if len(row.cause) <= 80 else row.cause[:79] + "…"
+    return [row.id, row.status, took, row.target, row.kernel, guest, row.workload, cause]

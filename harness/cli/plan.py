@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""`cvm-harness plan`: what a night would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from harness.base.units import format_duration
+from harness.cli.options import json_option
+from harness.jobs.nightly.estimate import past_of
+from harness.jobs.nightly.plan import cells, parse_filter, select
+from harness.jobs.nightly.plan_check import check_plan, pytest_options
+from harness.jobs.nightly.plan_file import read_plan
+from harness.record.rundir import plain
+from harness.report import terminal
+
+only_option = click.option(
+    "--only",
+    multiple=True,
+    metavar="KEY=VALUE,…",
+    help="Only cells that match: kind, kernel, config, suite, workload, or an option of the "
+    "matrix. May be repeated: a cell that matches any of them is in.",
+)
+nights_option = click.option(
+    "--nights",
+    default=Path("nights"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the directories of nights go.",
+)
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@only_option
+@nights_option
+@click.option("--dry-run", is_flag=True, help="Accepted for symmetry: this verb starts nothing.")
+@json_option
+def plan(file: Path, only: tuple[str, ...], nights: Path, dry_run: bool, as_json: bool) -> None:
+    """Show what `cvm-harness nightly FILE` would do: cells, times, what is skipped and why.
+
+    FILE is TOML: kernels, configs, a matrix of guests, suites, workloads, limits. The cross product
+    of all of them is what is run. Times are medians of nights and builds that are over; without
+    any, there is none. Format and examples: docs/nightly.md.
+    """
+    from harness.base.store import Store
+    from harness.cli.app import app
+
+    out, _ = terminal.consoles()
+    parsed = read_plan(file)
+    check_plan(parsed, app)
+    found = select(cells(parsed, pytest_options()), [parse_filter(text) for text in only])
+    past = past_of(nights, Store().root / "entries")
+    estimates = [past.estimate(cell) for cell in found]
+    if as_json:
+        rows = [
+            {"key": cell.key, "kind": cell.kind, "skip": cell.skip, "estimate": estimate}
+            for cell, estimate in zip(found, estimates, strict=True)
+        ]
+        out.print_json(json.dumps(plain({"plan": parsed, "cells": rows})))
+        return
+    table = [
+        (
+            cell.key,
+            "–" if cell.skip else (format_duration(estimate.seconds) if estimate else "unknown"),
+            cell.skip or (estimate.basis if estimate else "nothing like it has run yet"),
+        )
+        for cell, estimate in zip(found, estimates, strict=True)
+    ]
+    out.print(terminal.columns(f"plan {parsed.name}", ("cell", "time", "why"), table))
+    known = [estimate.seconds for estimate in estimates if estimate]
+    total = format_duration(sum(known)) if known else "no time"
+    runs = sum(not cell.skip for cell in found)
+    out.print(
+        f"{runs} cells to run, {len(found) - runs} skipped; "
+        f"{total} known for {len(known)} of "
+        f"them (builds that the cache has already take none)",
+        markup=False,
+    )

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""`cvm-harness reproduce`: do a run, or a bug of the catalogue, again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from harness.base.guarded import run_guarded
+from harness.base.status import UsageError
+from harness.cli.options import json_option
+from harness.jobs.lab import interpreted
+from harness.record.rundir import plain
+from harness.report import terminal
+
+
+@click.command()
+@click.argument("what", metavar="RUN|BUG")
+@click.option("--tries", default=1, show_default=True, help="Times, until the same thing happens.")
+@click.option(
+    "--runs",
+    default=Path("runs"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where the new run directories go.",
+)
+@json_option
+def reproduce(what: str, tries: int, runs: Path, as_json: bool) -> None:
+    """Do RUN (a run directory) again by its recorded command and say whether the same thing
+    happened; or run BUG, an entry of the catalogue.
+
+    The same thing is the same status, and the same cause apart from numbers. Exit code 0: it
+    happened again; 1: it did not.
+    """
+    from harness.jobs.reproduce import reproduce as again
+
+    out, err = terminal.consoles()
+
+    def run(argv: Sequence[str]) -> int:
+        err.print(f"$ {shlex.join(argv)}", markup=False)
+        return run_guarded(
+            interpreted(argv),
+            cwd=Path.cwd(),
+            env=os.environ,
+            line=lambda text: err.print(f"  {text}", markup=False),
+        )
+
+    if not Path(what).is_dir():
+        sys.exit(run(_catalogue_command(what, runs)))
+    if tries < 1:
+        raise UsageError("--tries must be at least 1")
+    found = again(Path(what), runs.resolve(), run, tries)
+    if as_json:
+        out.print_json(json.dumps({**plain(found), "same": found.same}))
+        sys.exit(0 if found.same else 1)
+    word = "the same thing happened" if found.same else "not the same thing happened"
+    kernel = "" if found.same_kernel else ", on another kernel"
+    out.print(f"{word}{kernel} (try {found.tries})", markup=False)
+    rows = [
+        (name, f"{seen.status.value} {seen.cause} [{seen.kernel}] {seen.path}")
+        for name, seen in (("then", found.before), ("now", found.after))
+    ]
+    out.print(terminal.figures(rows))
+    sys.exit(0 if found.same else 1)
+
+
+def _catalogue_command(what: str, runs: Path) -> list[str]:
+    """How a bug of the catalogue is run. Raises UsageError where there is no such thing."""
+    from harness.cli.app import app
+
+    catalogue = app.commands.get("catalogue")
+    if not isinstance(catalogue, click.Group) or "run" not in catalogue.commands:
+        raise UsageError(f"{what} is not a run directory", hint="name one that holds a run.json")
+    return ["cvm-harness", "catalogue", "run", what, f"--runs={runs}"]

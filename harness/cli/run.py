@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: MIT
+"""`cvm-harness run WORKLOAD`: boot a guest, load it, check everything, say what it cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.base.spec import GuestSpec, SnapshotMode
+from harness.base.ui import ProgressLine
+from harness.cli.common import leave, print_command, rerun
+from harness.cli.options import (
+    KernelChoice,
+    collect_options,
+    dry_run_option,
+    guest_options,
+    json_option,
+    kernel_options,
+    runs_option,
+    snapshot_option,
+    verbose_option,
+)
+from harness.collect.plan import Collect, TraceMode
+from harness.collect.probes import boot_words
+from harness.report import terminal
+from harness.workloads.base import Parameter, Workload, adapted, parameters
+from harness.workloads.registry import WORKLOADS, build_workload, describe, workload_class
+
+_TYPES = {"count": click.INT, "size": click.STRING, "choice": click.STRING, "text": click.STRING}
+
+
+class WorkloadGroup(click.Group):
+    """One subcommand a workload, made from its parameters."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All workloads, in the registry's order."""
+        return list(WORKLOADS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        """Raises UsageError for an unknown workload."""
+        return workload_command(workload_class(cmd_name))
+
+
+@click.command("run", cls=WorkloadGroup, subcommand_metavar="WORKLOAD [OPTIONS]...")
+def run() -> None:
+    """Boot a guest, run WORKLOAD in it, check every counter, say what acceptance cost.
+
+    Each workload has parameters of its own: `cvm-harness run WORKLOAD --help`.
+    """
+
+
+def workload_command(cls: type[Workload]) -> click.Command:
+    """The subcommand of one workload."""
+    name = str(cls.name)
+    known = parameters(cls)
+
+    @guest_options()
+    @collect_options
+    @kernel_options
+    @runs_option
+    @snapshot_option
+    @dry_run_option
+    @json_option
+    @verbose_option
+    def command(
+        spec: GuestSpec,
+        collect: Collect,
+        kernel: KernelChoice,
+        runs: Path,
+        snapshot: SnapshotMode,
+        dry_run: bool,
+        as_json: bool,
+        verbose: bool,
+        **given: Any,
+    ) -> None:
+        load = build_workload(name, given, spec.memory)
+        run_workload(load, spec, collect, kernel, runs, snapshot, dry_run, as_json, verbose)
+
+    command.__doc__ = cls.__doc__
+    made = click.command(name, help=cls.__doc__)(command)
+    made.params = [_option(parameter, cls) for parameter in known] + made.params
+    return made
+
+
+def _option(parameter: Parameter, cls: type[Workload]) -> click.Parameter:
+    default = describe(parameter, cls)
+    help_text = parameter.help
+    if parameter.choices:
+        help_text += f" One of {', '.join(parameter.choices)}."
+    if parameter.kind == "words":
+        return click.Argument([parameter.name], nargs=-1, type=click.UNPROCESSED)
+    if parameter.kind == "flag":
+        return click.Option([parameter.option], is_flag=True, default=None, help=help_text)
+    if default:
+        help_text += f"  [default: {default}]"
+    return click.Option([parameter.option], type=_TYPES[parameter.kind], help=help_text)
+
+
+def run_workload(
+    load: Workload,
+    spec: GuestSpec,
+    collect: Collect,
+    kernel: KernelChoice,
+    runs: Path,
+    snapshot: SnapshotMode,
+    dry_run: bool,
+    as_json: bool,
+    verbose: bool,
+) -> None:
+    """One run from build to verdict; ends the process with the verdict's exit code."""
+    import dataclasses
+
+    from harness.record.rundir import plain
+    from harness.report.analysis import screen
+    from harness.run.session import Session
+
+    spec = adapted(load, spec)
+    if collect.trace is TraceMode.PROBES:
+        spec = dataclasses.replace(spec, extra_cmdline=(*spec.extra_cmdline, *boot_words()))
+    spec = dataclasses.replace(spec, layers=tuple(dict.fromkeys((*spec.layers, *load.layers))))
+    out, err = terminal.consoles()
+    with ProgressLine(err) as progress:
+        session = Session(runs=runs, progress=progress, snapshot=snapshot)
+        prepared = session.prepare(spec, kernel.for_guest(session, spec))
+        if dry_run:
+            print_command(out, prepared)
+            return
+        progress("booting")
+        with session.boot(prepared, rerun=rerun(), collect=collect) as guest_run:
+            guest_run.load(load, progress, progress)
+            progress("reading counters and trace")
+            outcome = guest_run.conclude()
+    directory = guest_run.directory
+    if as_json:
+        out.print_json(json.dumps(plain(outcome.analysis)))
+    else:
+        out.print(screen(outcome.analysis, verbose=verbose))
+        out.print(f"run directory: {directory.path}\nrerun: {rerun()}", markup=False)
+    leave(outcome.status)

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""`cvm-harness workloads`: what there is to run, with its parameters."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from harness.cli.options import json_option
+from harness.report import terminal
+
+
+@click.command()
+@json_option
+def workloads(as_json: bool) -> None:
+    """List the workloads that `run` knows, with their parameters and defaults."""
+    from harness.record.rundir import plain
+    from harness.workloads.base import parameters
+    from harness.workloads.registry import WORKLOADS, describe
+
+    out, _ = terminal.consoles()
+    if as_json:
+        listed = {name: parameters(cls) for name, cls in WORKLOADS.items()}
+        out.print_json(json.dumps(plain(listed)))
+        return
+    for name, cls in WORKLOADS.items():
+        first = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+        out.print(f"{name}: {' '.join(first.split())}", markup=False)
+        for parameter in parameters(cls):
+            default = describe(parameter, cls)
+            shown = f"  [{default}]" if default else ""
+            out.print(f"    {parameter.option:<14} {parameter.help}{shown}", markup=False)

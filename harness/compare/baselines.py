@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: MIT
+"""Baselines: figures to compare with later, in files that diff well in git.
+
+One file a configuration: target, guest, workload, kernel config, host, QEMU. Figures of another
+host or another QEMU are not a baseline, so they are refused, and the difference is named.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.metrics import metric_named, metrics_of
+from harness.base.status import HostError, PreconditionError, UsageError
+from harness.base.store import digest_of
+from harness.base.units import GIB
+from harness.compare.runs import COST_METRICS, DEFAULT_METRICS, check_arm, criteria_for
+from harness.compare.statistics import Arms
+from harness.compare.verdict import Comparison, Criteria, compare, control_false_discoveries
+from harness.record.view import RunView
+
+DIRECTORY = Path("baselines")
+SCHEMA = 1
+_UNSAFE = re.compile(r"[^a-z0-9.-]+")
+_VERSIONED = re.compile(
+    r"CONFIG_(?:CC|GCC|CLANG|AS|LD|LLD|RUSTC?|PAHOLE)_.*VERSION|CONFIG_LOCALVERSION"
+)
+_MAX_FILE = 16 << 20
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What two runs have in common when the figures of one can be a baseline of the other."""
+
+    target: str
+    workload: str
+    parameters: str
+    memory_bytes: int
+    vcpus: int
+    numa_nodes: int
+    accept: str
+    clock: str
+    cost_ns_per_unit: int
+    kernel_config: str
+    """Digest of the kernel's configuration without what names its version or its compiler."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where figures were taken: others' are of no use here."""
+
+    cpu: str
+    cpus: int
+    memory_gib: int
+    accelerator: str
+    qemu: str
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The figures of some runs of one configuration in one place."""
+
+    configuration: Configuration
+    place: Place
+    kernel: str
+    """`uname -r` of the guest."""
+    runs: tuple[str, ...]
+    """Names of the run directories, which `gc` keeps."""
+    metrics: Mapping[str, tuple[float, ...]]
+    """Metric -> one value a run, in the order of `runs`."""
+
+    @property
+    def name(self) -> str:
+        """The file's name: readable, then a digest of configuration and place."""
+        digest = digest_of(asdict(self.configuration), asdict(self.place))
+        words = f"{self.configuration.target}-{self.configuration.workload or 'none'}"
+        return f"{_UNSAFE.sub('-', words.lower())}-{digest[:12]}.json"
+
+
+def config_digest(text: str) -> str:
+    """Digest of a kernel .config: what is set, without versions of kernel and compiler."""
+    lines = (line for line in text.splitlines() if line.startswith("CONFIG_"))
+    return digest_of(sorted(line for line in lines if not _VERSIONED.match(line)))[:16]
+
+
+def baseline_of(runs: Sequence[RunView], kernel_config: str) -> Baseline:
+    """What `runs` are as a baseline. Raises UsageError where they are not repetitions that passed,
+    PreconditionError where they have no figure in common."""
+    check_arm("of the baseline", runs)
+    found = [metrics_of(run) for run in runs]
+    names = sorted(set.intersection(*(set(metrics) for metrics in found)))
+    if not names:
+        raise PreconditionError("the runs have no figure in common")
+    first = runs[0]
+    return Baseline(
+        configuration_of(first, kernel_config),
+        place_of(first),
+        first.text("kernel", "release"),
+        tuple(run.id for run in runs),
+        {name: tuple(metrics[name] for metrics in found) for name in names},
+    )
+
+
+def configuration_of(run: RunView, kernel_config: str) -> Configuration:
+    """The configuration of one run."""
+    parameters = (run.workload or {}).get("parameters")
+    return Configuration(
+        target=run.text("spec", "target"),
+        workload=run.workload_name,
+        parameters=json.dumps(parameters, sort_keys=True),
+        memory_bytes=_integer(run.get("spec", "memory")),
+        vcpus=_integer(run.get("spec", "vcpus")),
+        numa_nodes=_integer(run.get("spec", "numa_nodes")),
+        accept=run.text("spec", "accept"),
+        clock=run.text("spec", "clock"),
+        cost_ns_per_unit=_integer(run.get("spec", "emulation", "cost", "ns_per_unit")),
+        kernel_config=kernel_config,
+    )
+
+
+def place_of(run: RunView) -> Place:
+    """Where one run was made."""
+    return Place(
+        cpu=run.text("host", "cpu"),
+        cpus=_integer(run.get("host", "cpus")),
+        memory_gib=round(_integer(run.get("host", "memory_bytes")) / GIB),
+        accelerator=run.text("spec", "accel"),
+        qemu=run.text("qemu", "version"),
+    )
+
+
+def save(baseline: Baseline, directory: Path) -> Path:
+    """Write the file, in place of an older one of the same configuration and place."""
+    path = directory / baseline.name
+    content = {"schema": SCHEMA, **asdict(baseline)}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        temporary.replace(path)
+    except OSError as error:
+        raise HostError(f"cannot write {path}: {error.strerror}") from error
+    return path
+
+
+def load(path: Path) -> Baseline:
+    """Read one file. Raises UsageError where it is no baseline."""
+    try:
+        if path.stat().st_size > _MAX_FILE:
+            raise ValueError("too large")
+        data = json.loads(path.read_text())
+        if data["schema"] != SCHEMA:
+            raise ValueError(f"schema {data['schema']!r}, not {SCHEMA}")
+        baseline = Baseline(
+            _typed(Configuration, data["configuration"]),
+            _typed(Place, data["place"]),
+            str(data["kernel"]),
+            tuple(str(run) for run in data["runs"]),
+            {str(k): tuple(float(v) for v in values) for k, values in data["metrics"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UsageError(f"{path} is not a baseline: {type(error).__name__}: {error}") from error
+    if any(len(values) != len(baseline.runs) for values in baseline.metrics.values()):
+        raise UsageError(f"{path} is not a baseline: a metric has not one value a run")
+    return baseline
+
+
+def load_all(directory: Path) -> list[tuple[Path, Baseline]]:
+    """Every baseline in `directory`. Raises UsageError for a file that is none."""
+    return [(path, load(path)) for path in sorted(directory.glob("*.json"))]
+
+
+def baseline_for(now: Baseline, known: Sequence[Baseline], *, anyway: bool) -> Baseline:
+    """The one of `known` that `now` may be compared with.
+
+    Raises UsageError if there is none; of another host or QEMU, naming the difference, unless
+    `anyway`.
+    """
+    same = [b for b in known if b.configuration == now.configuration]
+    if not same:
+        raise UsageError(
+            "there is no baseline of this configuration" + _nearest(now, known),
+            hint="save one: cvm-harness baseline save RUN…",
+        )
+    here = [b for b in same if b.place == now.place]
+    if here:
+        return here[0]
+    if anyway:
+        return same[0]
+    raise UsageError(
+        "the baseline was taken elsewhere: " + "; ".join(_differences(same[0].place, now.place)),
+        hint="save a baseline here, or insist with --anyway",
+    )
+
+
+def compare_with(
+    baseline: Baseline, now: Baseline, names: Sequence[str], criteria: Criteria
+) -> list[Comparison]:
+    """Each metric's comparison, the baseline as A. Raises PreconditionError where a named one is
+    missing or none is left."""
+    default = COST_METRICS if now.configuration.clock == "icount" else DEFAULT_METRICS
+    found = []
+    for name in names or default:
+        a, b = baseline.metrics.get(name, ()), now.metrics.get(name, ())
+        if not a or not b or min(*a, *b) <= 0:
+            if names:
+                raise PreconditionError(f"baseline or runs have no {name} above zero")
+            continue
+        own = criteria_for(metric_named(name), criteria)
+        found.append(compare(name, Arms.of(a, b), own))
+    if not found:
+        raise PreconditionError("baseline and runs have no figure in common that can be compared")
+    return control_false_discoveries(found)
+
+
+def _nearest(now: Baseline, known: Sequence[Baseline]) -> str:
+    if not known:
+        return ""
+    every = [_differences(b.configuration, now.configuration) for b in known]
+    fewest = min(len(lines) for lines in every)
+    nearest = next(lines for lines in every if len(lines) == fewest)
+    return "; the nearest differs in " + "; ".join(nearest)
+
+
+def _differences(a: Any, b: Any) -> list[str]:
+    return [
+        f"{f.name} {getattr(a, f.name)} → {getattr(b, f.name)}"
+        for f in fields(a)
+        if getattr(a, f.name) != getattr(b, f.name)
+    ]
+
+
+def _typed(kind: type[Any], data: Mapping[str, Any]) -> Any:
+    """A dataclass of texts and integers from JSON. Raises TypeError for anything else."""
+    made = kind(**data)
+    for field in fields(made):
+        value = getattr(made, field.name)
+        wanted = int if field.type in ("int", int) else str
+        if type(value) is not wanted:
+            raise TypeError(f"{field.name} is {value!r:.80}")
+    return made
+
+
+def _integer(value: object) -> int:
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
+def kernel_config(run: RunView) -> str:
+    """The digest of the kernel's configuration; "unknown" where nobody has kept it."""
+    path = run.get("kernel", "config")
+    try:
+        return config_digest(Path(path).read_text()) if isinstance(path, str) else "unknown"
+    except OSError:
+        return "unknown"

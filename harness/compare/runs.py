@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""Recorded runs to comparisons: which figures two sets of runs have, and whether they may be
+compared at all. Pure: reads nothing but what it is given."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from harness.analysis import cost
+from harness.analysis.metrics import METRICS, Better, Metric, Recorded, metric_named
+from harness.base.status import PreconditionError, UsageError
+from harness.compare.statistics import Arms
+from harness.compare.verdict import Comparison, Criteria, compare, control_false_discoveries
+
+DEFAULT_METRICS = (
+    "accept.total_ns",
+    "accept.p50_ns",
+    "accept.p99_ns",
+    "boot.init_ns",
+    "workload.elapsed_ns",
+)
+"""Compared under the wall clock where runs have them and none is named."""
+COST_METRICS = tuple(m.name for m in METRICS if m.name.startswith("cost."))
+"""Compared under the icount clock."""
+
+# What must be equal for figures to mean the same, and what a comparison may well be about.
+_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "target": ("spec", "target"),
+    "guest memory": ("spec", "memory"),
+    "vCPUs": ("spec", "vcpus"),
+    "NUMA nodes": ("spec", "numa_nodes"),
+    "accelerator": ("spec", "accel"),
+    "clock": ("spec", "clock"),
+    "host CPU": ("host", "cpu"),
+    "host CPUs": ("host", "cpus"),
+    "QEMU": ("qemu", "version"),
+}
+_SUBJECTS: Mapping[str, tuple[str, ...]] = {
+    "kernel": ("kernel", "digest"),
+    "accept mode": ("spec", "accept"),
+    "cost model, ns per unit": ("spec", "emulation", "cost", "ns_per_unit"),
+    "kernel command line": ("spec", "extra_cmdline"),
+}
+
+
+def check_arm(name: str, runs: Sequence[Recorded]) -> None:
+    """Raise UsageError unless the runs of one arm are repetitions of one another, and passed."""
+    if not runs:
+        raise UsageError(f"arm {name} has no runs")
+    for run in runs:
+        if run.record.get("status") not in ("PASS", "DONE"):
+            raise UsageError(
+                f"run {run.record.get('id')} of arm {name} has status {run.record.get('status')}: "
+                f"{run.record.get('cause')}",
+                hint="leave it out: what failed was not measured",
+            )
+    for setting, values in _differing({**_SETTINGS, **_SUBJECTS}, runs).items():
+        raise UsageError(
+            f"the runs of arm {name} are not repetitions: their {setting} differs "
+            f"({', '.join(values)})"
+        )
+    workloads = {_workload(run) for run in runs}
+    if len(workloads) > 1:
+        raise UsageError(f"the runs of arm {name} differ in their workload: {sorted(workloads)}")
+
+
+def check_comparable(a: Sequence[Recorded], b: Sequence[Recorded], *, anyway: bool) -> list[str]:
+    """What differs between the arms, one line each. Raises UsageError for what makes their figures
+    mean different things, unless `anyway`."""
+    check_arm("A", a)
+    check_arm("B", b)
+    both = (a[0], b[0])
+    strange = _differing(_SETTINGS, both)
+    if _workload(a[0]) != _workload(b[0]):
+        strange["workload"] = [_workload(a[0]), _workload(b[0])]
+    if strange and not anyway:
+        name, values = next(iter(strange.items()))
+        raise UsageError(
+            f"the arms cannot be compared: their {name} differs ({values[0]} against {values[1]})",
+            hint="compare runs of the same guest on the same host, or insist with --anyway",
+        )
+    known = strange | _differing(_SUBJECTS, both)
+    return [f"{name}: {values[0]} → {values[1]}" for name, values in known.items()]
+
+
+def compare_runs(
+    a: Sequence[Recorded],
+    b: Sequence[Recorded],
+    names: Sequence[str],
+    criteria: Criteria | None = None,
+    *,
+    paired: bool = False,
+) -> list[Comparison]:
+    """Each metric's comparison, with the false discovery rate of all of them controlled.
+
+    Without `names` the default ones that every run has. `criteria` None: what fits the clock.
+    Raises PreconditionError where a named metric is missing from a run, or none is left.
+    """
+    counted = _clock(a[0]) == "icount"
+    criteria = criteria or default_criteria(a[0])
+    wanted = names or (COST_METRICS if counted else DEFAULT_METRICS)
+    found = []
+    for metric in (metric_named(name) for name in wanted):
+        values = [[metric.value(run) for run in runs] for runs in (a, b)]
+        if any(value is None or value <= 0 for arm in values for value in arm):
+            if names:
+                raise PreconditionError(f"not every run has a {metric.name} above zero")
+            continue
+        arms = Arms.of(*values, paired=paired)  # type: ignore[arg-type]
+        own = criteria_for(metric, criteria)
+        if own.known_rsd and metric.name in cost.OF_WORKLOAD and arms.fewest < 2:
+            # More runs would show how boots differ; of one it has to be assumed.
+            boots = max(cost.block_share(run.record, run.workload) for run in (*a, *b))
+            own = replace(own, known_rsd=math.hypot(own.known_rsd, boots))
+        found.append(compare(metric.name, arms, own))
+    if not found:
+        raise PreconditionError(f"no figure to compare: the runs have none of {', '.join(wanted)}")
+    return control_false_discoveries(found)
+
+
+def default_criteria(run: Recorded) -> Criteria:
+    """What counts as equal: 2 % under the wall clock, 0.1 % of instructions under icount."""
+    return Criteria(margin=cost.MARGIN) if _clock(run) == "icount" else Criteria()
+
+
+def criteria_for(metric: Metric, criteria: Criteria) -> Criteria:
+    """The criteria with the metric's own direction, and its noise where that is known beforehand:
+    only what counts instructions has the noise of counting."""
+    return replace(
+        criteria,
+        higher_is_better=metric.better is Better.HIGHER,
+        known_rsd=cost.KNOWN_RSD.get(metric.name),
+    )
+
+
+def _clock(run: Recorded) -> object:
+    return _dig(run, ("spec", "clock"))
+
+
+def _workload(run: Recorded) -> str:
+    """Name and parameters: everything but what came of it."""
+    found = run.workload or {}
+    parts = found.get("parameters")
+    return f"{found.get('name')} {parts}" if parts else str(found.get("name"))
+
+
+def _differing(
+    what: Mapping[str, tuple[str, ...]], runs: Sequence[Recorded]
+) -> dict[str, list[str]]:
+    found = {}
+    for name, keys in what.items():
+        values = list(dict.fromkeys(str(_dig(run, keys)) for run in runs))
+        if len(values) > 1:
+            found[name] = values
+    return found
+
+
+def _dig(run: Recorded, keys: tuple[str, ...]) -> object:
+    tree: object = run.record
+    for key in keys:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: MIT
+"""The statistics of a comparison: effect, interval, p value. All on logarithms, so on ratios.
+
+An arm is one number a guest: guests are what is replicated, events within one guest are not
+independent. Everything that is estimated or tested here is scipy's; this module chooses.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy
+
+from harness.base.status import PreconditionError
+
+Floats = npt.NDArray[np.float64]
+
+FEW_RUNS = 10
+"""Below this many runs an arm the bootstrap's intervals are too narrow (a sample of three has only
+ten distinct resamples), so the wider of bootstrap and Welch's t is used."""
+
+_TAIL_RESAMPLES = 999
+"""Of all events of all guests, each of which is a sort."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How bootstrap and permutation test draw: the same seed gives the same answer."""
+
+    resamples: int = 9_999
+    seed: int = 0
+
+
+class Statistic(enum.StrEnum):
+    """What of an arm's runs is compared."""
+
+    MEAN = "mean"
+    """The geometric mean: the most efficient where noise is multiplicative and tails are short."""
+    MEDIAN = "median"
+    """Untouched by a few runs that something else disturbed; wants some 1.6 times the runs."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval of the ratio B / A."""
+
+    low: float
+    high: float
+    level: float
+    """E.g. 0.95."""
+    method: str
+
+    def excludes_one(self) -> bool:
+        """Whether the arms differ, as far as this interval tells."""
+        return self.low > 1 or self.high < 1
+
+    def within(self, margin: float) -> bool:
+        """Whether the ratio lies within `margin` (0.02: 2 %) of 1, either way."""
+        return self.low > 1 / (1 + margin) and self.high < 1 + margin
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Two arms' values. With `paired`, run i of A was run next to run i of B."""
+
+    a: Floats
+    b: Floats
+    paired: bool = False
+
+    @classmethod
+    def of(cls, a: npt.ArrayLike, b: npt.ArrayLike, *, paired: bool = False) -> Arms:
+        """Check and convert. Raises PreconditionError for what cannot be compared."""
+        arms = cls(np.asarray(a, np.float64), np.asarray(b, np.float64), paired)
+        for name, values in (("A", arms.a), ("B", arms.b)):
+            if values.size == 0:
+                raise PreconditionError(f"arm {name} has no runs: there is nothing to compare")
+            if not np.all(np.isfinite(values)) or np.any(values <= 0):
+                raise PreconditionError(f"arm {name} has values that are not positive numbers")
+        if paired and arms.a.size != arms.b.size:
+            raise PreconditionError(
+                f"paired arms must have as many runs: {arms.a.size} and {arms.b.size}"
+            )
+        return arms
+
+    @property
+    def fewest(self) -> int:
+        """Runs in the smaller arm."""
+        return int(min(self.a.size, self.b.size))
+
+    @property
+    def log_a(self) -> Floats:
+        """Natural logarithms of A."""
+        return np.log(self.a)
+
+    @property
+    def log_b(self) -> Floats:
+        """Natural logarithms of B."""
+        return np.log(self.b)
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """With which the noise is estimated."""
+        return self.a.size - 1 if self.paired else self.a.size + self.b.size - 2
+
+    def constant(self) -> bool:
+        """Whether neither arm varies at all: a deterministic figure."""
+        if self.paired:
+            return bool(np.ptp(self.log_b - self.log_a) == 0)
+        return bool(np.ptp(self.a) == 0 and np.ptp(self.b) == 0)
+
+
+def ratio(arms: Arms, statistic: Statistic) -> float:
+    """B over A."""
+    centre = _centre(statistic)
+    if arms.paired:
+        return float(np.exp(centre(arms.log_b - arms.log_a, axis=-1)))
+    return float(np.exp(centre(arms.log_b, axis=-1) - centre(arms.log_a, axis=-1)))
+
+
+def interval(
+    arms: Arms, statistic: Statistic, level: float, drawing: Resampling
+) -> Interval | None:
+    """The ratio's confidence interval; None where the runs are too few to have one."""
+    point = ratio(arms, statistic)
+    if arms.fewest < 2:
+        return None
+    if arms.constant():
+        return Interval(point, point, level, "no run differs from another")
+    low, high = _bootstrap(arms, statistic, level, drawing)
+    method = "bootstrap"
+    if arms.fewest < FEW_RUNS:
+        t_low, t_high = _welch(arms, level)
+        low, high = min(low, t_low), max(high, t_high)
+        method = "the wider of bootstrap and t"
+    return Interval(low, high, level, method)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A run's relative standard deviation, and how well it is known."""
+
+    rsd: float
+    freedom: float = math.inf
+    """Degrees of freedom of its estimate; infinite where it is known beforehand."""
+
+
+def noise_of(arms: Arms, known: float) -> Noise:
+    """The noise that is `known` beforehand, or what the runs themselves show where that is more.
+
+    Instructions of one boot repeat to parts per 100,000, but boots differ: one may leave a block of
+    memory more to accept than the next, which is parts per 1,000 of a workload.
+    """
+    seen = relative_sd(arms)
+    if seen is None or seen <= known:
+        return Noise(known)
+    return Noise(seen, arms.degrees_of_freedom)
+
+
+def noise_interval(arms: Arms, noise: Noise, level: float) -> Interval:
+    """The interval under `noise`; where that is known one run an arm will do."""
+    half = float(scipy.stats.t.ppf((1 + level) / 2, noise.freedom)) * _error(arms, noise)
+    point = ratio(arms, Statistic.MEAN)
+    how = "known noise" if math.isinf(noise.freedom) else "these runs' noise"
+    return Interval(
+        point * np.exp(-half), point * np.exp(half), level, f"{how} of {noise.rsd:.2g} a run"
+    )
+
+
+def noise_p(arms: Arms, noise: Noise) -> float:
+    """Two-sided p value of "no difference" under `noise`."""
+    t = np.log(ratio(arms, Statistic.MEAN)) / _error(arms, noise)
+    return float(2 * scipy.stats.t.sf(abs(t), noise.freedom))
+
+
+def p_value(arms: Arms, statistic: Statistic, drawing: Resampling) -> float:
+    """Two-sided p value of "no difference": a permutation test, exact where that is feasible.
+
+    It holds whatever the distribution, so false alarms keep to their rate; with few runs it cannot
+    be small (3 against 3: never below 0.1). Paired arms swap within their pairs.
+    """
+    if arms.fewest < 2:
+        return 1.0
+    centre = _centre(statistic)
+
+    # The size of the difference, so that it does not matter which arm is called A.
+    def difference(a: Floats, b: Floats, axis: int) -> Any:
+        found = centre(b - a, axis=axis) if arms.paired else centre(b, axis) - centre(a, axis)
+        return np.round(np.abs(found), 12)  # ties are ties, in whatever order they were summed
+
+    result = scipy.stats.permutation_test(
+        (arms.log_a, arms.log_b),
+        difference,
+        permutation_type="samples" if arms.paired else "independent",
+        vectorized=True,
+        n_resamples=drawing.resamples,
+        alternative="greater",
+        random_state=drawing.seed,
+    )
+    return float(result.pvalue)
+
+
+def tail_ratio(
+    a: Sequence[Floats], b: Sequence[Floats], percentile: float, level: float, drawing: Resampling
+) -> tuple[float, Interval | None]:
+    """The ratio of a percentile of all events, B over A; `a` and `b` hold an array a guest.
+
+    Guests are resampled, not events, for those of one guest have its luck in common.
+    """
+    if not a or not b or any(values.size == 0 for values in (*a, *b)):
+        raise PreconditionError("an arm, or a run of one, has no events to take a percentile of")
+
+    def of(runs: Sequence[Floats], chosen: npt.NDArray[np.int64]) -> float:
+        return float(np.percentile(np.concatenate([runs[i] for i in chosen]), percentile))
+
+    def log_ratio(of_a: npt.NDArray[np.int64], of_b: npt.NDArray[np.int64]) -> float:
+        return float(np.log(of(b, of_b)) - np.log(of(a, of_a)))
+
+    every = np.arange(len(a)), np.arange(len(b))
+    point = float(np.exp(log_ratio(*every)))
+    if min(len(a), len(b)) < FEW_RUNS:
+        return point, None
+    result = scipy.stats.bootstrap(
+        every,
+        log_ratio,
+        confidence_level=level,
+        vectorized=False,
+        n_resamples=min(drawing.resamples, _TAIL_RESAMPLES),
+        method="percentile",
+        random_state=drawing.seed,
+    )
+    low, high = result.confidence_interval
+    return point, Interval(float(np.exp(low)), float(np.exp(high)), level, "bootstrap over guests")
+
+
+def relative_sd(arms: Arms) -> float | None:
+    """The runs' pooled standard deviation over A's mean; None for fewer than two runs an arm.
+
+    Of paired arms it is that of the pairs' ratios, halved in variance, so that it means the same: a
+    run's own share of the noise.
+    """
+    if arms.fewest < 2:
+        return None
+    if arms.paired:
+        return float(np.std(arms.log_b - arms.log_a, ddof=1) / np.sqrt(2))
+    free = arms.a.size + arms.b.size - 2
+    squares = np.var(arms.a, ddof=1) * (arms.a.size - 1) + np.var(arms.b, ddof=1) * (
+        arms.b.size - 1
+    )
+    return float(np.sqrt(squares / free) / np.mean(arms.a))
+
+
+def _centre(statistic: Statistic) -> Callable[..., Any]:
+    return np.mean if statistic is Statistic.MEAN else np.median
+
+
+def _error(arms: Arms, noise: Noise) -> float:
+    return float(noise.rsd * np.sqrt(1 / arms.a.size + 1 / arms.b.size))
+
+
+def _welch(arms: Arms, level: float) -> tuple[float, float]:
+    """Welch's interval on the logarithms; for pairs, Student's on their differences."""
+    if arms.paired:
+        test = scipy.stats.ttest_1samp(arms.log_b - arms.log_a, 0)
+    else:
+        test = scipy.stats.ttest_ind(arms.log_b, arms.log_a, equal_var=False)
+    found = test.confidence_interval(level)
+    return float(np.exp(found.low)), float(np.exp(found.high))
+
+
+def _bootstrap(
+    arms: Arms, statistic: Statistic, level: float, drawing: Resampling
+) -> tuple[float, float]:
+    centre = _centre(statistic)
+    samples = (arms.log_b - arms.log_a,) if arms.paired else (arms.log_a, arms.log_b)
+
+    def difference(*of: Floats, axis: int) -> Any:
+        if len(of) == 1:
+            return centre(of[0], axis=axis)
+        return centre(of[1], axis=axis) - centre(of[0], axis=axis)
+
+    # BCa corrects for skew, and needs a jackknife that medians and tiny samples do not give.
+    method = "BCa" if statistic is Statistic.MEAN and arms.fewest >= FEW_RUNS else "percentile"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        result = scipy.stats.bootstrap(
+            samples,
+            difference,
+            confidence_level=level,
+            vectorized=True,
+            n_resamples=drawing.resamples,
+            method=method,
+            random_state=drawing.seed,
+        )
+    low, high = result.confidence_interval
+    return float(np.exp(low)), float(np.exp(high))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Bring a guest back from its snapshot: device state in, memory mapped, then a guest of its own.
+
+What it has of its template and must not keep is the wall clock and the random numbers. Its boot id
+stays, so a nonce takes the boot id's part in proving that the guest behind the ready port is the
+one behind SSH: sent over the port, answered there, and read back over SSH.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from harness.base.status import PreconditionError
+from harness.guest.snapshot.migration import await_migration, set_capabilities, uri
+from harness.guest.snapshot.snapshot import Manifest
+from harness.record.boot import parse_init, parse_ready
+from harness.record.ready import GuestMessage
+
+if TYPE_CHECKING:
+    from harness.guest.guest import Guest
+
+NONCE_PATH = "/run/harness-nonce"
+"""Where the guest's init keeps the nonce (guest-images/minimal/src/resume.c)."""
+_NONCE_BYTES = 16
+_SEED_BYTES = 64
+_LOAD_S = 20.0
+_ANSWER_S = 20.0
+
+
+def restore(guest: Guest, manifest: Manifest, state: int) -> str:
+    """Load the device state from descriptor `state`; returns the guest's nonce.
+
+    Raises what the guest's waits raise, and PreconditionError if what answers is not the guest.
+    """
+    # What its template said of its boot. Said again by nobody, and as true of this guest.
+    guest.boot.init = parse_init(GuestMessage("init", manifest.init, 0))
+    guest.boot.ready = parse_ready(GuestMessage("ready", manifest.ready, 0))
+    set_capabilities(guest, in_files=bool(manifest.ram))
+    guest.qmp.execute("migrate-incoming", {"uri": uri(guest, state)})
+    await_migration(guest, _LOAD_S)
+    guest.qmp.execute("cont")  # it was stopped when it was saved, and that is part of its state
+    guest.boot.stages["restored"] = time.monotonic_ns()
+    nonce = secrets.token_hex(_NONCE_BYTES)
+    guest.init.tell(f"resume {nonce} {time.time_ns()} {os.urandom(_SEED_BYTES).hex()}")
+    answer = guest.init.wait("resumed", _ANSWER_S)
+    if answer.string("nonce") != nonce:
+        raise PreconditionError("a restored guest answered with a nonce that it was not given")
+    guest.boot.stages["ready"] = answer.host_ns
+    return nonce

@@ -1,0 +1,349 @@
+# SPDX-License-Identifier: MIT
+"""Commands in a guest over a paramiko channel: both streams drained, bounded, with deadlines.
+
+A thread of its own does all that a command asks of paramiko. A Ctrl-C reaches the main thread
+wherever it is, also between paramiko's taking a lock and the `try` that gives it back
+(BufferedPipe, Channel); whoever wants that lock afterwards, the transport's thread above all, waits
+in vain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shlex
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import paramiko
+from paramiko.common import cMSG_CHANNEL_REQUEST
+
+from harness.base.status import HarnessError, PreconditionError
+from harness.base.text import printable
+from harness.guest.ssh.channel import open_session
+from harness.guest.wait import Race, Timer
+
+SETUP_S = 10.0
+"""To open a channel and start a command in it. Scaled like every deadline."""
+
+_CLOSE_S = 2.0
+_JOIN_S = 5.0
+_CHUNK = 64 * 1024
+_DRAIN_AT_ONCE = 16
+_INLINE_INPUT = 8 * 1024
+"""Below dropbear's first window (DEFAULT_RECV_WINDOW, 24 KiB): sending it does not block."""
+_NO_STATUS = -1
+"""What paramiko reports when the server sent no exit status: the command died of a signal."""
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """What a command came to."""
+
+    stdout: bytes
+    stderr: bytes
+    exit_status: int
+    """As the shell has it; -1 if the server reported none (the command died of a signal)."""
+    elapsed_ns: int
+    """Host time from the request to the end of both streams."""
+    stdout_dropped: int = 0
+    """Bytes past max_output."""
+    stderr_dropped: int = 0
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some output was dropped."""
+        return bool(self.stdout_dropped or self.stderr_dropped)
+
+    @property
+    def text(self) -> str:
+        """stdout as text; bad UTF-8 is escaped."""
+        return self.stdout.decode("utf-8", "backslashreplace")
+
+
+class CommandFailed(PreconditionError):
+    """A command that had to succeed did not. ERROR: what it was for cannot be judged."""
+
+    def __init__(self, command: str, result: CommandResult) -> None:
+        how = (
+            f"exit status {result.exit_status}"
+            if result.exit_status != _NO_STATUS
+            else "no exit status (killed by a signal)"
+        )
+        said = (result.stderr or result.stdout).strip().splitlines()[-10:]
+        super().__init__(
+            f"in the guest, {command!r} ended with {how}", details=map(printable, said)
+        )
+        self.result = result
+
+
+class Bell(threading.Event):
+    """A channel sets this when it has data or ends; it wakes the waiters of the race."""
+
+    def __init__(self, race: Race) -> None:
+        super().__init__()
+        self._race = race
+
+    def set(self) -> None:
+        super().set()
+        self._race.notify()
+
+
+class Output:
+    """Where a command's output goes: bounded buffers, and the listener."""
+
+    def __init__(self, limit: int, on_stdout: Callable[[bytes], None] | None) -> None:
+        self.kept = (bytearray(), bytearray())
+        self.dropped = [0, 0]
+        self._limit = limit
+        self._on_stdout = on_stdout
+
+    def take(self, stream: int, data: bytes) -> None:
+        kept = self.kept[stream]
+        room = max(0, self._limit - len(kept))
+        kept += data[:room]
+        self.dropped[stream] += max(0, len(data) - room)
+        if stream == 0 and self._on_stdout:
+            self._on_stdout(data)
+
+
+class Drain:
+    """One command under way: takes both streams as they come, until both have ended."""
+
+    def __init__(
+        self,
+        channel: paramiko.Channel,
+        output: Output,
+        timer: Timer,
+        bell: threading.Event,
+        lost: Callable[[str], HarnessError],
+        started_ns: int,
+    ) -> None:
+        self.channel = channel
+        self._lost = lost
+        self._output = output
+        self._timer = timer
+        self._started_ns = started_ns
+        channel.in_buffer.set_event(bell)
+        channel.in_stderr_buffer.set_event(bell)
+
+    def feed(self, data: bytes | None, hold_stdin: bool) -> threading.Thread | None:
+        """Send stdin: at once what fits the first window, else beside the draining."""
+        if data is None or len(data) <= _INLINE_INPUT:
+            self._send(data or b"", hold_stdin)
+            return None
+        thread = threading.Thread(
+            target=self._send, args=(data, hold_stdin), name="cvm-stdin", daemon=True
+        )
+        thread.start()
+        return thread
+
+    def _send(self, data: bytes, hold_stdin: bool) -> None:
+        # The channel may end first: a command need not read its input.
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            self.channel.sendall(data)
+            if not hold_stdin:
+                self.channel.shutdown_write()
+
+    def run(self) -> CommandResult:
+        """Drain to the end. Raises what the race raises."""
+        channel = self.channel
+        while True:
+            # Asked before draining: what came before the end is then in the buffers.
+            finished = self._finished()
+            moved = self._move()
+            if moved:
+                self._timer.check()
+            elif finished:
+                break
+            else:
+                self._timer.wait(lambda: self._ready() or None)
+        elapsed_ns = time.monotonic_ns() - self._started_ns
+        transport = channel.get_transport()
+        if channel.exit_status == _NO_STATUS and not (transport and transport.is_active()):
+            raise self._lost("connection closed")
+        kept, dropped = self._output.kept, self._output.dropped
+        return CommandResult(
+            bytes(kept[0]), bytes(kept[1]), channel.exit_status, elapsed_ns, *dropped
+        )
+
+    def _finished(self) -> bool:
+        channel = self.channel
+        return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
+
+    def _ready(self) -> bool:
+        channel = self.channel
+        return channel.recv_ready() or channel.recv_stderr_ready() or self._finished()
+
+    def _move(self) -> bool:
+        moved = False
+        for _ in range(_DRAIN_AT_ONCE):
+            before = moved
+            if self.channel.recv_ready():
+                self._output.take(0, self.channel.recv(_CHUNK))
+                moved = True
+            if self.channel.recv_stderr_ready():
+                self._output.take(1, self.channel.recv_stderr(_CHUNK))
+                moved = True
+            if moved == before:
+                break
+        return moved
+
+
+class RunningCommand:
+    """A command in a thread of its own."""
+
+    def __init__(
+        self,
+        transport: paramiko.Transport,
+        race: Race,
+        line: str,
+        output: Output,
+        input: bytes | None,
+        lost: Callable[[str], HarnessError],
+        *,
+        hold_stdin: bool,
+    ) -> None:
+        """Nothing is started yet. `lost` makes the error for a connection that broke."""
+        self.line = line
+        self._transport = transport
+        self._race = race
+        self._output = output
+        self._input = input
+        self._lost = lost
+        self._hold_stdin = hold_stdin
+        self._channel: paramiko.Channel | None = None
+        self._result: CommandResult | None = None
+        self._error: BaseException | None = None
+        self._under_way = self._done = False
+        self._thread = threading.Thread(
+            target=self._work, name=f"cvm-command {short(line)}", daemon=True
+        )
+
+    def begin(self) -> None:
+        """Start it; when this returns the guest has it. Raises what kept it from starting."""
+        self._thread.start()
+        try:
+            self._race.wait(
+                f"the guest to start {short(self.line)}",
+                lambda: self._under_way or self._done or None,
+                SETUP_S,
+            )
+        except BaseException:
+            self.abandon()
+            raise
+        if self._error:
+            raise self._error
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return not self._done
+
+    def wait(self, deadline_s: float = 60.0, *, check: bool = True) -> CommandResult:
+        """Its result once it has ended by itself. Raises as Session.run."""
+        # A verdict that ends this wait also ends the thread, with the same cause.
+        self._race.wait(f"the end of {short(self.line)}", lambda: self._done or None, deadline_s)
+        self.join()
+        if self._error:
+            raise self._error
+        assert self._result is not None
+        if check and self._result.exit_status != 0:
+            raise CommandFailed(self.line, self._result)
+        return self._result
+
+    def stop(self, grace_s: float = 5.0) -> CommandResult:
+        """End its stdin and send it SIGTERM, then SIGKILL after `grace_s`; its result.
+
+        The signal goes to the process that the guest's shell runs in: give `start` a sequence, or
+        `exec` the command that matters. Raises if the command had failed to run.
+        """
+        for signal_name in ("TERM", "KILL"):
+            if self._done:
+                break
+            bounded(functools.partial(self._signal, signal_name))
+            self._race.poll(f"{short(self.line)} to stop", lambda: self._done or None, grace_s)
+        if not self._done:
+            self._close()
+        return self.wait(grace_s, check=False)
+
+    def abandon(self) -> None:
+        """Close the channel and end the thread, whatever the command does."""
+        self._close()
+        self.join()
+
+    def join(self) -> None:
+        """Wait for the draining thread; the channel must have ended or been closed."""
+        if self._thread.ident:  # it was started
+            self._thread.join(timeout=_JOIN_S)
+
+    def _close(self) -> None:
+        if self._channel:
+            bounded(self._channel.close)
+
+    def _work(self) -> None:
+        started_ns = time.monotonic_ns()
+        try:
+            channel = self._open()
+            try:
+                timer = Timer(self._race, f"the end of {short(self.line)}", None)
+                bell = Bell(self._race)
+                drain = Drain(channel, self._output, timer, bell, self._lost, started_ns)
+                feeder = drain.feed(self._input, self._hold_stdin)
+                self._under_way = True
+                self._race.notify()
+                self._result = drain.run()
+                if feeder:
+                    feeder.join()
+            finally:
+                channel.close()
+        except BaseException as error:
+            self._error = error
+        self._done = True
+        self._race.notify()
+
+    def _open(self) -> paramiko.Channel:
+        try:
+            channel = open_session(self._transport, SETUP_S * self._race.time_scale)
+            self._channel = channel
+            channel.exec_command(self.line)
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._lost(str(error) or type(error).__name__) from error
+        return channel
+
+    def _signal(self, name: str) -> None:
+        """RFC 4254 section 6.9; dropbear honours it (svr-chansession.c), paramiko has no call."""
+        channel = self._channel
+        if not channel:
+            return
+        message = paramiko.Message()
+        message.add_byte(cMSG_CHANNEL_REQUEST)
+        message.add_int(channel.remote_chanid)
+        message.add_string("signal")
+        message.add_boolean(False)
+        message.add_string(name)
+        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+            channel.shutdown_write()
+            channel.transport._send_user_message(message)  # type: ignore[union-attr]
+
+
+def bounded(close: Callable[[], object]) -> None:
+    """Ask something of paramiko's that may wait for a peer or a lock, and not wait for ever."""
+    thread = threading.Thread(target=close, name="cvm-close", daemon=True)
+    thread.start()
+    thread.join(_CLOSE_S)
+
+
+def command_line(command: str | Sequence[str]) -> str:
+    """What the guest's shell gets. A sequence replaces the shell, so that signals reach it."""
+    if isinstance(command, str):
+        return command
+    return "exec " + shlex.join(map(os.fspath, command))
+
+
+def short(line: str) -> str:
+    one = printable(line.encode())
+    return repr(one if len(one) <= 80 else one[:77] + "...")

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: MIT
+"""The one wait primitive: race {what is waited for, QEMU's exit, a verdict on the guest, deadline}.
+
+Everything that waits for a guest waits here, so every failure names what it waited for and for how
+long, and ends with the last console lines and the run directory.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from harness.base.status import GuestFailure, HarnessError, HostError, PreconditionError
+
+T = TypeVar("T")
+_LONGEST_NAP_S = 3600.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why waiting any longer is pointless."""
+
+    error: type[GuestFailure] | type[HostError] | type[PreconditionError]
+    cause: str
+    hint: str = ""
+    details: tuple[str, ...] = ()
+
+
+class Expired(HarnessError):
+    """A deadline passed. The judge of the race turns it into a verdict."""
+
+    def __init__(self, what: str, waited_s: float) -> None:
+        super().__init__(f"waited {waited_s:.1f} s for {what}")
+        self.what = what
+        self.waited_s = waited_s
+
+
+def _keep(error: HarnessError) -> HarnessError:
+    return error
+
+
+class Changes:
+    """A count of what happened, to sleep on without missing anything."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._count = 0
+
+    def notify(self) -> None:
+        """Something happened."""
+        with self._condition:
+            self._count += 1
+            self._condition.notify_all()
+
+    def seen(self) -> int:
+        """The count so far."""
+        with self._condition:
+            return self._count
+
+    def sleep(self, seen: int, seconds: float) -> None:
+        """Sleep unless something happened since `seen`; up to `seconds`."""
+        with self._condition:
+            if self._count == seen:
+                self._condition.wait(min(seconds, _LONGEST_NAP_S))
+
+
+class Race:
+    """Waits on behalf of one guest. Any thread may wait; any thread may notify."""
+
+    def __init__(
+        self,
+        verdict: Callable[[], Verdict | None],
+        *,
+        evidence: Callable[[], tuple[str, ...]] = tuple,
+        judge: Callable[[HarnessError], HarnessError] = _keep,
+        time_scale: float = 1.0,
+        changes: Changes | None = None,
+    ) -> None:
+        self.judge = judge
+        """Turns Expired, and whatever else a user wants judged, into the error to raise."""
+        self.time_scale = time_scale
+        self._verdict = verdict
+        self._evidence = evidence
+        self.changes = changes or Changes()
+
+    def notify(self) -> None:
+        """Something changed: every waiter looks again. Cheap; safe under a caller's lock."""
+        self.changes.notify()
+
+    def wait(self, what: str, probe: Callable[[], T | None], deadline_s: float | None) -> T:
+        """The first value of `probe()` that is not None, within `deadline_s` (before scaling).
+
+        Raises GuestFailure, HostError or PreconditionError for a verdict; what the judge makes of
+        Expired at the deadline. `probe` is called without any lock held.
+        """
+        return Timer(self, what, deadline_s).wait(probe)
+
+    def poll(self, what: str, probe: Callable[[], T | None], deadline_s: float) -> T | None:
+        """As `wait`, but None at the deadline."""
+        try:
+            return Timer(self, what, deadline_s, judged=False).wait(probe)
+        except Expired:
+            return None
+
+    def call(
+        self,
+        what: str,
+        function: Callable[[], T],
+        deadline_s: float,
+        abandon: Callable[[], object],
+    ) -> T:
+        """`function()` in a thread of its own; `abandon()` must make it return if it is given up.
+
+        For library calls that block without a deadline. Raises as `wait`, and what `function` does.
+        """
+        outcome: list[tuple[T | None, BaseException | None]] = []
+
+        def work() -> None:
+            try:
+                outcome.append((function(), None))
+            except BaseException as error:
+                outcome.append((None, error))
+            self.notify()
+
+        thread = threading.Thread(target=work, name=f"cvm-call {what}", daemon=True)
+        thread.start()
+        try:
+            value, error = self.wait(what, lambda: outcome[0] if outcome else None, deadline_s)
+        except BaseException:
+            abandon()
+            thread.join(timeout=1.0)
+            raise
+        thread.join()
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]  # it is T where there is no error
+
+    def check(self, what: str, waited_s: float = 0.0) -> None:
+        """Raise the verdict, if there is one."""
+        verdict = self._verdict()
+        if verdict:
+            raise verdict.error(
+                f"{verdict.cause} (while waiting for {what}, {waited_s:.1f} s)",
+                hint=verdict.hint,
+                details=(*verdict.details, *self._evidence()),
+            )
+
+    def explain(self, error: HarnessError) -> HarnessError:
+        """`error` with the evidence appended to its details."""
+        error.details = (*error.details, *self._evidence())
+        return error
+
+
+class Timer:
+    """One deadline shared by several waits, e.g. for the pieces of one command's output."""
+
+    def __init__(
+        self, race: Race, what: str, deadline_s: float | None, *, judged: bool = True
+    ) -> None:
+        self._race = race
+        self._what = what
+        self._judged = judged
+        self._start = time.monotonic()
+        self._end = None if deadline_s is None else self._start + deadline_s * race.time_scale
+
+    def wait(self, probe: Callable[[], T | None]) -> T:
+        """As Race.wait, with what is left of the deadline."""
+        while True:
+            seen = self._race.changes.seen()
+            value = probe()
+            if value is not None:
+                return value
+            self._race.changes.sleep(seen, self.check())
+
+    def check(self) -> float:
+        """Seconds left. Raises as Race.wait if there is a verdict or nothing is left."""
+        now = time.monotonic()
+        self._race.check(self._what, now - self._start)
+        if self._end is None:
+            return _LONGEST_NAP_S
+        if now >= self._end:
+            expired = Expired(self._what, now - self._start)
+            raise self._race.judge(expired) if self._judged else expired
+        return self._end - now

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: MIT
+"""Who runs which guest, on disk, so that the next run sweeps what even SIGKILL left behind.
+
+A lease is a small JSON file in a directory that only this user can write. It is made before QEMU is
+spawned and removed after QEMU is reaped; one whose harness is gone is swept: its QEMU killed (if
+the PDEATHSIG did not get it), its temporary files removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import stat
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from harness.base.status import HostError
+
+_MAX_FILE = 64 * 1024
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process for good: a pid is reused, a pid with its start time is not."""
+
+    pid: int
+    start_ticks: int
+    """Field 22 of /proc/<pid>/stat: clock ticks since host boot (proc(5))."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a lease file says."""
+
+    guest_id: str
+    """Also QEMU's -name: finds a QEMU that was spawned but not yet recorded."""
+    boot_id: str
+    """The host boot in which the pids mean something."""
+    harness: ProcessId
+    qemu: ProcessId | None
+    run_dir: str
+    temporary: tuple[str, ...] = ()
+    """Paths to remove with the lease."""
+
+
+class BadLease(ValueError):
+    """The file is not a lease."""
+
+
+def lease_directory() -> Path:
+    """The per-user runtime directory for leases. Raises HostError if it is not safely ours."""
+    override = os.environ.get("CVM_HARNESS_LEASES")
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    if override:
+        path = Path(override)
+    elif runtime and os.access(runtime, os.W_OK):
+        path = Path(runtime) / "cvm-harness"
+    else:
+        path = Path(tempfile.gettempdir()) / f"cvm-harness-{os.getuid()}"
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise HostError(
+            f"{path} is not a directory that only this user can write",
+            hint="remove it, or set CVM_HARNESS_LEASES to a directory of your own",
+        )
+    return path
+
+
+def process_id(pid: int) -> ProcessId | None:
+    """The process `pid` as it is now; None if there is none (a zombie counts as none)."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The command name, in parentheses, may hold anything: fields count from the last ")".
+    fields = text[text.rfind(b")") + 2 :].split()
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return ProcessId(pid, int(fields[19]))
+
+
+def parse_record(text: str | bytes) -> Record:
+    """The lease in a file's `text`. Raises BadLease."""
+    try:
+        data = json.loads(text)
+        record = Record(
+            guest_id=data["guest_id"],
+            boot_id=data["boot_id"],
+            harness=_process(data["harness"]),
+            qemu=_process(data["qemu"]) if data["qemu"] is not None else None,
+            run_dir=data["run_dir"],
+            temporary=_paths(data["temporary"]),
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BadLease(f"{type(error).__name__}: {error}") from error
+    strings = (record.guest_id, record.boot_id, record.run_dir, *record.temporary)
+    if not all(isinstance(value, str) and value for value in strings):
+        raise BadLease("a field that must be text is not")
+    return record
+
+
+def _paths(data: object) -> tuple[str, ...]:
+    if not isinstance(data, list) or not all(isinstance(p, str) and p[:1] == "/" for p in data):
+        raise BadLease("temporary paths must be a list of absolute paths")
+    return tuple(data)
+
+
+def _process(data: dict[str, object]) -> ProcessId:
+    pid, start = data["pid"], data["start_ticks"]
+    if type(pid) is not int or type(start) is not int or pid < 2 or start < 0:
+        raise BadLease(f"not a process: pid {pid!r}, start {start!r}")
+    return ProcessId(pid, start)
+
+
+class Lease:
+    """One guest's lease, held by this process."""
+
+    def __init__(self, run_dir: Path) -> None:
+        own = process_id(os.getpid())
+        assert own is not None  # we run
+        self._path = lease_directory() / f"cvm-{secrets.token_hex(8)}.json"
+        self.record = Record(self._path.stem, host_boot_id(), own, None, str(run_dir))
+        self._write()
+
+    @property
+    def guest_id(self) -> str:
+        """The guest's unique name, e.g. "cvm-0123456789abcdef"."""
+        return self.record.guest_id
+
+    def spawned(self, pid: int) -> None:
+        """QEMU is running as `pid`."""
+        self.record = replace(self.record, qemu=process_id(pid))
+        self._write()
+
+    def add_temporary(self, path: Path) -> None:
+        """A file or directory to remove with the lease. Call before making it."""
+        self.record = replace(self.record, temporary=(*self.record.temporary, str(path.absolute())))
+        self._write()
+
+    def release(self) -> None:
+        """QEMU has been reaped: remove the temporary files, then the lease."""
+        _remove(self.record)
+        self._path.unlink(missing_ok=True)
+
+    def _write(self) -> None:
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(json.dumps(asdict(self.record)))
+        temporary.rename(self._path)
+
+
+def sweep() -> list[str]:
+    """Clear up after every harness of this user that is gone. Returns what was done, one a line."""
+    done = []
+    for path in sorted(lease_directory().glob("cvm-*.json")):
+        try:
+            with path.open("rb") as file:
+                record = parse_record(file.read(_MAX_FILE))
+        except (OSError, BadLease) as error:
+            with contextlib.suppress(OSError):
+                path.unlink()
+            done.append(f"removed the unreadable lease {path.name}: {error}")
+            continue
+        if _alive(record.harness, record.boot_id):
+            continue
+        done += _clear(record)
+        path.unlink(missing_ok=True)
+    return done
+
+
+def _clear(record: Record) -> list[str]:
+    done = []
+    if record.boot_id == host_boot_id():
+        found = {record.qemu} if record.qemu else set()
+        for process in found | _named(record.guest_id):
+            if _kill(process):
+                done.append(f"killed QEMU {process.pid}, left by a run in {record.run_dir}")
+    done += [f"removed {path}, left by a run in {record.run_dir}" for path in _remove(record)]
+    return done
+
+
+def _named(guest_id: str) -> set[ProcessId]:
+    """Processes of this user with `guest_id` as an argument of their own."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            if (
+                entry.stat().st_uid == os.getuid()
+                and guest_id.encode() in (entry / "cmdline").read_bytes().split(b"\0")
+                and (process := process_id(int(entry.name)))
+            ):
+                found.add(process)
+    return found
+
+
+def _kill(process: ProcessId) -> bool:
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return False
+    try:
+        # The pidfd is open, so from here on the pid cannot come to mean another process.
+        if process_id(process.pid) != process:
+            return False
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def _remove(record: Record) -> list[str]:
+    removed = []
+    for name in record.temporary:
+        path = Path(name)
+        if path.is_symlink() or path.is_file():
+            path.unlink(missing_ok=True)
+        elif path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            continue
+        removed.append(name)
+    return removed
+
+
+def _alive(process: ProcessId, boot_id: str) -> bool:
+    return boot_id == host_boot_id() and process_id(process.pid) == process
+
+
+def host_boot_id() -> str:
+    """What names the host's current boot: pids, and snapshots, mean something only within it."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: MIT
+"""Which commit broke it: the ends are proven first, then git bisect asks and the harness answers.
+
+Everything that was answered is in the journal: a bisection that was killed asks the same questions
+again, in the same order, and gets those answers without a build.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.status import HarnessError, Status
+from harness.jobs.bench import Bench, sweep_unfinished
+from harness.jobs.bisect.git import Bisection, subject
+from harness.jobs.bisect.trial import Answer, MetricTrial, TestTrial, Word
+from harness.jobs.lab import BuildJob
+from harness.jobs.patchsets import resolve_commit
+
+Say = Callable[[str], None]
+SKIPPED_BUILDS = "does not build"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a bisection came to."""
+
+    status: Status
+    """DONE: one commit; ERROR: several are left that cannot be judged."""
+    candidates: tuple[str, ...]
+    """One line each: short id and subject. One: the first bad commit."""
+    commits: tuple[str, ...]
+    """Their full ids."""
+    bad_evidence: Answer
+    good_evidence: Answer
+    steps: int
+    """Commits that git asked about."""
+    builds: int
+    """Kernels built, both ends counted, those that failed too."""
+    commits_in_range: int
+    seconds: float
+    """Of work, interruptions left out."""
+    reproduce: str
+
+
+@dataclass
+class Bisect:
+    """A bisection in progress."""
+
+    bench: Bench
+    trial: TestTrial | MetricTrial
+    repository: Path
+    good: str
+    bad: str
+    fragments: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    say: Say = lambda _: None
+
+    def run(self) -> Result:
+        """Find it. Raises PreconditionError if an end is not what it is said to be."""
+        started = time.monotonic()
+        sweep_unfinished(self.bench.directory, self.bench.journal)
+        bisection = Bisection(self.repository, self.bench.directory / "git", self.good, self.bad)
+        answers = self._prove(bisection)
+        steps = 0
+        while commit := bisection.finding.next:
+            steps += 1
+            answer = self._answer(commit)
+            answers[commit] = answer
+            self.say(f"step {steps}: {answer.word.value}: {self._name(commit)}: {answer.reason}")
+            bisection.answer(commit, answer.word.value)
+        return self._result(bisection, answers, steps, time.monotonic() - started)
+
+    def _name(self, commit: str) -> str:
+        return subject(self.repository, commit)
+
+    def _job(self, commit: str) -> BuildJob:
+        source = f"git:{self.repository}@{commit}"
+        return BuildJob(source, (), self.fragments, self.settings)
+
+    def _kernel(self, commit: str) -> Path:
+        self.say(f"building {self._name(commit)}")
+        return self.bench.build(commit, self._job(commit))
+
+    def _prove(self, bisection: Bisection) -> dict[str, Answer]:
+        """Both ends, the bad one first: it shows what to look for."""
+        bad = (bisection.bad, self._kernel(bisection.bad))
+        if isinstance(self.trial, MetricTrial):
+            good = (bisection.good, self._kernel(bisection.good))
+            good_answer, bad_answer = self.trial.prove(good, bad)
+        else:
+            bad_answer = self.trial.prove_bad(*bad)
+            self.say(f"the bad end is bad: {bad_answer.reason}")
+            good = (bisection.good, self._kernel(bisection.good))
+            good_answer = self.trial.answer(*good)
+            if good_answer.word is not Word.GOOD:
+                raise NotGood(good_answer)
+        self.say(f"the good end is good: {good_answer.reason}")
+        self.bench.journal.append("proven", good=good_answer, bad=bad_answer)
+        return {bisection.good: good_answer, bisection.bad: bad_answer}
+
+    def _answer(self, commit: str) -> Answer:
+        for event in self.bench.journal.of("answer", commit=commit):
+            return Answer(Word(event["word"]), event["reason"], tuple(event["evidence"]))
+        answer = self._judge(commit)
+        self.bench.journal.append(
+            "answer",
+            commit=commit,
+            word=answer.word,
+            reason=answer.reason,
+            evidence=answer.evidence,
+        )
+        return answer
+
+    def _judge(self, commit: str) -> Answer:
+        try:
+            kernel = self._kernel(commit)
+        except HarnessError as error:
+            return Answer(Word.SKIP, f"{SKIPPED_BUILDS}: {error.cause}")
+        return self.trial.answer(commit, kernel)
+
+    def _result(
+        self, bisection: Bisection, answers: dict[str, Answer], steps: int, seconds: float
+    ) -> Result:
+        commits = bisection.finding.candidates
+        events = self.bench.journal.events
+        built = [event for event in events if event["event"] in ("built", "unbuilt")]
+        first = commits[0] if len(commits) == 1 else bisection.bad
+        bad = answers.get(first, answers[bisection.bad])
+        good = answers.get(bisection.parent(first), answers[bisection.good])
+        commands = [*bad.evidence] or [
+            str(event["command"])
+            for event in events
+            if event.get("point") == first and "command" in event
+        ]
+        return Result(
+            status=Status.DONE if len(commits) == 1 else Status.ERROR,
+            candidates=tuple(self._name(commit) for commit in commits),
+            commits=commits,
+            bad_evidence=bad,
+            good_evidence=good,
+            steps=steps,
+            builds=len(built),
+            commits_in_range=bisection.commits,
+            seconds=seconds + _earlier(self.bench),
+            reproduce=commands[-1] if commands else "",
+        )
+
+
+class NotGood(HarnessError):
+    """The good end is not good: ERROR."""
+
+    status = Status.ERROR
+    exit_code = Status.ERROR.exit_code
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(
+            f"the good end is not good: {answer.reason}",
+            hint="check --good, the guest options and the test",
+        )
+
+
+def _earlier(bench: Bench) -> float:
+    """Seconds of work that earlier sessions spent on guests and builds."""
+    last = max(
+        (i for i, event in enumerate(bench.journal.events) if event["event"] == "session"),
+        default=0,
+    )
+    return sum(
+        float(event["seconds"])
+        for event in bench.journal.events[:last]
+        if isinstance(event.get("seconds"), int | float)
+    )
+
+
+def resolve_range(repository: Path, good: str, bad: str) -> tuple[str, str]:
+    """The full ids of both ends, so that a resumed bisection means the same commits."""
+    return resolve_commit(repository, good), resolve_commit(repository, bad)

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: MIT
+"""Mutation testing of the suite: each bug on, its tests must FAIL for it; off, they must not.
+
+The suite runs as anyone runs it, in a pytest of its own for each bug, on one kernel that has all
+bugs in it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.guarded import run_guarded
+from harness.base.status import HostError, Status
+from harness.jobs.catalogue.entry import Catch, Entry
+from harness.jobs.catalogue.verdicts import Judged, judge, with_test
+from harness.kernel.build import Kernel
+from harness.kernel.version import Version
+from harness.suite.verdicts import TestVerdict, parse_verdicts
+
+ROOT = Path(__file__).parents[3]
+"""Where the tests of the entries are looked for."""
+DEADLINE_S = 900
+"""For one pytest; each guest in it has deadlines of its own."""
+_TOLD = {0, 1, 3, 69}
+"""Exit codes of a pytest that got to judge (README.md)."""
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one bug."""
+
+    entry: Entry
+    judged: tuple[Judged, ...]
+    """With the bug on, one for each test that ran."""
+    clean: tuple[TestVerdict, ...]
+    """The same tests with it off; empty if they were not run."""
+    seconds: float
+    """Wall time with the bug on."""
+
+    @property
+    def caught(self) -> bool:
+        """Whether a test failed for the bug's reason."""
+        return any(judged.caught for judged in self.judged)
+
+    @property
+    def false_alarms(self) -> tuple[TestVerdict, ...]:
+        """Tests that do not pass, or have the bug's signal, although it is off.
+
+        What such a test says with the bug on is worth nothing.
+        """
+        return tuple(
+            verdict
+            for verdict in self.clean
+            if verdict.status not in (Status.PASS, Status.SKIP)
+            or any(judge(catch, verdict).caught for catch in self.entry.catches)
+        )
+
+    @property
+    def status(self) -> Status:
+        """PASS: caught, and green with the switch off. An entry known as uncaught is SKIP.
+
+        MISS: not caught, but a test could not run on this host.
+        """
+        if self.entry.uncaught:
+            return Status.SKIP
+        if self.false_alarms:
+            return Status.ERROR
+        if self.caught:
+            return Status.PASS
+        statuses = {judged.verdict.status for judged in self.judged}
+        # The host's fault says nothing about the suite.
+        return Status.MISS if Status.MISS in statuses else Status.FAIL
+
+
+Pytest = Callable[[Sequence[str], str], tuple[TestVerdict, ...]]
+"""Runs tests with words added to the guests' command line."""
+
+
+def pytest_on(kernel: Kernel, runs: Path, options: Sequence[str], notify: Notify) -> Pytest:
+    """A `Pytest` that runs the suite on `kernel`; `options` are further ones of pytest's."""
+
+    def run(tests: Sequence[str], append: str) -> tuple[TestVerdict, ...]:
+        with tempfile.TemporaryDirectory(prefix="cvm-catalogue-") as scratch:
+            verdicts = Path(scratch) / "verdicts.jsonl"
+            argv = [
+                *(sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"),
+                *("--target=emulated", f"--kernel={kernel.bzimage}", "--tier=soak"),
+                *(f"--runs={runs.resolve()}", f"--verdicts={verdicts}", *options),
+                *((f"--append={append}",) if append else ()),
+                *tests,
+            ]
+            said: list[str] = []
+            code = run_guarded(
+                argv, cwd=ROOT, env=os.environ, line=said.append, deadline_s=DEADLINE_S
+            )
+            for line in said:
+                notify(line)
+            if code not in _TOLD or not verdicts.exists():
+                raise HostError(
+                    f"pytest ended with exit status {code} and did not get to judge",
+                    details=said[-20:],
+                )
+            return parse_verdicts(verdicts.read_text(encoding="utf-8"))
+
+    return run
+
+
+def run_entry(entry: Entry, version: Version, pytest: Pytest) -> tuple[tuple[Judged, ...], float]:
+    """Run the tests that have to catch `entry`, with the bug on; verdicts and wall seconds.
+
+    Raises HostError where a test of the entry does not exist.
+    """
+    started = time.monotonic()
+    catches = entry.catches_on(version)
+    verdicts = _judged_by_all(pytest, node_ids(catches), entry.command_line())
+    judged = [
+        judge(catch, verdict)
+        for catch in catches
+        for test in catch.tests
+        for verdict in _found(verdicts, test)
+    ]
+    return tuple(judged), time.monotonic() - started
+
+
+def run_catalogue(
+    entries: Sequence[Entry],
+    version: Version,
+    pytest: Pytest,
+    *,
+    clean: bool = True,
+    notify: Notify = lambda _: None,
+) -> tuple[Result, ...]:
+    """Every entry that has a switch on a kernel of `version`: each bug on, then all off.
+
+    With `clean` all their tests run once more with every bug off.
+    """
+    concerned = [entry for entry in entries if version in entry.versions]
+    on: dict[str, tuple[tuple[Judged, ...], float]] = {}
+    for number, entry in enumerate(concerned, 1):
+        if entry.catches_on(version):
+            notify(f"{number}/{len(concerned)} {entry.id}")
+            on[entry.id] = run_entry(entry, version, pytest)
+    tests = node_ids([catch for entry in concerned for catch in entry.catches_on(version)])
+    green: tuple[TestVerdict, ...] = ()
+    if clean and tests:
+        notify("all bugs off")
+        green = _judged_by_all(pytest, tests, "")
+    return tuple(_result(entry, version, on.get(entry.id), green) for entry in concerned)
+
+
+def _judged_by_all(pytest: Pytest, tests: Sequence[str], append: str) -> tuple[TestVerdict, ...]:
+    """The verdicts of `tests`; those that the host kept from one (MISS) are run once more.
+
+    A MISS says nothing of the kernel, nor of the suite: QEMU's TCG before 8.1 loses one boot in
+    some hundred to a race with the guest's own patching of code (docs/suite.md).
+    """
+    found = pytest(tests, append)
+    missed = {verdict.test for verdict in found if verdict.status is Status.MISS}
+    if not missed:
+        return found
+    again = pytest(sorted(missed), append)
+    return (*(verdict for verdict in found if verdict.test not in missed), *again)
+
+
+def _result(
+    entry: Entry,
+    version: Version,
+    on: tuple[tuple[Judged, ...], float] | None,
+    green: Sequence[TestVerdict],
+) -> Result:
+    judged, seconds = on or ((), 0.0)
+    tests = node_ids(entry.catches_on(version))
+    clean = tuple(v for test in tests for v in with_test(green, test))
+    return Result(entry, judged, clean, seconds)
+
+
+def node_ids(catches: Sequence[Catch]) -> tuple[str, ...]:
+    """Their tests, each once."""
+    return tuple(dict.fromkeys(test for catch in catches for test in catch.tests))
+
+
+def _found(verdicts: Sequence[TestVerdict], test: str) -> tuple[TestVerdict, ...]:
+    found = with_test(verdicts, test)
+    if not found:
+        raise HostError(f"the suite did not run {test}", hint="mend the entry's tests")
+    return found

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A night: the cells of a plan, journaled, resumable."""

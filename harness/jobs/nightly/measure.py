@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: MIT
+"""A measured cell: fresh guests one at a time, A and B interleaved. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.analysis.metrics import metric_named
+from harness.base.spec import Clock
+from harness.base.status import PreconditionError, Status
+from harness.compare.runs import criteria_for
+from harness.compare.statistics import Arms
+from harness.compare.verdict import Comparison, Criteria, Verdict, compare
+from harness.jobs.nightly.plan import Cell
+from harness.record.journal import Event
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One guest to run: which arm, and the how many-eth of it."""
+
+    arm: str
+    """A kernel's name."""
+    index: int
+
+
+def order(cell: Cell, index: int, seed: int) -> tuple[Turn, ...]:
+    """The guests of pair `index`: both arms, in an order that is random and always the same."""
+    arms = [cell.kernel, *([cell.base] if cell.base else [])]
+    # Seeded with text: hash() differs between processes, and a resumed night must go on alike.
+    random.Random(f"{seed} {cell.key} {index}").shuffle(arms)
+    return tuple(Turn(arm, index) for arm in arms)
+
+
+def samples_of(events: Iterable[Event], cell: Cell) -> dict[Turn, Event]:
+    """The guests of `cell` that have been run."""
+    return {
+        Turn(event["arm"], event["index"]): event
+        for event in events
+        if event["event"] == "sample" and event.get("cell") == cell.key
+    }
+
+
+def values(samples: dict[Turn, Event], arm: str, metric: str) -> list[float]:
+    """The values of `metric` on `arm`, in order. Raises PreconditionError where one lacks it."""
+    found = []
+    for turn in sorted(samples, key=lambda turn: turn.index):
+        if turn.arm == arm:
+            metrics = samples[turn]["metrics"]
+            if metric not in metrics:
+                raise PreconditionError(
+                    f"{metric} is not among the figures of run {samples[turn].get('run_dir')}",
+                    hint="see docs/metrics.md for what each metric needs",
+                )
+            found.append(float(metrics[metric]))
+    return found
+
+
+def metrics_of_cell(cell: Cell) -> tuple[str, ...]:
+    """What is compared: what the plan says, else what fits the clock."""
+    assert cell.workload
+    assert cell.guest
+    return cell.workload.metrics or (default_metric(cell.guest.spec.clock),)
+
+
+def default_metric(clock: Clock) -> str:
+    """What a workload costs: instructions where they are the clock, time elsewhere."""
+    return "cost.workload" if clock is Clock.ICOUNT else "workload.elapsed_ns"
+
+
+def comparisons_of(cell: Cell, samples: dict[Turn, Event]) -> list[Comparison]:
+    """The cell's kernel against its base, metric by metric. Raises PreconditionError."""
+    assert cell.workload
+    assert cell.base
+    found = []
+    criteria = Criteria(margin=cell.workload.margin_percent / 100)
+    for metric in metrics_of_cell(cell):
+        arms = Arms.of(
+            values(samples, cell.base, metric), values(samples, cell.kernel, metric), paired=True
+        )
+        found.append(compare(metric, arms, criteria_for(metric_named(metric), criteria)))
+    return found
+
+
+def enough(cell: Cell, samples: dict[Turn, Event], pairs: int) -> bool:
+    """Whether `pairs` pairs will do: the wanted number, or the wanted sharpness."""
+    workload = cell.workload
+    assert workload
+    if pairs < workload.repetitions:
+        return False
+    if workload.detect_percent is None or not cell.base or pairs >= workload.most:
+        return True
+    wanted = workload.detect_percent / 100
+    found = comparisons_of(cell, samples)
+    return all(
+        c.minimum_detectable_effect is not None and c.minimum_detectable_effect <= wanted
+        for c in found
+    )
+
+
+def judge_comparisons(comparisons: Sequence[Comparison]) -> tuple[Status, str]:
+    """Status and cause of a measured cell. Inconclusive is DONE: measured, and no verdict."""
+    statuses = {
+        Verdict.REGRESSED: Status.FAIL,
+        Verdict.INCONCLUSIVE: Status.DONE,
+        Verdict.IMPROVED: Status.PASS,
+        Verdict.EQUIVALENT: Status.PASS,
+    }
+    for wanted in (Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.IMPROVED, Verdict.EQUIVALENT):
+        found = [c for c in comparisons if c.verdict is wanted]
+        if found:
+            return statuses[wanted], "; ".join(map(describe, found))
+    return Status.ERROR, "no metric was compared"
+
+
+def describe(comparison: Comparison) -> str:
+    """One line: the verdict, the effect, its interval, what could have been missed."""
+    text = f"{comparison.metric} {comparison.verdict.value}: {comparison.effect:+.2%}"
+    if comparison.interval:
+        low, high = comparison.interval.low - 1, comparison.interval.high - 1
+        text += f" ({comparison.interval.level:.0%} interval {low:+.2%} to {high:+.2%})"
+    if comparison.minimum_detectable_effect is not None:
+        text += f", would have seen {comparison.minimum_detectable_effect:.2%}"
+    return text

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: MIT
+"""The night: every cell of a plan, one after the other, each result on disk before the next begins.
+
+Whatever a cell does, the night goes on. What has ended is in the journal and is not run again; what
+a kill cut short is thrown away and run anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness.base.status import HarnessError, HostError, Status
+from harness.jobs.bench import MISSES, new_place, slug, sweep_unfinished
+from harness.jobs.lab import BuildJob, Lab, Sample, SampleJob, SuiteJob, SuiteResult
+from harness.jobs.nightly.baseline import against_baseline
+from harness.jobs.nightly.disk import check_disk
+from harness.jobs.nightly.events import known_defects, suite_result
+from harness.jobs.nightly.measure import Turn, enough, order, samples_of
+from harness.jobs.nightly.plan import Cell, Kind, Plan
+from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
+from harness.jobs.patchsets import check_clean, gather, resolve_commit
+from harness.kernel.source import GitSource, PathSource, parse_source
+from harness.record.journal import Event, Journal
+from harness.record.rundir import plain
+
+Progress = Callable[[str, int, int | None, str], None]
+
+
+class OutOfTime(Exception):
+    """The night's time is over: what is left stays open for a resumed one."""
+
+
+@dataclass
+class Night:
+    """A night in progress."""
+
+    plan: Plan
+    cells: list[Cell]
+    directory: Path
+    journal: Journal
+    lab: Lab
+    progress: Progress = lambda *_: None
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        limit = self.plan.limits.time_s
+        self._ends_at = self.clock() + limit if limit is not None else None
+
+    def run(self) -> None:
+        """Do what is not done yet. Raises nothing that a cell could cause."""
+        sweep_unfinished(self.directory, self.journal)
+        try:
+            for number, cell in enumerate(self.cells):
+                if not self.is_done(cell):
+                    self.progress("night", number, len(self.cells), cell.key)
+                    self._one(cell, number)
+        except OutOfTime:
+            left = sum(not self.is_done(cell) for cell in self.cells)
+            self.journal.append("out-of-time", left=left)
+
+    def is_done(self, cell: Cell) -> bool:
+        """Whether its end is in the journal."""
+        return any(self.journal.of("end", cell=cell.key))
+
+    def _one(self, cell: Cell, number: int) -> None:
+        self._time_left()
+        reason = cell.skip or self._lacks_kernel(cell)
+        if reason:
+            self._end(cell, Status.SKIP, reason, 0.0)
+            return
+        started = self.clock()
+        try:
+            check_disk(self.directory, self.plan.limits, self.journal)
+            work = {Kind.BUILD: self._build, Kind.SUITE: self._suite, Kind.MEASURE: self._measure}
+            result = work[cell.kind](cell, number)
+        except OutOfTime:
+            raise
+        except HarnessError as error:
+            result = {"status": error.status, "cause": error.cause, "hint": error.hint}
+            result["details"] = list(error.details)
+        except OSError as error:  # a full disk, above all
+            result = {"status": Status.MISS, "cause": f"{error.strerror}: {error.filename}"}
+        except Exception as error:  # a fault of ours in one cell must not cost the night
+            result = {"status": Status.MISS, "cause": f"{type(error).__name__}: {error}"}
+        self._end(cell, seconds=self.clock() - started, **result)
+
+    def _end(self, cell: Cell, status: Status, cause: str, seconds: float, **more: object) -> None:
+        like = {"like": cell.like} if cell.kind is not Kind.MEASURE else {}
+        self.journal.append(
+            "end", cell=cell.key, status=status, cause=cause, seconds=seconds, **like, **more
+        )
+        self.progress(
+            "result", 0, None, f"{status.value} {cell.key}" + (f": {cause}" * bool(cause))
+        )
+
+    # Time and place
+
+    def _time_left(self) -> float:
+        """Seconds the next command may take. Raises OutOfTime."""
+        cell_time = self.plan.limits.cell_time_s
+        if self._ends_at is None:
+            return cell_time
+        left = self._ends_at - self.clock()
+        if left <= 0:
+            raise OutOfTime
+        return min(left, cell_time)
+
+    def _place(self, cell: Cell, number: int) -> tuple[Path, str]:
+        """A new directory for an attempt at `cell`, and its name relative to the night's."""
+        parent = f"cells/{number:03}-{slug(cell.key)}"
+        return new_place(self.directory, self.journal, parent, cell=cell.key)
+
+    @contextlib.contextmanager
+    def _in_time(self) -> Any:
+        """Tells a command that the night's end stopped from one that was too slow."""
+        try:
+            yield
+        except HostError:
+            self._time_left()
+            raise
+
+    # Builds
+
+    def _lacks_kernel(self, cell: Cell) -> str:
+        if cell.kind is Kind.BUILD:
+            return ""
+        for name in (cell.kernel, cell.base):
+            if name and self._kernel(cell, name) is None:
+                return f"kernel {name} was not built"
+        return ""
+
+    def _kernel(self, cell: Cell, name: str) -> Event | None:
+        key = Cell(Kind.BUILD, name, cell.config).key
+        return next(self.journal.of("end", cell=key, status=Status.PASS.value), None)
+
+    def _build(self, cell: Cell, number: int) -> dict[str, Any]:
+        arm = self.plan.kernel(cell.kernel)
+        config = next(config for config in self.plan.configs if config.name == cell.config)
+        place, name = self._place(cell, number)
+        source = parse_source(arm.source)
+        text = arm.source
+        if isinstance(source, GitSource):
+            commit = resolve_commit(source.repository, source.ref)
+            text = f"git:{source.repository}@{commit}"
+        elif isinstance(source, PathSource) and not arm.dirty:
+            check_clean(source.path)
+        patches = gather(arm.patches, place / "patches")
+        job = BuildJob(text, patches, config.fragments, config.settings)
+        with self._in_time():
+            kernel = self.lab.build(job, place, self._time_left())
+        return {
+            "status": Status.PASS,
+            "cause": "",
+            "place": name,
+            "bzimage": str(kernel.bzimage.relative_to(self.directory)),
+            "release": kernel.release,
+            "version": kernel.version,
+            "source": kernel.record.get("source", {}),
+            "patches": [str(patch.relative_to(self.directory)) for patch in patches],
+            "objects_compiled": kernel.record.get("objects_compiled"),
+        }
+
+    def _bzimage(self, cell: Cell, name: str) -> Path:
+        kernel = self._kernel(cell, name)
+        assert kernel is not None
+        return self.directory / str(kernel["bzimage"])
+
+    # Functional cells
+
+    def _suite(self, cell: Cell, number: int) -> dict[str, Any]:
+        assert cell.suite
+        assert cell.guest
+        results = [suite_result(event) for event in self.journal.of("attempt", cell=cell.key)]
+        tests = to_repeat(results) if results else ()
+        while tests is not None and len(results) <= cell.suite.repeats:
+            results.append(self._attempt(cell, number, tests or cell.suite.tests))
+            tests = to_repeat(results)
+        verdict = judge_attempts(results)
+        return {
+            **plain(verdict),
+            "status": verdict.status,
+            "known": known_defects(self.directory, self.journal, cell.key),
+            "command": results[0].command,
+        }
+
+    def _attempt(self, cell: Cell, number: int, tests: tuple[str, ...]) -> SuiteResult:
+        assert cell.suite
+        assert cell.guest
+        deadline_s = self._time_left()
+        place, name = self._place(cell, number)
+        job = SuiteJob(
+            kernel=self._bzimage(cell, cell.kernel),
+            spec=cell.guest.spec,
+            tests=tests,
+            options=cell.suite.options,
+            workers=workers(cell.guest.spec, self.plan.limits.memory),
+        )
+        result = self.lab.suite(job, place, deadline_s)
+        if not result.complete:
+            self._time_left()  # the night's end stopped it: that is no result
+        self.journal.append("attempt", cell=cell.key, place=name, **plain(result))
+        return result
+
+    # Measured cells
+
+    def _measure(self, cell: Cell, number: int) -> dict[str, Any]:
+        assert cell.workload
+        samples = samples_of(self.journal.events, cell)
+        pair = 0
+        while True:
+            for turn in order(cell, pair, self.plan.seed):
+                if turn not in samples:
+                    sample = self._sample(cell, number, turn)
+                    if sample.status not in (Status.PASS, Status.DONE):
+                        cause = f"{turn.arm}: {sample.cause}"
+                        return {
+                            "status": sample.status,
+                            "cause": cause,
+                            "command": sample.command,
+                            "run_dir": sample.run_dir,
+                        }
+                    samples = samples_of(self.journal.events, cell)
+            pair += 1
+            if enough(cell, samples, pair):
+                break
+        # The verdict of A against B is made when all comparisons of the night are known (false
+        # discoveries).
+        result: dict[str, Any] = {"status": Status.DONE, "cause": "", "pairs": pair}
+        if cell.base is None:
+            places = [self.directory / e["run_dir"] for e in samples.values() if e["run_dir"]]
+            result |= against_baseline(cell, places, Path(self.plan.baselines))
+        return result
+
+    def _sample(self, cell: Cell, number: int, turn: Turn) -> Sample:
+        assert cell.workload
+        assert cell.guest
+        job = SampleJob(
+            kernel=self._bzimage(cell, turn.arm),
+            spec=cell.guest.spec,
+            workload=cell.workload.workload,
+            options=cell.workload.options,
+        )
+        for _ in range(1 + MISSES):
+            check_disk(self.directory, self.plan.limits, self.journal)
+            deadline_s = self._time_left()
+            place, name = self._place(cell, number)
+            self.progress("guest", turn.index, cell.workload.repetitions, f"{turn.arm} {cell.key}")
+            sample = self.lab.sample(job, place, deadline_s)
+            if sample.status is not Status.MISS:
+                break
+            self._time_left()
+            self.journal.append("spoiled", cell=cell.key, place=name, cause=sample.cause)
+        if sample.status in (Status.PASS, Status.DONE):
+            self.journal.append(
+                "sample",
+                cell=cell.key,
+                place=name,
+                arm=turn.arm,
+                index=turn.index,
+                like=cell.like,
+                **plain(replace(sample, run_dir=_relative(sample.run_dir, self.directory))),
+            )
+        return sample
+
+
+def _relative(path: Path | None, directory: Path) -> Path | None:
+    """`path` below `directory`, so that a night may be moved."""
+    return path.relative_to(directory) if path and path.is_relative_to(directory) else path

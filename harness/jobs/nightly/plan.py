@@ -1,0 +1,310 @@
+# SPDX-License-Identifier: MIT
+"""What a night does: kernels × configs × guests × (suites and workloads), as cells. Pure.
+
+A cell is the unit that is run, judged, resumed and reported. Its key is stable: the same plan gives
+the same keys in the same order.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from harness.base.options import spec_arguments
+from harness.base.spec import GuestSpec
+from harness.base.status import UsageError
+from harness.targets.choose import guest_spec
+
+GuestValue = str | int | bool
+
+
+class Kind(enum.StrEnum):
+    """What a cell does."""
+
+    BUILD = "build"
+    SUITE = "suite"
+    """Functional: pytest, judged by its tests."""
+    MEASURE = "measure"
+    """Timed: fresh guests one at a time, judged by comparison."""
+
+
+@dataclass(frozen=True)
+class KernelArm:
+    """A kernel of the plan. With a `base`, what is measured on it is compared with the base."""
+
+    name: str
+    source: str
+    """debian:6.12, a tree, git:REPOSITORY@REF, or a bzImage (docs/kernels.md)."""
+    patches: tuple[str, ...] = ()
+    """Files, mailboxes, directories of patches, or git:REPOSITORY@A..B."""
+    base: str | None = None
+    dirty: bool = False
+    """Accept a work tree with uncommitted changes, whose results nobody can repeat later."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A kernel configuration: fragments and settings on top of the default ones."""
+
+    name: str
+    fragments: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Functional tests."""
+
+    name: str
+    tests: tuple[str, ...]
+    """Paths or node ids for pytest."""
+    options: tuple[str, ...] = ()
+    """More words for pytest."""
+    repeats: int = 2
+    """How often what failed is run again, to tell a flake from a hard failure."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A workload that is measured."""
+
+    name: str
+    workload: str
+    options: tuple[str, ...] = ()
+    """More words for `cvm-harness run WORKLOAD`."""
+    metrics: tuple[str, ...] = ()
+    """What is compared (docs/metrics.md); empty: cost.workload under icount, else elapsed time."""
+    margin_percent: float = 2.0
+    """Differences up to this do not matter; a bigger one for the worse is FAIL."""
+    repetitions: int = 5
+    """Fresh guests per kernel."""
+    detect_percent: float | None = None
+    """Go on, up to `most` guests per kernel, until an effect of this size would be seen."""
+    most: int = 50
+    guest: Mapping[str, GuestValue] = field(default_factory=dict)
+    """Guest options of this workload, over the matrix: clock = "icount"."""
+
+
+@dataclass(frozen=True)
+class Exclude:
+    """Cells that are not to be run: those that match every key. The reason is reported."""
+
+    match: Mapping[str, GuestValue | list[GuestValue]]
+    """Key -> value, or a list of values of which any will do."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a night may use."""
+
+    time_s: float | None = None
+    cell_time_s: float = 3600.0
+    disk: int = 20 << 30
+    """Bytes that the night's directory may take."""
+    free_disk: int = 1 << 30
+    """Bytes that must stay free on its file system."""
+    memory: int | None = None
+    """Bytes of host memory for guests that run at once; None: what is free."""
+    alone: bool = True
+    """What measures wall-clock time waits until no other guest runs on the host."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A parsed plan file."""
+
+    name: str
+    kernels: tuple[KernelArm, ...]
+    configs: tuple[Config, ...]
+    matrix: Mapping[str, tuple[GuestValue, ...]]
+    suites: tuple[Suite, ...]
+    workloads: tuple[Measured, ...]
+    excludes: tuple[Exclude, ...]
+    limits: Limits
+    baselines: str = "baselines"
+    """Directory of stored baselines, for kernels that are measured without a base."""
+    seed: int = 1
+    """Of the order in which A and B alternate."""
+
+    def kernel(self, name: str) -> KernelArm:
+        """The kernel called `name`."""
+        return next(arm for arm in self.kernels if arm.name == name)
+
+
+@dataclass(frozen=True)
+class GuestPoint:
+    """One point of the matrix: the values as given, and the guest they make."""
+
+    values: Mapping[str, GuestValue]
+    spec: GuestSpec
+
+    @property
+    def label(self) -> str:
+        """The values in one word each: "memory=2G,accept=lazy"."""
+        return ",".join(f"{key}={_word(value)}" for key, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One thing to do."""
+
+    kind: Kind
+    kernel: str
+    config: str
+    guest: GuestPoint | None = None
+    suite: Suite | None = None
+    workload: Measured | None = None
+    base: str | None = None
+    """The kernel to compare with."""
+    skip: str = ""
+    """Why it is not run; empty: it is."""
+
+    @property
+    def work(self) -> str:
+        """The name of the suite or workload; empty for a build."""
+        return self.suite.name if self.suite else self.workload.name if self.workload else ""
+
+    @property
+    def key(self) -> str:
+        """Unique in its plan, and readable."""
+        words = [self.kind.value, self.work, f"kernel={self.kernel}"]
+        words += [f"base={self.base}"] if self.base else []
+        words += [f"config={self.config}"] if self.config != "default" else []
+        words += [self.guest.label] if self.guest else []
+        return " ".join(word for word in words if word)
+
+    @property
+    def like(self) -> str:
+        """What cells of other nights have in common with this one, for estimates of time."""
+        return " ".join([self.kind.value, self.work, self.guest.label if self.guest else ""])
+
+
+def _word(value: GuestValue) -> str:
+    return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
+
+
+def guest_points(matrix: Mapping[str, tuple[GuestValue, ...]]) -> list[GuestPoint]:
+    """The cross product of the matrix. Raises UsageError as the command line would."""
+    points = []
+    for values in itertools.product(*matrix.values()):
+        chosen = dict(zip(matrix, values, strict=True))
+        points.append(_point(chosen))
+    return points
+
+
+def _point(values: Mapping[str, GuestValue]) -> GuestPoint:
+    return GuestPoint(dict(values), guest_spec(**values))  # type: ignore[arg-type]
+
+
+def cells(plan: Plan, pytest_options: frozenset[str]) -> list[Cell]:
+    """Every cell of `plan`, builds first, what is excluded with its reason.
+
+    `pytest_options` are the guest options that pytest has ("--memory"): a suite cannot run on a
+    guest that it cannot describe, and that cell says so. Raises UsageError for an exclusion that
+    fits no cell: whoever wrote it meant one.
+    """
+    found = [
+        Cell(Kind.BUILD, arm.name, config.name) for config in plan.configs for arm in plan.kernels
+    ]
+    points = guest_points(plan.matrix)
+    for config, point in itertools.product(plan.configs, points):
+        for suite, arm in itertools.product(plan.suites, plan.kernels):
+            found.append(
+                Cell(
+                    *(Kind.SUITE, arm.name, config.name, point),
+                    suite=suite,
+                    skip=_not_for_pytest(point.spec, pytest_options),
+                )
+            )
+        for workload in plan.workloads:
+            found += _measure_cells(plan, config, point, workload)
+    every = _unique(found)
+    for exclude in plan.excludes:
+        if not any(matches(cell, exclude.match) for cell in every):
+            words = ", ".join(f"{key} = {value!r}" for key, value in exclude.match.items())
+            raise UsageError(
+                f"exclude: no cell has {words}", hint="cvm-harness plan FILE lists the cells"
+            )
+    return [_excluded(cell, plan.excludes) for cell in every]
+
+
+def _measure_cells(
+    plan: Plan, config: Config, point: GuestPoint, workload: Measured
+) -> Iterator[Cell]:
+    own = _point({**point.values, **workload.guest})
+    bases = {arm.base for arm in plan.kernels}
+    for arm in plan.kernels:
+        # A base is measured together with what is compared with it, never twice.
+        if arm.base or arm.name not in bases:
+            yield Cell(
+                *(Kind.MEASURE, arm.name, config.name, own), workload=workload, base=arm.base
+            )
+
+
+def _unique(found: list[Cell]) -> list[Cell]:
+    # A workload's own guest options can make two points of the matrix the same.
+    return list({cell.key: cell for cell in found}.values())
+
+
+def _not_for_pytest(spec: GuestSpec, pytest_options: frozenset[str]) -> str:
+    asked = [argument.split("=")[0] for argument in spec_arguments(spec, "")]
+    unknown = [name for name in asked if name not in pytest_options]
+    return f"pytest has no {', '.join(unknown)}" if unknown else ""
+
+
+def _excluded(cell: Cell, excludes: tuple[Exclude, ...]) -> Cell:
+    for exclude in excludes:
+        if matches(cell, exclude.match):
+            return Cell(**{**vars(cell), "skip": f"excluded: {exclude.reason}"})
+    return cell
+
+
+def matches(cell: Cell, wanted: Mapping[str, GuestValue | list[GuestValue]]) -> bool:
+    """Whether every value of `wanted`, or one of a list, is the cell's (keys: kind, kernel, config,
+    suite, workload, or an option of the matrix). A key that a cell does not have does not match."""
+    facts: dict[str, GuestValue] = {
+        "kind": cell.kind.value,
+        "kernel": cell.kernel,
+        "config": cell.config,
+        **({"suite": cell.suite.name} if cell.suite else {}),
+        **({"workload": cell.workload.name} if cell.workload else {}),
+        **(cell.guest.values if cell.guest else {}),
+    }
+
+    def fits(key: str, value: GuestValue | list[GuestValue]) -> bool:
+        values = value if isinstance(value, list) else [value]
+        return key in facts and str(facts[key]) in map(str, values)
+
+    return all(fits(key, value) for key, value in wanted.items())
+
+
+def parse_filter(text: str) -> dict[str, GuestValue]:
+    """ "KEY=VALUE,KEY=VALUE" as a filter. Raises UsageError."""
+    wanted: dict[str, GuestValue] = {}
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"not a filter: {text!r}", hint="write --only memory=2G,suite=quick")
+        wanted[key.strip()] = value.strip()
+    return wanted
+
+
+def select(found: list[Cell], only: list[dict[str, GuestValue]]) -> list[Cell]:
+    """The cells that match one of `only` (all if there are none), with the builds they need.
+
+    Raises UsageError where nothing is left.
+    """
+    if not only:
+        return found
+    chosen = [cell for cell in found if any(matches(cell, wanted) for wanted in only)]
+    if not chosen:
+        raise UsageError("no cell of the plan matches --only", hint="see the plan with --dry-run")
+    kernels = {(name, cell.config) for cell in chosen for name in (cell.kernel, cell.base)}
+    builds = [
+        cell for cell in found if cell.kind is Kind.BUILD and (cell.kernel, cell.config) in kernels
+    ]
+    return builds + [cell for cell in chosen if cell.kind is not Kind.BUILD]

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: MIT
+"""From a night's journal to its results. Pure: the same journal gives the same results, however
+often the night was killed and resumed.
+
+docs/nightly.md describes night.json, which is `Results` as JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.base.status import HarnessError, Status, worst
+from harness.compare.verdict import Comparison, control_false_discoveries
+from harness.jobs.nightly.measure import (
+    comparisons_of,
+    judge_comparisons,
+    metrics_of_cell,
+    samples_of,
+    values,
+)
+from harness.jobs.nightly.plan import Cell, Kind
+from harness.record.journal import Event
+
+SCHEMA = 1
+NOT_RUN = "not run yet"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What one cell came to."""
+
+    key: str
+    kind: Kind
+    kernel: str
+    base: str | None
+    config: str
+    guest: Mapping[str, Any]
+    work: str
+    """The suite's or workload's name; empty for a build."""
+    status: Status
+    cause: str
+    done: bool
+    seconds: float = 0.0
+    command: str = ""
+    """How to do it again by hand."""
+    places: tuple[str, ...] = ()
+    """Directories of its attempts, below the night's."""
+    failed: tuple[str, ...] = ()
+    """Tests that failed, one line each."""
+    flakes: tuple[Mapping[str, Any], ...] = ()
+    known: tuple[str, ...] = ()
+    """Expected defects that showed."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Tests by status."""
+    release: str = ""
+    """Of a build."""
+    comparisons: tuple[Comparison, ...] = ()
+    values: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
+    """Of a measured cell: metric -> kernel -> one value per guest."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """A night's results so far."""
+
+    schema: int
+    plan: str
+    started_utc: str
+    ended_utc: str
+    finished: bool
+    status: Status
+    cause: str
+    counts: Mapping[str, int]
+    """Cells by status."""
+    cells: tuple[CellResult, ...]
+    interruptions: int
+    """How often the night was taken up again."""
+
+
+def roll_up(plan: str, cells: Sequence[Cell], events: Sequence[Event]) -> Results:
+    """The results of what is in the journal."""
+    found = _with_comparisons(cells, [_cell(cell, events) for cell in cells], events)
+    finished = all(result.done for result in found)
+    status, cause = _overall(found, finished)
+    return Results(
+        schema=SCHEMA,
+        plan=plan,
+        started_utc=str(events[0]["utc"]) if events else "",
+        ended_utc=str(events[-1]["utc"]) if events else "",
+        finished=finished,
+        status=status,
+        cause=cause,
+        counts={s.value: n for s in Status if (n := sum(c.status is s for c in found))},
+        cells=tuple(found),
+        interruptions=max(0, sum(event["event"] == "session" for event in events) - 1),
+    )
+
+
+def _overall(found: Sequence[CellResult], finished: bool) -> tuple[Status, str]:
+    judged = [result.status for result in found if result.status is not Status.SKIP]
+    status = worst(judged)  # ERROR if nothing was judged
+    bad = [result for result in found if result.status is status]
+    if not finished and status not in (Status.FAIL, Status.ERROR):
+        return Status.MISS, f"{sum(not r.done for r in found)} cells were not run"
+    if not judged:
+        return status, "nothing was judged"
+    if status in (Status.FAIL, Status.ERROR, Status.MISS):
+        return status, f"{bad[0].key}: {bad[0].cause}"
+    return status, ""
+
+
+def _cell(cell: Cell, events: Sequence[Event]) -> CellResult:
+    end = next((e for e in events if e["event"] == "end" and e.get("cell") == cell.key), None)
+    mine = [event for event in events if event.get("cell") == cell.key]
+    places = [e["place"] for e in mine if e["event"] != "begin" and "place" in e]
+    commands = [str(e["command"]) for e in mine if e.get("command")]
+    facts = end or {"status": Status.SKIP.value, "cause": NOT_RUN}
+    return CellResult(
+        key=cell.key,
+        kind=cell.kind,
+        kernel=cell.kernel,
+        base=cell.base,
+        config=cell.config,
+        guest=dict(cell.guest.values) if cell.guest else {},
+        work=cell.work,
+        status=Status(facts["status"]),
+        cause=facts["cause"],
+        done=end is not None,
+        seconds=facts.get("seconds", 0.0),
+        command=str(facts.get("command") or (commands[0] if commands else "")),
+        places=tuple(dict.fromkeys(places)),
+        failed=tuple(facts.get("failed", ())),
+        flakes=tuple(facts.get("flakes", ())),
+        known=tuple(facts.get("known", ())),
+        counts=facts.get("counts", {}),
+        release=facts.get("release", ""),
+    )
+
+
+def _with_comparisons(
+    cells: Sequence[Cell], found: Sequence[CellResult], events: Sequence[Event]
+) -> list[CellResult]:
+    """Compares what was measured; false discoveries are held down over the whole night."""
+    results = list(found)
+    matrix: list[tuple[int, Comparison]] = []
+    for number, (cell, result) in enumerate(zip(cells, found, strict=True)):
+        if cell.kind is not Kind.MEASURE or result.status is not Status.DONE:
+            continue
+        samples = samples_of(events, cell)
+        try:
+            results[number] = replace(result, values=_values(cell, events))
+            if cell.base:
+                matrix += [(number, c) for c in comparisons_of(cell, samples)]
+        except HarnessError as error:
+            results[number] = replace(result, status=error.status, cause=error.cause)
+    controlled = control_false_discoveries([comparison for _, comparison in matrix])
+    by_cell: dict[int, list[Comparison]] = {}
+    for (number, _), comparison in zip(matrix, controlled, strict=True):
+        by_cell.setdefault(number, []).append(comparison)
+    for number, comparisons in by_cell.items():
+        status, cause = judge_comparisons(comparisons)
+        results[number] = replace(
+            results[number], status=status, cause=cause, comparisons=tuple(comparisons)
+        )
+    return results
+
+
+def _values(cell: Cell, events: Sequence[Event]) -> dict[str, dict[str, Sequence[float]]]:
+    samples = samples_of(events, cell)
+    arms = [arm for arm in (cell.base, cell.kernel) if arm]
+    return {
+        metric: {arm: values(samples, arm, metric) for arm in arms}
+        for metric in metrics_of_cell(cell)
+    }

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""A functional cell: its tests, and repeats of what failed: flakes told from hard failures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from harness.base.spec import GuestSpec
+from harness.base.status import Status, worst
+from harness.base.units import MIB
+from harness.jobs.lab import SuiteResult, describe
+
+_PER_GUEST = 512 * MIB
+"""Host memory beside the guest's own: QEMU, TCG's translation cache, the test process."""
+
+
+def workers(spec: GuestSpec, memory: int | None = None, cores: int | None = None) -> int:
+    """How many guests like `spec` may run tests at once here: by free memory and cores.
+
+    A test may fill its guest, so all of a guest's memory counts.
+    """
+    free = psutil.virtual_memory().available
+    free = min(free, memory) if memory is not None else free
+    cores = cores or len(psutil.Process().cpu_affinity() or [1])
+    return max(1, min(cores, free // (spec.memory + _PER_GUEST)))
+
+
+@dataclass(frozen=True)
+class Flake:
+    """A test that did not come to the same each time."""
+
+    test: str
+    statuses: tuple[Status, ...]
+    cause: str
+
+    @property
+    def counted(self) -> Status:
+        """What it counts as. A FAIL is evidence against the kernel however rarely it shows; a test
+        that could not judge, and then could, has judged."""
+        return Status.FAIL if Status.FAIL in self.statuses else Status.PASS
+
+
+@dataclass(frozen=True)
+class SuiteVerdict:
+    """What all attempts of a functional cell come to."""
+
+    status: Status
+    cause: str
+    counts: dict[str, int]
+    """Tests by status; flaky ones by what they count as."""
+    failed: tuple[str, ...]
+    """One line each, the first the worst."""
+    flakes: tuple[Flake, ...]
+
+
+def to_repeat(results: Sequence[SuiteResult]) -> tuple[str, ...] | None:
+    """Which tests to run again after `results`; () for all of them, None for none.
+
+    Only what was not good the first time, and not yet good since.
+    """
+    first = results[0]
+    if first.status in (Status.PASS, Status.SKIP, Status.DONE):
+        return None
+    bad = [t.test for t in first.tests if t.status not in (Status.PASS, Status.SKIP)]
+    if not bad:  # pytest did not get to say which
+        return () if all(result.status is first.status for result in results) else None
+    good = {t.test for r in results[1:] for t in r.tests if t.status is Status.PASS}
+    left = tuple(test for test in bad if test not in good)
+    return left or None
+
+
+def judge_attempts(results: Sequence[SuiteResult]) -> SuiteVerdict:
+    """The verdict of a first attempt and the repeats of what failed in it."""
+    by_test: dict[str, list[tuple[Status, str]]] = {}
+    for result in results:
+        for test in result.tests:
+            by_test.setdefault(test.test, []).append((test.status, describe(test)))
+    counted: dict[str, Status] = {}
+    causes: dict[str, str] = {}
+    flakes = []
+    for name, seen in by_test.items():
+        statuses = tuple(status for status, _ in seen)
+        counted[name] = worst(statuses)
+        causes[name] = next(text for status, text in seen if status is counted[name])
+        if len(set(statuses)) > 1:
+            flake = Flake(name, statuses, causes[name])
+            flakes.append(flake)
+            counted[name] = flake.counted
+    judged = [status for status in counted.values() if status is not Status.SKIP]
+    if not judged:
+        last = results[-1]
+        return SuiteVerdict(last.status, last.cause, {}, (last.cause,), ())
+    # A pytest that broke off has not run all tests: what it ran cannot make the cell PASS.
+    first = results[0]
+    broken = [] if first.complete else [first]
+    status = worst([*judged, *(Status.MISS for _ in broken)])
+    failed = [causes[n] for s in Status for n, c in counted.items() if c is s and _bad(s)]
+    failed += [f"not all tests ran: {r.cause}" for r in broken]
+    counts = {s.value: sum(c is s for c in counted.values()) for s in Status}
+    return SuiteVerdict(
+        status,
+        failed[0] if failed else "",
+        {name: count for name, count in counts.items() if count},
+        tuple(failed),
+        tuple(flakes),
+    )
+
+
+def _bad(status: Status) -> bool:
+    return status in (Status.FAIL, Status.ERROR, Status.MISS)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""A patch series, checked commit by commit."""

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""A run's console as text to show: read in bounded memory, and nothing in it takes effect."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.text import printable
+from harness.record.console import MAX_LINE, ConsoleScanner, Splat
+
+_CHUNK = 1 << 20
+_MAX_LINE = 1000
+"""Characters of a line that are shown."""
+
+
+def tail(path: Path, *, max_bytes: int = 64 << 10, lines: int = 200) -> list[str]:
+    """The last `lines` lines within the last `max_bytes` bytes; [] where there is no file."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - max_bytes))
+            found = file.read(max_bytes).splitlines()
+    except OSError:
+        return []
+    return [shown(line) for line in (found[1:] if size > max_bytes else found)[-lines:]]
+
+
+def shown(line: bytes) -> str:
+    """One line made inert, and cut where it is longer than a person would read."""
+    text = printable(line[:MAX_LINE].rstrip(b"\r\n"))
+    return text if len(text) <= _MAX_LINE else text[:_MAX_LINE] + "…"
+
+
+def splats(path: Path, *, max_bytes: int = 16 << 20) -> tuple[Splat, ...]:
+    """The reports of trouble in the console's last `max_bytes`; () where there is no file."""
+    scanner = ConsoleScanner()
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - max_bytes))
+            while piece := file.read(_CHUNK):
+                scanner.feed(piece, 0)
+    except OSError:
+        return ()
+    scanner.close(0)
+    return scanner.splats
+
+
+@dataclass(frozen=True)
+class Around:
+    """A line of the console with what stood around it."""
+
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+
+
+def around(path: Path, line: str, *, before: int = 12, after: int = 60) -> Around:
+    """The lines around the first that holds `line`, as `printable` shows it. Bounded memory."""
+    earlier: deque[str] = deque(maxlen=before)
+    later: list[str] = []
+    hit = False
+    for raw in _lines(path):
+        shown_line = shown(raw)
+        if not hit:
+            hit = line[:_MAX_LINE] in shown_line
+            if not hit:
+                earlier.append(shown_line)
+        elif len(later) < after:
+            later.append(shown_line)
+        else:
+            break
+    return Around(tuple(earlier), tuple(later)) if hit else Around((), ())
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while piece := file.readline(_CHUNK):
+                yield piece
+    except OSError:
+        return

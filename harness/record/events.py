@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: MIT
+"""events.parquet: every accept event of a run, in columns (docs/run-directory.md).
+
+Rows are in order of CPU, then time. A call is one accept_memory(); its rows follow each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness.base.status import PreconditionError
+from harness.base.units import UNIT_SIZE
+from harness.record.frames import Frames
+from harness.record.ringbuffer import Batch, EventFormat, read_batches
+from harness.record.trace import AcceptEvent
+
+FILE = "events.parquet"
+METADATA_KEY = b"cvm_harness"
+_TEXT = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        ("time_ns", pa.int64()),
+        ("cpu", pa.int16()),
+        ("pid", pa.int32()),
+        ("comm", _TEXT),
+        ("call", pa.int64()),
+        ("first", pa.bool_()),
+        ("start_phys", pa.uint64()),
+        ("end_phys", pa.uint64()),
+        ("units", pa.int32()),
+        ("duration_ns", pa.int64()),
+        ("wait_ns", pa.int64()),
+        ("irqs_off", pa.bool_()),
+        ("caller", _TEXT),
+    ]
+)
+_ROWS_AT_ONCE = 1 << 20
+"""Rows of a row group, and of a reader's batch: some 60 MB."""
+
+Array = npt.NDArray[Any]
+Resolve = Callable[[Sequence[int]], Mapping[int, str]]
+"""Names kernel addresses: each address given -> "symbol+0xoffset"."""
+
+
+@dataclass(frozen=True)
+class TraceFacts:
+    """What is known of the trace as a whole; kept in the file's metadata."""
+
+    source: str
+    """"event": the carried patch's trace event; "probes": dynamic probes."""
+    lost_events: Mapping[int, int]
+    """CPU -> events that its ring buffer dropped since boot."""
+    lost_unknown: bool = False
+    """Whether pages say that events were dropped before them, and not how many."""
+    since_ns: int = 0
+    """From when on all was recorded, guest CLOCK_MONOTONIC; 0: from early boot."""
+    until_ns: int = 0
+    """To when; 0: to the run's end."""
+
+    @property
+    def lost(self) -> int:
+        """Events lost on all CPUs; at least 1 if some were and nobody knows how many."""
+        return max(sum(self.lost_events.values()), int(self.lost_unknown))
+
+
+class EventsWriter:
+    """Writes events.parquet. A context manager; `facts` may be given until it closes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # Dictionaries only for what repeats: of stamps and addresses they are larger than these.
+        self._writer = pq.ParquetWriter(
+            path, SCHEMA, compression="zstd", use_dictionary=["comm", "caller"]
+        )
+        self._calls = 0
+        self._cpu = -1
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.close()
+
+    def finish(self, facts: TraceFacts) -> None:
+        """Put `facts` into the file's metadata."""
+        content = {
+            "source": facts.source,
+            "lost_events": {str(cpu): lost for cpu, lost in facts.lost_events.items()},
+            "lost_unknown": facts.lost_unknown,
+            "since_ns": facts.since_ns,
+            "until_ns": facts.until_ns,
+        }
+        self._writer.add_key_value_metadata({METADATA_KEY: json.dumps(content).encode()})
+
+    def add(self, columns: Mapping[str, Any], cpu: int) -> None:
+        """Append rows of one CPU, in the order in which they were written there.
+
+        `columns` holds all of SCHEMA but cpu and call. Raises PreconditionError for events that
+        contradict themselves.
+        """
+        first = np.asarray(columns["first"], dtype=bool)
+        count = len(first)
+        if not count:
+            return
+        start, end = np.asarray(columns["start_phys"]), np.asarray(columns["end_phys"])
+        units = np.asarray(columns["units"])
+        wrong = (end < start) | (end - start != units.astype(np.uint64) * np.uint64(UNIT_SIZE))
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            raise PreconditionError(
+                f"an accept event contradicts itself: {units[at]} units from {start[at]:#x} to "
+                f"{end[at]:#x}"
+            )
+        begins = first.copy()
+        begins[0] |= cpu != self._cpu  # its first range may have been overwritten
+        call = self._calls - 1 + np.cumsum(begins)
+        self._calls, self._cpu = int(call[-1]) + 1, cpu
+        arrays = dict(columns, first=first, call=call, cpu=np.full(count, cpu, np.int16))
+        table = pa.table(
+            [pa.array(arrays[field.name], field.type) for field in SCHEMA], schema=SCHEMA
+        )
+        self._writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
+        self.rows += count
+
+
+def convert_frames(
+    frames: Frames, layout: EventFormat, resolve: Resolve, writer: EventsWriter
+) -> bool:
+    """Write all events of the carried patch's trace event among `frames`.
+
+    Returns whether pages say that events before them were dropped. Raises PreconditionError where
+    pages or events make no sense.
+    """
+    callers: dict[int, str] = {}
+    dropped = False
+    for cpu in frames.pages:
+        for chunk in frames.chunks(cpu):
+            for batch in read_batches(chunk, layout):
+                dropped |= batch.missed_unknown or batch.missed > 0
+                writer.add(_columns(batch, frames.comms, callers, resolve), cpu)
+    return dropped
+
+
+def _columns(
+    batch: Batch, comms: Mapping[int, str], callers: dict[int, str], resolve: Resolve
+) -> dict[str, Any]:
+    fields = batch.fields
+    try:
+        pid = fields["common_pid"].astype(np.int32)
+        return {
+            "time_ns": batch.time_ns.astype(np.int64),
+            "pid": pid,
+            "comm": named(pid, lambda _: comms, "<...>"),
+            "first": fields["first"] != 0,
+            "start_phys": fields["start"].astype(np.uint64),
+            "end_phys": fields["end"].astype(np.uint64),
+            "units": fields["units"].astype(np.int32),
+            "duration_ns": _duration(fields["duration_ns"]),
+            "wait_ns": _duration(fields["wait_ns"]),
+            "irqs_off": fields["irqs_off"] != 0,
+            "caller": named(
+                fields["caller"].astype(np.uint64),
+                lambda missing: _resolved(missing, callers, resolve),
+                "?",
+            ),
+        }
+    except ValueError as error:  # no such field
+        raise PreconditionError(
+            f"the accept event's format is not the known one: {error}"
+        ) from error
+
+
+def _duration(values: Array) -> Array:
+    if values.size and int(values.max()) >= 1 << 62:
+        raise PreconditionError(f"an accept event took {int(values.max())} ns: not believed")
+    return values.astype(np.int64)
+
+
+def named(
+    keys: Array, names: Callable[[Sequence[int]], Mapping[int, str]], unknown: str
+) -> pa.DictionaryArray:
+    """A dictionary column: one text for each distinct key."""
+    distinct, index = np.unique(keys, return_inverse=True)
+    known = names([int(key) for key in distinct])
+    texts = [known.get(int(key), unknown) for key in distinct]
+    return pa.DictionaryArray.from_arrays(
+        pa.array(index.astype(np.int32).reshape(-1)), pa.array(texts, pa.string())
+    )
+
+
+def _resolved(addresses: Sequence[int], known: dict[int, str], resolve: Resolve) -> dict[int, str]:
+    missing = [address for address in addresses if address not in known]
+    if missing:
+        known.update(resolve(missing))
+    return known
+
+
+def write_events(path: Path, events: Iterable[AcceptEvent], facts: TraceFacts) -> None:
+    """events.parquet from events read one by one (text traces, tests)."""
+    by_cpu: dict[int, list[AcceptEvent]] = {}
+    for event in events:
+        by_cpu.setdefault(event.cpu, []).append(event)
+    with EventsWriter(path) as writer:
+        for cpu, found in sorted(by_cpu.items()):
+            writer.add(
+                {
+                    "time_ns": [e.time_ns for e in found],
+                    "pid": [e.pid for e in found],
+                    "comm": [e.comm for e in found],
+                    "first": [e.first for e in found],
+                    "start_phys": np.array([e.start for e in found], np.uint64),
+                    "end_phys": np.array([e.end for e in found], np.uint64),
+                    "units": np.array([e.units for e in found], np.int32),
+                    "duration_ns": [e.duration_ns for e in found],
+                    "wait_ns": [e.wait_ns for e in found],
+                    "irqs_off": [e.irqs_off for e in found],
+                    "caller": [e.caller for e in found],
+                },
+                cpu,
+            )
+        writer.finish(facts)
+
+
+class Events:
+    """A run's events on disk, read a bounded batch of columns at a time."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises PreconditionError where `path` is not a file of events."""
+        try:
+            self._file = pq.ParquetFile(path, memory_map=True)
+            found = self._file.schema_arrow
+            facts = json.loads((self._file.metadata.metadata or {})[METADATA_KEY])
+            self.facts = TraceFacts(
+                str(facts["source"]),
+                {int(cpu): int(lost) for cpu, lost in facts["lost_events"].items()},
+                bool(facts["lost_unknown"]),
+                int(facts["since_ns"]),
+                int(facts["until_ns"]),
+            )
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise PreconditionError(f"{path} cannot be read as accept events: {error}") from error
+        if [f.name for f in found] != SCHEMA.names:
+            raise PreconditionError(f"{path} has not the columns of accept events")
+        self.path = path
+        self.rows: int = self._file.metadata.num_rows
+
+    def batches(self, *columns: str) -> Iterator[dict[str, Array]]:
+        """The given number columns as arrays, a batch of rows at a time."""
+        for batch in self._file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
+            yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+
+    def record_batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
+        """The given columns, texts as dictionaries, a batch at a time."""
+        yield from self._file.iter_batches(_ROWS_AT_ONCE, columns=list(columns))

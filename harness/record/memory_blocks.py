@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: MIT
+"""The guest's memory blocks (sysfs) and QEMU's memory devices: two views that must agree."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from harness.base.status import PreconditionError, Status
+from harness.base.units import format_size
+from harness.record.counters import Check, check
+
+READ_BLOCKS = (
+    "cd /sys/devices/system/memory && grep -H . block_size_bytes auto_online_blocks && "
+    "grep -H . memory*/state memory*/valid_zones; ls -d memory*/node*"
+)
+"""Prints what `parse_blocks` reads: three programs, however many blocks there are."""
+
+_ATTRIBUTE = re.compile(r"(?:memory(\d{1,9})/)?([a-z_]{1,30}):(.{0,200})")
+_NODE = re.compile(r"memory(\d{1,9})/node(\d{1,4})")
+_MAX_LINES = 1 << 20
+_STATES = ("online", "offline", "going-offline")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One memory block (Documentation/admin-guide/mm/memory-hotplug.rst, 6.12)."""
+
+    number: int
+    """N of memoryN; it begins at N * block size."""
+    state: str
+    """online, offline or going-offline."""
+    zones: tuple[str, ...]
+    """valid_zones: the zone it is in; while offline, those it could go to."""
+    node: int | None
+    """None while no node has it."""
+
+
+@dataclass(frozen=True)
+class MemoryBlocks:
+    """All of them."""
+
+    block_size: int
+    """Bytes."""
+    auto_online: str
+    """What becomes of a new one."""
+    blocks: Mapping[int, Block]
+
+    def within(self, address: int, size: int) -> tuple[Block, ...]:
+        """Those with a part in [address, address + size), ascending."""
+        first, last = address // self.block_size, -(-(address + size) // self.block_size)
+        return tuple(self.blocks[n] for n in sorted(self.blocks) if first <= n < last)
+
+    @property
+    def online_bytes(self) -> int:
+        """Bytes in blocks that are online."""
+        return self.block_size * sum(b.state == "online" for b in self.blocks.values())
+
+
+@dataclass(frozen=True)
+class MemoryDevice:
+    """One of QEMU's query-memory-devices (qapi/machine.json, 7.2)."""
+
+    kind: str
+    """dimm or virtio-mem."""
+    id: str
+    address: int
+    """Guest-physical."""
+    size: int
+    """Bytes the guest has of it now; of a DIMM, all."""
+    max_size: int
+    """Bytes of address space."""
+    node: int
+
+
+def parse_blocks(text: str) -> MemoryBlocks:
+    """What READ_BLOCKS printed. Raises PreconditionError; guest output is untrusted."""
+    attributes: dict[tuple[str, str], str] = {}
+    nodes: dict[int, int] = {}
+    lines = text.splitlines()
+    if len(lines) > _MAX_LINES:
+        raise PreconditionError(f"the guest printed {len(lines)} lines about its memory blocks")
+    for line in lines:
+        if found := _NODE.fullmatch(line):
+            nodes[int(found[1])] = int(found[2])
+        elif found := _ATTRIBUTE.fullmatch(line):
+            attributes[found[1] or "", found[2]] = found[3]
+        else:
+            raise PreconditionError(f"unreadable line about the guest's memory blocks: {line!r}")
+    try:
+        block_size = int(attributes["", "block_size_bytes"], 16)
+        auto_online = attributes["", "auto_online_blocks"]
+    except (KeyError, ValueError):
+        raise PreconditionError(
+            "the guest's kernel shows no memory blocks: it cannot hotplug memory",
+            hint="build it with CONFIG_MEMORY_HOTPLUG=y (kernel-configs/hotplug.config)",
+        ) from None
+    if block_size < 1 << 20 or block_size & (block_size - 1):
+        raise PreconditionError(f"the guest's memory block size is {block_size} bytes")
+    blocks = {}
+    for (number, name), state in attributes.items():
+        if name != "state":
+            continue
+        if state not in _STATES:
+            raise PreconditionError(f"memory block {number} is {state!r:.60}")
+        zones = attributes.get((number, "valid_zones"), "none").split()
+        zones = [zone for zone in zones if zone != "none"]
+        blocks[int(number)] = Block(int(number), state, tuple(zones), nodes.get(int(number)))
+    return MemoryBlocks(block_size, auto_online, blocks)
+
+
+def parse_devices(answer: object) -> tuple[MemoryDevice, ...]:
+    """QEMU's answer to query-memory-devices, by address. Raises PreconditionError."""
+    devices = []
+    try:
+        for item in answer if isinstance(answer, list) else []:
+            data = item["data"]
+            is_dimm = item["type"] == "dimm"
+            devices.append(
+                MemoryDevice(
+                    kind=item["type"],
+                    id=str(data.get("id", "")),
+                    address=int(data["addr"] if is_dimm else data["memaddr"]),
+                    size=int(data["size"]),
+                    max_size=int(data["size"] if is_dimm else data["max-size"]),
+                    node=int(data["node"]),
+                )
+            )
+    except (KeyError, TypeError, ValueError) as error:
+        raise PreconditionError(
+            f"QEMU's memory devices could not be read: {type(error).__name__}: {error}"
+        ) from error
+    return tuple(sorted(devices, key=lambda device: device.address))
+
+
+def views_agree(devices: Sequence[MemoryDevice], memory: MemoryBlocks, state: str) -> Check:
+    """Every plugged byte is in a block of the right node in `state`, and no block is left over.
+
+    A virtio-mem device may have a block more than its size fills: blocks are added whole, and the
+    part that is not plugged stays logically offline (drivers/virtio/virtio_mem.c, 6.12).
+    """
+    name = "QEMU's memory devices are what the guest sees"
+    if not devices:
+        return Check(name, Status.ERROR, "QEMU has no memory devices")
+    wrong = []
+    for device in devices:
+        blocks = memory.within(device.address, device.max_size)
+        spare = len(blocks) * memory.block_size - device.size
+        # Sub-blocks can be unplugged from any block, so only whole DIMMs have an upper bound.
+        if spare < 0 or (device.kind == "dimm" and spare):
+            wrong.append(
+                f"{device.id} has {format_size(device.size)}, the guest shows {len(blocks)} blocks "
+                f"of {format_size(memory.block_size)} there"
+            )
+        for block in blocks:
+            if block.state != state or block.node not in (device.node, None):
+                wrong.append(
+                    f"memory{block.number} of {device.id} is {block.state} on node {block.node}, "
+                    f"not {state} on node {device.node}"
+                )
+    total = sum(device.size for device in devices)
+    detail = "; ".join(wrong[:4]) or f"{len(devices)} devices, {format_size(total)}, all {state}"
+    return check(name, not wrong, detail)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""A run directory as readers take it: whole or not, whatever wrote it, never trusted.
+
+run.json may come from a harness that was killed, from another version, or hold a guest's words.
+What is missing reads as missing; what cannot be read at all is a UsageError, so that one bad
+directory does not hide a thousand good ones.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.base.status import Status, UsageError
+from harness.base.text import inert
+from harness.record.rundir import RunDir
+
+RUN_ID = re.compile(r"\b\d{8}T\d{6}Z-[0-9a-f]{6}\b")
+"""The name of a run directory, as RunDir.create makes it."""
+_MAX_JSON = 64 << 20
+
+
+@dataclass(frozen=True)
+class RunView:
+    """One run, read once."""
+
+    path: Path
+    record: Mapping[str, Any]
+    """run.json."""
+    workload: Mapping[str, Any] | None
+    """workload.json; None where the run got no report of its workload."""
+
+    @classmethod
+    def load(cls, path: Path) -> RunView:
+        """Read `path`. Raises UsageError where it is no run directory."""
+        directory = RunDir.load(path)
+        try:
+            Status(directory.record["status"])
+        except (KeyError, ValueError) as error:
+            raise UsageError(f"{path}/run.json has no status: {error}") from error
+        return cls(directory.path, directory.record, _json_object(path / "workload.json"))
+
+    def get(self, *keys: str) -> Any:
+        """The value under nested `keys` of run.json; None where there is none."""
+        return dig(self.record, *keys)
+
+    def text(self, *keys: str) -> str:
+        """The same as one line of inert text; "" where there is neither text nor a number."""
+        value = self.get(*keys)
+        return inert(str(value)) if isinstance(value, str | int | float) else ""
+
+    @property
+    def id(self) -> str:
+        """The directory's name."""
+        return self.path.name
+
+    @property
+    def status(self) -> Status:
+        """The verdict."""
+        return Status(self.record["status"])
+
+    @property
+    def started(self) -> datetime.datetime | None:
+        """When the run began, UTC."""
+        return _moment(self.get("started_utc"))
+
+    @property
+    def duration_s(self) -> float | None:
+        """From begin to verdict on the host's clock; None for a run that did not finish."""
+        ended = _moment(self.get("ended_utc"))
+        started = self.started
+        return (ended - started).total_seconds() if ended and started else None
+
+    @property
+    def workload_name(self) -> str:
+        """What was run in the guest; "" where nothing reported."""
+        name = dig(self.workload or {}, "name")
+        return name if isinstance(name, str) else ""
+
+    @property
+    def checks(self) -> tuple[Mapping[str, Any], ...]:
+        """The recorded checks: name, status, detail."""
+        checks = self.get("checks")
+        return tuple(check for check in checks or () if isinstance(check, Mapping))
+
+
+def dig(tree: Any, *keys: str) -> Any:
+    """The value under nested `keys`; None where any of them is missing."""
+    for key in keys:
+        if not isinstance(tree, Mapping):
+            return None
+        tree = tree.get(key)
+    return tree
+
+
+def run_directories(root: Path) -> Iterator[Path]:
+    """Every directory directly under `root` that holds a run.json, oldest first."""
+    if not root.is_dir():
+        return
+    for path in sorted(root.iterdir()):
+        if (path / "run.json").is_file():
+            yield path
+
+
+def _moment(value: object) -> datetime.datetime | None:
+    try:
+        moment = datetime.datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    return moment if moment and moment.tzinfo else None
+
+
+def _json_object(path: Path) -> Mapping[str, Any] | None:
+    try:
+        if path.stat().st_size > _MAX_JSON:
+            return None
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None

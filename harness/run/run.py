@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: MIT
+"""One guest from boot to verdict: prove, read, collect, load, read again, judge the difference."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from harness.analysis.analyse import PENDING_FILE, WORKLOAD_FILE, Analysis, analyse
+from harness.base.overhead import Overhead
+from harness.base.progress import Progress, silent
+from harness.base.spec import GuestSpec
+from harness.base.status import HarnessError, HostError, PreconditionError, Status
+from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, format_size
+from harness.collect.accepts import AcceptTrace
+from harness.collect.clock import measure_clock
+from harness.collect.counters import read_counters
+from harness.collect.functions import save_functions
+from harness.collect.plan import Collect
+from harness.collect.sampler import Sampler
+from harness.collect.sources import accept_trace
+from harness.guest.guest import Guest
+from harness.host.watch import HostWatch
+from harness.record.clocks import ClockPoint
+from harness.record.counters import Check, Counters
+from harness.record.rundir import RunDir, plain, write_json
+from harness.record.samples import FILE as SAMPLES_FILE
+from harness.record.trace import AcceptSummary
+from harness.targets.base import GuestEvidence, Proof, Target, lazy_in_force
+from harness.workloads.base import (
+    Notify,
+    Workload,
+    WorkloadResult,
+    parameters_of,
+    renews_kernel,
+)
+
+_MAX_CONSOLE = 4 << 20
+_MAX_ANSWER = 64 << 10
+_HINT = "use a kernel built with this target's config, e.g. --kernel debian:6.12"
+_MAX_PENDING = 64 << 20
+_PENDING = "/sys/kernel/debug/unaccepted_emulation/pending"
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run came to, and everything that decided it."""
+
+    status: Status
+    cause: str
+    checks: tuple[Check, ...]
+    accepts: AcceptSummary | None
+    """Over the whole life of the guest, boot included; None where nothing traced it."""
+    before: Counters
+    after: Counters
+    analysis: Analysis
+
+
+class Run:
+    """A booted guest with its run directory. Made by `Session.boot`."""
+
+    def __init__(
+        self,
+        directory: RunDir,
+        spec: GuestSpec,
+        target: Target,
+        guest: Guest,
+        collect: Collect = Collect(),  # noqa: B008 - frozen
+        watch: HostWatch | None = None,
+        overhead: Overhead = Overhead(),  # noqa: B008 - frozen
+    ) -> None:
+        self.directory = directory
+        self.overhead = overhead
+        """What its kernel's own checks cost it."""
+        self._watch = watch
+        self.spec = spec
+        self.guest = guest
+        self.collect = collect
+        self._target = target
+        self._trace: AcceptTrace | None = None
+        self._sampler: Sampler | None = None
+        self._clock: list[ClockPoint] = []
+        self._workloads: list[dict[str, Any]] = []
+        self._marks: dict[str, int] = {}
+        self._progress: Progress = silent
+        self._stage = ""
+        self.before: Counters | None = None
+
+    @property
+    def traced(self) -> bool:
+        """Whether the carried patch's trace event is on."""
+        return self._trace is not None and self._trace.source == "event"
+
+    def counters(self) -> Counters:
+        """Read every counter of unaccepted memory at once. Raises PreconditionError."""
+        return read_counters(self.guest)
+
+    def prove(self) -> tuple[Proof, ...]:
+        """Check that the guest is what its target claims; record it; take the first reading.
+
+        Raises PreconditionError where a proof does not hold, naming it and what was seen.
+        """
+        self.before = before = self.counters()
+        evidence = self._evidence(before)
+        proofs = self._proofs(evidence)
+        if not all(proof.holds for proof in proofs):
+            # The 8250 driver waits 10 ms for the serial port and then writes over what is in it,
+            # so on a busy host lines lose characters; the kernel has kept what it printed.
+            kept = self.guest.run("dmesg", check=False, max_output=_MAX_CONSOLE).text
+            proofs = self._proofs(
+                dataclasses.replace(evidence, console=f"{evidence.console}\n{kept}")
+            )
+        self.directory.update(proofs=proofs, counters_before=before)
+        for proof in proofs:
+            if not proof.holds:
+                raise PreconditionError(
+                    f"this guest does not prove to be what was asked for "
+                    f"({self.spec.target.value}, {self.spec.accept.value}): {proof.name}: "
+                    f"{proof.evidence}",
+                    hint=proof.hint or _HINT,
+                )
+        self._open_record(before)
+        return proofs
+
+    def _proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
+        least = self._target.least_unaccepted_pages(self.spec)
+        lazy = lazy_in_force(evidence, self.spec.accept, least, self._target.more_unaccepted)
+        return (*self._target.proofs(evidence), lazy)
+
+    def _open_record(self, before: Counters) -> None:
+        """Have the running kernel's events and clock recorded from here on."""
+        self._compare_clocks()
+        self._trace = accept_trace(self.guest, self.spec, self.collect)
+        if self._trace:
+            pages = before.unaccepted_pages + (self.spec.maxmem or 0) // PAGE_SIZE
+            self._trace.begin(pages // MAX_ORDER_PAGES, self.collect.buffer_kib)
+            if self._trace.source != "event":
+                # Probes know nothing of what came before them: neither shall the first reading.
+                self.before = self.counters()
+                self.directory.update(counters_before=self.before)
+
+    def _evidence(self, before: Counters) -> GuestEvidence:
+        console = (self.directory.path / "console.log").read_bytes()[:_MAX_CONSOLE]
+        return GuestEvidence(
+            console=console.decode(errors="replace"),
+            cmdline=self.guest.boot.ready.cmdline,
+            emulation_stats=before.emulation,
+            nr_unaccepted_at_init=self.guest.boot.init.nr_unaccepted_pages,
+            answers={
+                command: self.guest.run(command, check=False, max_output=_MAX_ANSWER).text
+                for command in self._target.guest_questions
+            },
+            qmp={command: self._ask_qemu(command) for command in self._target.qmp_questions},
+        )
+
+    def _ask_qemu(self, command: str) -> object:
+        try:
+            return self.guest.qmp.execute(command)
+        except HostError as refusal:
+            return refusal.cause
+
+    def load(
+        self,
+        workload: Workload,
+        notify: Notify = lambda _: None,
+        progress: Progress = silent,
+    ) -> WorkloadResult:
+        """Run `workload` in the guest and record its report. The counters are sampled meanwhile.
+
+        `notify` hears what the workload says, `progress` how nr_unaccepted falls under it.
+        """
+        self._progress, self._stage = progress, workload.name
+
+        def say(line: str) -> None:
+            self._stage = line
+            notify(line)
+
+        self.guest.expected_splats |= workload.expected_splats
+        renews = renews_kernel(workload)
+        if renews:
+            self._stop_sampler()  # it would end with the kernel
+        else:
+            self._start_sampler()
+        self._mark("start_host_ns", first=True)
+        result = workload.run(self.guest, say)
+        if renews:
+            self._renew()
+        self._mark("end_host_ns")
+        self._workloads.append(
+            plain(result) | {"name": workload.name, "parameters": parameters_of(workload)}
+        )
+        write_json(self.directory.path / WORKLOAD_FILE, _summary(self._workloads))
+        return result
+
+    def _renew(self) -> None:
+        """Another kernel runs in the guest: from here on the record is about that one.
+
+        What the kernel before had is gone with its memory: its trace, its clock, its counters. Its
+        first reading stays on record, as the precondition of the workload.
+        """
+        if "counters_first_kernel" not in self.directory.record:
+            self.directory.update(counters_first_kernel=self.before)
+        self.before = before = self.counters()
+        self.directory.update(counters_before=before)
+        (self.directory.path / SAMPLES_FILE).unlink(missing_ok=True)
+        self._clock, self._marks = [], {}
+        self._open_record(before)
+        self._mark("start_host_ns")
+
+    def record_boot(self) -> None:
+        """Write the boot's stages, messages and splats; also for a guest that did not get far."""
+        self.directory.update(
+            boot=self.guest.boot,
+            splats=self.guest.splats,
+            expected_splats=sorted(self.guest.expected_splats),
+        )
+
+    def conclude(self) -> Outcome:
+        """Take the last reading, judge, write the verdict to run.json."""
+        if self.before is None:
+            raise PreconditionError("the guest was never proven, so there is nothing to judge")
+        self.guest.check_emulator()
+        self._stop_sampler()
+        if self._trace:
+            self._trace.pause()
+        after = self.counters()
+        self.directory.update(counters_after=after)
+        if after.emulation:
+            pending = self.guest.get(_PENDING, _MAX_PENDING)
+            (self.directory.path / PENDING_FILE).write_bytes(pending)
+        if self._trace:
+            self.directory.update(trace=self._trace.save(self.directory.path))
+        if self.spec.by_function:
+            save_functions(self.guest, self.directory.path)
+        self._compare_clocks()
+        self.record_boot()
+        if self._watch:
+            self.directory.update(host_watch=self._watch.record())
+        found = analyse(self.directory.path)
+        accepts = found.accepts.summary if found.accepts else None
+        self.directory.update(checks=found.checks, accepts=accepts)
+        self.directory.finish(found.status, found.cause)
+        return Outcome(
+            found.status, found.cause, found.checks, accepts, found.before, found.after, found
+        )
+
+    def _start_sampler(self) -> None:
+        if self._sampler is None and self.collect.hz:
+            self._sampler = Sampler(
+                self.guest, self.directory.path, self.collect.hz, self._tell_unaccepted
+            )
+
+    def _tell_unaccepted(self, pages: int) -> None:
+        if self.before is None or self.before.unaccepted_pages <= 0:
+            return
+        total = self.before.unaccepted_pages
+        note = (
+            f"{format_size((total - pages) * PAGE_SIZE)} accepted, "
+            f"{format_size(pages * PAGE_SIZE)} left"
+        )
+        self._progress(self._stage, total - pages, total, note)
+
+    def _stop_sampler(self) -> None:
+        if self._sampler:
+            self._sampler.stop()
+            self._sampler = None
+
+    def _mark(self, name: str, *, first: bool = False) -> None:
+        if not (first and name in self._marks):
+            self._marks[name] = time.monotonic_ns()
+        self.directory.update(workload_marks=self._marks)
+
+    def _compare_clocks(self) -> None:
+        # A guest that answers SSH but not on the port has lost its init: later checks say so.
+        with contextlib.suppress(HarnessError):
+            self._clock.append(measure_clock(self.guest))
+            self.directory.update(clock_points=self._clock)
+
+
+def _summary(workloads: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "name": "+".join(load["name"] for load in workloads),
+        "touched_bytes": sum(load["touched_bytes"] for load in workloads),
+        "elapsed_ns": sum(load["elapsed_ns"] for load in workloads),
+        "cpu_ns": _sum(load["cpu_ns"] for load in workloads),
+        "workloads": workloads,
+    }
+
+
+def _sum(parts: Iterable[int | None]) -> int | None:
+    known = [part for part in parts if part is not None]
+    return sum(known) if known else None

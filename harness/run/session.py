@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: MIT
+"""From a spec to a booted guest: build what is missing, choose what is left open, boot, record.
+
+`Session` holds what is shared by many runs (store, QEMU, runs directory); `Run` is one guest with
+its run directory, from spawn to verdict.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from harness.analysis.host import host_check
+from harness.base.progress import Progress, silent
+from harness.base.spec import GuestSpec, SnapshotMode
+from harness.base.status import GuestFailure, HarnessError, HostError
+from harness.base.store import Store
+from harness.collect.plan import Collect
+from harness.guest.guest import Guest
+from harness.guest.ssh.session import GuestKeys
+from harness.host.ready import HARDWARE
+from harness.host.reserve import Claim, Supply, reserve
+from harness.host.watch import HostWatch
+from harness.image.build import build_image, build_program
+from harness.image.keys import Keys
+from harness.image.tcg_plugin import build_plugin
+from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
+from harness.kernel.build import Kernel, KernelRequest, build_kernel, kernel_of_disk
+from harness.kernel.overhead import overhead
+from harness.record.console import unexpected
+from harness.record.rundir import RunDir
+from harness.run.boots import boot_again
+from harness.run.prepared import INITRD, Prepared, furnish, record
+from harness.run.restorer import Restorer
+from harness.run.run import Run
+from harness.targets.base import HostFacts, check_kernel
+from harness.targets.claims import claim_of, supply_for
+from harness.targets.facts import host_facts
+from harness.targets.hotplug import need_hotplug
+from harness.targets.registry import target_for
+
+__all__ = ["Prepared", "Session"]
+
+COMMON_FRAGMENTS = ("base", "acceptance", "trace")
+
+
+class Session:
+    """What many runs share."""
+
+    def __init__(
+        self,
+        *,
+        store: Store | None = None,
+        runs: Path = Path("runs"),
+        progress: Progress = silent,
+        snapshot: SnapshotMode = SnapshotMode.OFF,
+    ) -> None:
+        """`snapshot` says how `boot` comes by its guests: see harness/run/restorer.py."""
+        self.store = store or Store()
+        self.runs = runs
+        self.progress = progress
+        self._restorer = Restorer(
+            self.store, snapshot, lambda line: progress("snapshot", 0, None, line)
+        )
+
+    def kernel_for(
+        self,
+        spec: GuestSpec,
+        source: str,
+        *,
+        patches: Sequence[Path] = (),
+        settings: Sequence[str] = (),
+        extra: Sequence[str] = (),
+    ) -> Kernel:
+        """The kernel built from `source` with the config fragments that `spec`'s target needs.
+
+        `patches` go on top of the carried ones, `extra` fragments and `settings` on top of the
+        config. Built at most once for the same inputs.
+        """
+        if spec.confidential.disk:
+            return kernel_of_disk(spec.confidential.disk)
+        request = self.request_for(spec, source, patches, settings, extra)
+        return build_kernel(request, self.store, self.progress)
+
+    @staticmethod
+    def request_for(
+        spec: GuestSpec,
+        source: str,
+        patches: Sequence[Path] = (),
+        settings: Sequence[str] = (),
+        extra: Sequence[str] = (),
+    ) -> KernelRequest:
+        """What `kernel_for` builds."""
+        return KernelRequest(
+            source=source,
+            fragments=(*COMMON_FRAGMENTS, *target_for(spec.target).fragments, *extra),
+            patches=tuple(patches),
+            settings=tuple(settings),
+        )
+
+    def check_host(self, spec: GuestSpec) -> HostFacts:
+        """What of this host `spec` needs. Raises HostError where this host cannot run it.
+
+        Cheap: to be asked before a kernel is built for minutes.
+        """
+        return host_facts(spec, self.store)
+
+    def prepare(self, spec: GuestSpec, kernel: Kernel) -> Prepared:
+        """Build the image and look at the host. Raises HostError where it cannot run `spec`.
+
+        Raises PreconditionError for a kernel that cannot be what `spec` asks for, NotApplicable
+        where no kernel can.
+        """
+        if spec.maxmem is not None:
+            need_hotplug(spec.target)
+        target = target_for(spec.target)
+        check_kernel(target, kernel)
+        host = self.check_host(spec)
+        image = build_image(self.store, spec.layers, modules=kernel.modules)
+        program = build_program(self.store) if spec.confidential.disk else None
+        plugin = build_plugin(self.store, host.qemu) if spec.by_function else None
+        spec = replace(spec, accel=host.accel)
+        return Prepared(spec, target, kernel, image, host, host.firmware, program, plugin)
+
+    @contextlib.contextmanager
+    def boot(
+        self,
+        prepared: Prepared,
+        *,
+        rerun: str = "",
+        collect: Collect | None = None,
+        exclusive: bool = False,
+    ) -> Iterator[Run]:
+        """A booted, proven guest in a run directory of its own; `rerun` is how to repeat it.
+
+        However the block ends, the guest is gone and run.json holds the verdict afterwards.
+        `exclusive`: no guest of another process runs meanwhile (for many guests: `alone`).
+        """
+        claim = replace(claim_of(prepared.spec), exclusive=exclusive)
+        with (
+            reserve(claim, supply_for(prepared.spec, prepared.host), waiting=self._waiting),
+            HostWatch() as watch,
+            self._boot(prepared, rerun, collect or Collect(), watch) as run,
+        ):
+            yield run
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """The host for this process alone, for a series of guests whose times are compared."""
+        with reserve(Claim(exclusive=True), Supply(), waiting=self._waiting):
+            yield
+
+    def timing(self, spec: GuestSpec) -> contextlib.AbstractContextManager[None]:
+        """For a series whose times are compared: on hardware the host for it alone.
+
+        Emulated guests are slower than what disturbs them by so much that this would only wait.
+        """
+        return self.alone() if spec.target in HARDWARE else contextlib.nullcontext()
+
+    def _waiting(self, why: str) -> None:
+        self.progress("wait", 0, None, f"waiting: {why}")
+
+    def _say(self, line: str) -> None:
+        self.progress("boot", 0, None, line)
+
+    @contextlib.contextmanager
+    def _boot(
+        self, prepared: Prepared, rerun: str, collect: Collect, watch: HostWatch
+    ) -> Iterator[Run]:
+        directory = RunDir.create(self.runs)
+        try:
+            with contextlib.ExitStack() as stack:
+                guest = self._restorer.restored(prepared, directory, rerun, stack)
+                if guest is None:
+                    guest = boot_again(
+                        lambda: stack.enter_context(_cold_guest(prepared, directory, rerun)),
+                        directory,
+                        self._say,
+                    )
+                run = Run(
+                    directory,
+                    prepared.spec,
+                    prepared.target,
+                    guest,
+                    collect,
+                    watch,
+                    overhead(prepared.kernel),
+                )
+                try:
+                    run.prove()
+                    yield run
+                finally:
+                    run.record_boot()
+                    bad = unexpected(guest.splats, guest.expected_splats)
+                    _locate(
+                        prepared.kernel, [at for splat in bad for at in splat.context], directory
+                    )
+        except BaseException as error:
+            directory.update(host_watch=watch.record())
+            blamed = _blame(error, directory)
+            if isinstance(blamed, HarnessError):
+                known = _locate(prepared.kernel, blamed.details, directory)
+                blamed.details = annotate(blamed.details, known)
+            directory.fail(blamed)
+            if rerun and isinstance(blamed, HarnessError):
+                blamed.details = (*blamed.details, f"rerun: {rerun}")
+            if blamed is error:
+                raise
+            raise blamed from error
+        finally:
+            # The initrd can be made again from the cache and the keys; 3 MB a run add up.
+            (directory.path / INITRD).unlink(missing_ok=True)
+
+
+def _locate(kernel: Kernel, lines: Sequence[str], directory: RunDir) -> dict[str, str]:
+    """File and line of each frame of a call trace in `lines`, also put on record.
+
+    Empty for a kernel that was not built here, and without binutils.
+    """
+    known: dict[str, str] = {**directory.record.get("source_lines", {})}
+    trace = [frame for frame in frames(lines) if frame.where not in known]
+    vmlinux = kernel.bzimage.with_name(VMLINUX)
+    if trace and vmlinux.is_file():
+        with contextlib.suppress(HostError):
+            known |= source_lines(vmlinux, trace)
+            directory.update(source_lines=known)
+    return known
+
+
+def _blame(error: BaseException, directory: RunDir) -> BaseException:
+    """What a run died of: on hardware a report of the host's kernel comes before all else."""
+    check = host_check(directory.record)
+    if check is None or check.status is not GuestFailure.status:
+        return error
+    details = [str(error), *(error.details if isinstance(error, HarnessError) else ())]
+    return GuestFailure(f"{check.name}: {check.detail}", details=details)
+
+
+def _cold_guest(prepared: Prepared, directory: RunDir, rerun: str) -> Guest:
+    keys = Keys.generate(directory.path / "keys")
+    machine = furnish(prepared, directory, keys)
+    record(prepared, directory, machine, keys, rerun)
+    return Guest(machine, directory.path, keys=GuestKeys(keys.private_key, keys.host_public_key))

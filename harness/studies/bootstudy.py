@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: MIT
+"""Boot guests of many sizes, lazily and eagerly, each several times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.analysis.bootstudy import BootPoint, StudyRow, boot_point, study
+from harness.base.spec import AcceptMode, GuestSpec
+from harness.base.status import HarnessError, PreconditionError, Status, UsageError, worst
+from harness.collect.plan import Collect, TraceMode
+from harness.host.ready import HARDWARE
+from harness.kernel.build import Kernel
+from harness.record.rundir import plain, write_json
+from harness.run.session import Session
+
+FILE = "study.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which boots."""
+
+    memories: tuple[int, ...]
+    vcpus: tuple[int, ...]
+    repeat: int
+
+    def __post_init__(self) -> None:
+        if not self.memories or not self.vcpus or self.repeat < 1:
+            raise UsageError("boot-study: wants sizes, vCPUs and at least one repetition")
+
+    def specs(self, base: GuestSpec) -> list[GuestSpec]:
+        """Every boot in its order: repetitions outside, so that a drift of the host spreads over
+        all cells; the modes change places each time."""
+        found = []
+        modes = [AcceptMode.LAZY, AcceptMode.EAGER]
+        for _ in range(self.repeat):
+            for vcpus in self.vcpus:
+                for memory in self.memories:
+                    sized = replace(base, memory=memory, vcpus=vcpus)
+                    found += [replace(sized, accept=mode) for mode in modes]
+            modes.reverse()
+        return found
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study came to, as booted or as recorded."""
+
+    title: str
+    """Which target, and which cost the boots paid."""
+    status: Status
+    """The worst of all boots: one that failed or could not be judged is not passed over."""
+    rows: tuple[StudyRow, ...]
+    failures: tuple[str, ...]
+    """Status and cause of each boot that gave no figures, or whose checks did not hold."""
+
+
+def traced(spec: GuestSpec) -> tuple[GuestSpec, Collect]:
+    """`spec` and what to collect of it. Nothing that the figures do without: a trace from early
+    boot on costs time, and the buffer of an eager boot would be too small for it.
+
+    The emulated platform counts and times what it accepts; on hardware only the trace does.
+    """
+    if spec.target in HARDWARE and spec.accept is AcceptMode.LAZY:
+        return spec, Collect(hz=0)
+    return replace(spec, trace_boot=False), Collect(hz=0, trace=TraceMode.OFF)
+
+
+def run_study(
+    session: Session,
+    plan: Plan,
+    base: GuestSpec,
+    kernel: Kernel,
+    out: Path,
+    rerun: str,
+    notify: Callable[[str, int, int], None],
+) -> Study:
+    """Do all boots; what was done is in `out` at any time."""
+    out.mkdir(parents=True, exist_ok=True)
+    specs = plan.specs(base)
+    points: list[BootPoint] = []
+    failures: list[dict[str, object]] = []
+    for number, (spec, collect) in enumerate(map(traced, specs)):
+        notify(
+            f"{spec.accept.value}, {spec.memory >> 30} GiB, {spec.vcpus} vCPUs", number, len(specs)
+        )
+        prepared = session.prepare(spec, kernel)
+        try:
+            with session.boot(prepared, rerun=rerun, collect=collect) as run:
+                run.conclude()
+            points.append(boot_point(run.directory.path))
+        except HarnessError as error:
+            # Hours of boots are not thrown away for one: it is told, and counts for the verdict.
+            notify(f"{error.status.value}: {error.cause}", number, len(specs))
+            failures.append({"status": error.status, "cause": error.cause, "spec": spec})
+        write_json(
+            out / FILE,
+            {
+                "target": base.target.value,
+                "cost": base.cost_words,
+                "points": points,
+                "failures": failures,
+            },
+        )
+    return load_study(out)
+
+
+def load_study(out: Path) -> Study:
+    """A recorded study, as it was judged when it was made. Raises PreconditionError."""
+    try:
+        record = json.loads((out / FILE).read_text())
+        points = [
+            BootPoint(**{**point, "status": Status(point["status"])}) for point in record["points"]
+        ]
+        told = [
+            (Status(failure["status"]), str(failure["cause"]))
+            for failure in record.get("failures", [])
+        ]
+        told += [(p.status, f"run {p.run}") for p in points if p.status is not Status.PASS]
+        statuses = [*(point.status for point in points), *(status for status, _ in told)]
+        if not statuses:
+            raise ValueError("not one boot is recorded in it")
+        failures = tuple(f"{status.value}: {cause}" for status, cause in told)
+        title = f"{record['target']} target, {record['cost']}"
+        return Study(title, worst(statuses), study(points), failures)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise PreconditionError(f"{out} holds no boot study: {error}") from error
+
+
+def as_record(found: Study) -> object:
+    """For JSON."""
+    rows = [{**plain(row), "eager_over_lazy": row.eager_over_lazy} for row in found.rows]
+    return plain({**plain(found), "rows": rows})

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Many guests restored at once from one snapshot: how long, and how much memory they share."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.spec import SnapshotMode
+from harness.base.status import HostError, PreconditionError
+from harness.run.prepared import Prepared
+from harness.run.session import Session
+from harness.workloads.base import Notify
+
+_MEET_S = 600.0
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What a crowd took. Bytes are of all QEMU processes together (proc(5), smaps_rollup)."""
+
+    guests: int
+    all_ready_ns: int
+    """Host time until the last guest had been restored and proven."""
+    resident_bytes: int
+    """As if each had its own copy of what it maps."""
+    proportional_bytes: int
+    """With what is shared counted once."""
+
+
+def gather(runs_dir: Path, prepared: Prepared, guests: int, notify: Notify) -> Crowd:
+    """Restore `guests` at once and weigh them while all of them live.
+
+    Raises what restoring raises; HostError if a guest had to be booted.
+    """
+    session = Session(runs=runs_dir, snapshot=SnapshotMode.AUTO)
+    notify("making the snapshot")
+    with session.boot(prepared):
+        pass
+    meeting = threading.Barrier(guests + 1, timeout=_MEET_S)
+    leaving = threading.Event()
+
+    def one(_: int) -> None:
+        try:
+            with session.boot(prepared) as run:
+                if not run.guest.boot.restored:
+                    why = run.directory.record["snapshot"]
+                    raise HostError(f"a guest was booted, not restored: {why}")
+                pids.append(run.guest.pid)
+                meeting.wait()
+                leaving.wait(_MEET_S)
+        except BaseException:
+            meeting.abort()
+            raise
+
+    pids: list[int] = []
+    notify(f"restoring {guests} guests at once")
+    started = time.monotonic_ns()
+    with concurrent.futures.ThreadPoolExecutor(guests) as pool:
+        running = [pool.submit(one, number) for number in range(guests)]
+        try:
+            meeting.wait()
+            took = time.monotonic_ns() - started
+            weights = [_weigh(pid) for pid in pids]
+        except threading.BrokenBarrierError:
+            weights = []
+        finally:
+            leaving.set()
+        errors = [e for future in running if (e := future.exception())]
+    first = next((e for e in errors if not isinstance(e, threading.BrokenBarrierError)), None)
+    if first:
+        raise first
+    if len(weights) != guests:
+        raise HostError(f"not all of {guests} guests were there at once")
+    return Crowd(guests, took, sum(w[0] for w in weights), sum(w[1] for w in weights))
+
+
+def _weigh(pid: int) -> tuple[int, int]:
+    """Resident and proportional bytes of a process."""
+    return parse_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
+
+
+def parse_rollup(text: str) -> tuple[int, int]:
+    """Rss and Pss, in bytes, of a smaps_rollup. Raises PreconditionError."""
+    found = {}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        if name in ("Rss", "Pss"):
+            found[name] = int(rest.split()[0]) * 1024
+    if len(found) != 2:
+        raise PreconditionError(f"no Rss and Pss in smaps_rollup: {text[:200]!r}")
+    return found["Rss"], found["Pss"]

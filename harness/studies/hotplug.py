@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""The policies for hot-added memory compared: the cost of plugging, and of allocating then."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from rich import box
+from rich.table import Table
+
+from harness.analysis.hotplug import EVENT_COLUMNS, PlugFigures, plug_figures, read_steps
+from harness.base.spec import AutoOnline, GuestSpec, HotplugPolicy
+from harness.base.status import PreconditionError, Status, UsageError, worst
+from harness.base.units import GIB, UNIT_SIZE, format_ns, format_size
+from harness.guest.hotplug import STEPS, Hotplug
+from harness.kernel.build import Kernel
+from harness.record.events import FILE, Events
+from harness.record.histogram import Histogram, merge, parse_histogram
+from harness.report.terminal import columns
+from harness.run.run import Run
+from harness.run.session import Session
+from harness.workloads.touch import Touch
+
+POLICIES = (HotplugPolicy.LAZY, HotplugPolicy.EAGER, HotplugPolicy.ONLINE)
+_TAIL_PERCENT = 99.95
+"""One first touch of a 4 KiB page in 1024 finds no accepted memory and accepts a 4 MiB block."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What every guest of the study does."""
+
+    dimms: int = 4
+    dimm_bytes: int = GIB
+    touch_bytes: int = GIB
+    """First-touched by one thread, in 4 KiB pages, out of what was plugged."""
+    repeats: int = 1
+    """Guests for each policy."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One guest."""
+
+    plugs: tuple[PlugFigures, ...]
+    memory_accepted_units: int
+    """Of what was plugged, until the last DIMM was online."""
+    touch_ns: int
+    touches: Histogram
+    status: Status
+    cause: str
+    directory: Path
+
+    @property
+    def plug_ns(self) -> int:
+        """device_add to the guest's word, over all DIMMs."""
+        return sum(figures.to_online_ns for figures in self.plugs)
+
+    @property
+    def first_accept_ns(self) -> int | None:
+        """device_add of the first DIMM to the first accept of a unit of it."""
+        return self.plugs[0].to_first_accept_ns
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One policy."""
+
+    policy: HotplugPolicy
+    samples: tuple[Sample, ...]
+
+
+def guest_for(spec: GuestSpec, plan: Plan, policy: HotplugPolicy) -> GuestSpec:
+    """`spec` with the policy, and with room for the DIMMs."""
+    size = plan.dimms * plan.dimm_bytes
+    if not 0 < plan.touch_bytes < size:
+        raise UsageError("the study touches less than what it plugs")
+    return dataclasses.replace(
+        spec,
+        emulation=dataclasses.replace(spec.emulation, hotplug=policy),
+        maxmem=max(spec.maxmem or 0, spec.memory + size + spec.virtio_mem * spec.numa_nodes),
+        slots=max(spec.slots, plan.dimms),
+        auto_online=AutoOnline.MOVABLE,
+    )
+
+
+def compare_policies(
+    session: Session,
+    spec: GuestSpec,
+    kernel: Kernel,
+    plan: Plan,
+    rerun: str,
+    notify: Callable[[str], None],
+) -> list[Arm]:
+    """Each policy's guests, the policies in turn, so that a host that slows down slows all."""
+    samples: dict[HotplugPolicy, list[Sample]] = {policy: [] for policy in POLICIES}
+    for repeat in range(plan.repeats):
+        for policy, taken in samples.items():
+            notify(f"{policy.value}, guest {repeat + 1} of {plan.repeats}")
+            prepared = session.prepare(guest_for(spec, plan, policy), kernel)
+            with session.boot(prepared, rerun=rerun) as run:
+                taken.append(measure(run, plan, notify))
+    return [Arm(policy, tuple(taken)) for policy, taken in samples.items()]
+
+
+def measure(run: Run, plan: Plan, notify: Callable[[str], None]) -> Sample:
+    """Plug, touch, judge one guest. Raises PreconditionError where the trace is missing."""
+    hotplug = Hotplug(run.guest)
+    for _ in range(plan.dimms):
+        hotplug.plug_dimm(plan.dimm_bytes)
+    plugged = hotplug.devices()
+    accepted = sum(d.size // UNIT_SIZE - hotplug.pending(d) for d in plugged)
+    result = run.load(Touch(bytes=plan.touch_bytes), notify)
+    outcome = run.conclude()
+    directory = run.directory.path
+    if outcome.analysis.clocks is None or not (directory / FILE).exists():
+        raise PreconditionError("the study needs the trace of every accept and both clocks")
+    events = Events(directory / FILE).batches(*EVENT_COLUMNS)
+    return Sample(
+        plugs=plug_figures(read_steps(directory / STEPS), events, outcome.analysis.clocks),
+        memory_accepted_units=accepted,
+        touch_ns=result.elapsed_ns,
+        touches=merge([parse_histogram(report["histogram"]) for report in result.reports]),
+        status=outcome.status,
+        cause=outcome.cause,
+        directory=directory,
+    )
+
+
+def study_status(arms: Sequence[Arm]) -> Status:
+    """The worst of all guests; DONE where all passed: a comparison has no verdict of its own."""
+    status = worst(sample.status for arm in arms for sample in arm.samples)
+    return Status.DONE if status is Status.PASS else status
+
+
+def table(arms: Sequence[Arm], plan: Plan, cost: str, *, markdown: bool = False) -> Table:
+    """One column a policy, one row a figure: medians over the guests."""
+    size = format_size(plan.dimms * plan.dimm_bytes)
+
+    def middle(arm: Arm, value: Callable[[Sample], float]) -> float:
+        return float(median(value(sample) for sample in arm.samples))
+
+    def spread(arm: Arm, value: Callable[[Sample], float]) -> str:
+        found = [value(sample) for sample in arm.samples]
+        text = format_ns(median(found))
+        return (
+            text if len(found) == 1 else f"{text} ({format_ns(min(found))}–{format_ns(max(found))})"
+        )
+
+    def latencies(arm: Arm) -> str:
+        touches = merge([sample.touches for sample in arm.samples])
+        points = touches.percentiles([50, _TAIL_PERCENT, 100])
+        return " / ".join(format_ns(float(ns)) for ns in points)
+
+    def first_accept(arm: Arm) -> str:
+        found = [s.first_accept_ns for s in arm.samples if s.first_accept_ns is not None]
+        return format_ns(median(found)) if found else "none"
+
+    rows: list[tuple[str, Callable[[Arm], str]]] = [
+        (f"time to plug {size}", lambda a: spread(a, lambda s: s.plug_ns)),
+        ("device_add to the first accept", first_accept),
+        (
+            "accepted up front",
+            lambda a: format_size(int(middle(a, lambda s: s.memory_accepted_units)) * UNIT_SIZE),
+        ),
+        (
+            f"first touch of {format_size(plan.touch_bytes)}: p50 / p{_TAIL_PERCENT:g} / max",
+            latencies,
+        ),
+        ("… in all", lambda a: spread(a, lambda s: s.touch_ns)),
+        (
+            "time to plug and touch",
+            lambda a: spread(a, lambda s: s.plug_ns + s.touch_ns),
+        ),
+        ("verdict", lambda a: worst(s.status for s in a.samples).value),
+    ]
+    made = columns(
+        f"Policies for hot-added memory, {plan.repeats} guests each; {cost}",
+        ["", *(arm.policy.value for arm in arms)],
+        [(name, *(value(arm) for arm in arms)) for name, value in rows],
+    )
+    if markdown:
+        made.box, made.title = box.MARKDOWN, None
+    return made

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""The main job in one go: one lazy and one eager guest, memory touched in steps, one table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.table import Table
+
+from harness.base.spec import AcceptMode, GuestSpec
+from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
+from harness.kernel.build import Kernel
+from harness.record.boot import BootRecord
+from harness.report.terminal import columns, latency_cell, throughput_cell
+from harness.run.run import Outcome
+from harness.run.session import Session
+from harness.workloads.base import WorkloadResult
+from harness.workloads.touch import Touch
+
+_TOUCH_SHARE = 0.375
+_STEPS = 6
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One guest's part of the comparison."""
+
+    spec: GuestSpec
+    outcome: Outcome
+    boot: BootRecord
+    workload: WorkloadResult
+    directory: Path
+
+
+def steps_for(memory: int) -> Touch:
+    """Touch three eighths of `memory` bytes in six steps: grow, pause, grow."""
+    step = int(memory * _TOUCH_SHARE) // _STEPS // (2 * MIB) * (2 * MIB)
+    return Touch(bytes=step * _STEPS, step=step)
+
+
+def run_arm(
+    session: Session, spec: GuestSpec, kernel: Kernel, rerun: str, notify: Callable[[str], None]
+) -> Arm:
+    """Boot one guest, touch memory in it in steps, judge it."""
+    prepared = session.prepare(spec, kernel)
+    notify(f"{spec.accept.value}: booting")
+    with session.boot(prepared, rerun=rerun) as run:
+        result = run.load(
+            steps_for(spec.memory), lambda line: notify(f"{spec.accept.value}: {line}")
+        )
+        outcome = run.conclude()
+        return Arm(spec, outcome, run.guest.boot, result, run.directory.path)
+
+
+def compare_modes(
+    session: Session, spec: GuestSpec, kernel: Kernel, rerun: str, notify: Callable[[str], None]
+) -> list[Arm]:
+    """The lazy arm, then the eager one."""
+    return [
+        run_arm(session, replace(spec, accept=mode), kernel, rerun, notify)
+        for mode in (AcceptMode.LAZY, AcceptMode.EAGER)
+    ]
+
+
+def table(arms: list[Arm]) -> Table:
+    """One column an arm, one row a figure."""
+    rows: list[tuple[str, Callable[[Arm], str]]] = [
+        ("RAM of the guest", lambda a: format_size(a.spec.memory)),
+        (
+            "unaccepted at the first userspace instruction",
+            lambda a: format_size(a.boot.init.nr_unaccepted_pages * PAGE_SIZE),
+        ),
+        ("touched by the workload", lambda a: format_size(a.workload.touched_bytes)),
+        (
+            "accepted while it ran",
+            lambda a: format_size(
+                (a.outcome.before.unaccepted_pages - a.outcome.after.unaccepted_pages) * PAGE_SIZE
+            ),
+        ),
+        (
+            "accepted since power-on (back end)",
+            lambda a: format_size(a.outcome.after.stat("accept_units") * UNIT_SIZE),
+        ),
+        (
+            "accept calls traced",
+            lambda a: f"{a.outcome.accepts.calls:,}" if a.outcome.accepts else "–",
+        ),
+        (
+            "accept latency per call, p50 / p99 / max",
+            lambda a: latency_cell(a.outcome.accepts.accept if a.outcome.accepts else None),
+        ),
+        ("accepted per second of accept time, GiB/s", lambda a: throughput_cell(a.outcome.accepts)),
+        ("time to init (host clock)", lambda a: format_ns(a.boot.since_spawn_ns("init"))),
+        (
+            "time to the first SSH command (host clock)",
+            lambda a: format_ns(a.boot.since_spawn_ns("first_command")),
+        ),
+        ("verdict", lambda a: a.outcome.status.value),
+    ]
+    cost = arms[0].spec.cost_words
+    return columns(
+        f"Lazy against eager acceptance, emulated platform; {cost}",
+        ["", *(arm.spec.accept.value for arm in arms)],
+        [(name, *(value(arm) for arm in arms)) for name, value in rows],
+    )

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The pytest plugin: options, fixtures, guests shared by tests, verdicts."""
