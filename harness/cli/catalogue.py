@@ -16,7 +16,7 @@ from harness.cli.options import json_option, runs_option
 from harness.report import terminal
 
 if TYPE_CHECKING:
-    from harness.kernel.build import Kernel
+    from harness.kernel.kernel import Kernel
 
 kernel_option = click.option(
     "--kernel",

@@ -18,7 +18,7 @@ from harness.collect.plan import Collect, TraceMode
 from harness.targets.choose import guest_spec
 
 if TYPE_CHECKING:
-    from harness.kernel.build import Kernel
+    from harness.kernel.kernel import Kernel
     from harness.run.session import Session
 
 Command = Callable[..., Any]
@@ -75,8 +75,8 @@ def kernel_options(command: Command) -> Command:
             default=DEFAULT_KERNEL,
             show_default=True,
             metavar="SOURCE",
-            help="debian:6.12 (a Debian source package of that series), a kernel tree, "
-            "git:REPOSITORY@REF, or a bzImage.",
+            help="debian:6.12 (a Debian source package of that series), debian-binary:6.12 (the "
+            "distribution's kernel as it is), a kernel tree, git:REPOSITORY@REF, or a bzImage.",
         ),
         click.option(
             "--patch",

@@ -319,18 +319,20 @@ def keep_kernel(bzimage: Path, directory: Path) -> BuiltKernel:
     """A copy of a built kernel under `directory`, laid out as packages do, so that its
     configuration and modules are found again from the image alone."""
     from harness.kernel.bzimage import read_bzimage
+    from harness.kernel.prebuilt import beside
 
     image = read_bzimage(bzimage)
+    config, modules = beside(bzimage, image.release)
     boot = directory / "boot"
     boot.mkdir(parents=True, exist_ok=True)
     kept = boot / f"vmlinuz-{image.release}"
     shutil.copyfile(bzimage, kept)
-    entry = bzimage.parent
-    if (entry / ".config").is_file():
-        shutil.copyfile(entry / ".config", boot / f"config-{image.release}")
-    if (entry / "modules").is_dir():
-        shutil.copytree(entry / "modules", directory, dirs_exist_ok=True, symlinks=True)
+    if config:
+        shutil.copyfile(config, boot / f"config-{image.release}")
+    if modules:
+        tree = directory / "lib/modules" / image.release
+        shutil.copytree(modules, tree, dirs_exist_ok=True, symlinks=True)
     record: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
-        record = json.loads((entry / "build.json").read_text())
+        record = json.loads(bzimage.with_name("build.json").read_text())
     return BuiltKernel(kept.resolve(), image.release, str(image.version), record)

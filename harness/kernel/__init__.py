@@ -2,8 +2,9 @@
 """Kernels: where they come from, how they are patched and configured, and the build."""
 
 from harness.base.progress import Progress, silent
-from harness.kernel.build import DEFAULT_FRAGMENTS, Kernel, KernelRequest, build_kernel
+from harness.kernel.build import build_kernel
 from harness.kernel.debian import SeriesNotFoundError
+from harness.kernel.kernel import DEFAULT_FRAGMENTS, Kernel, KernelRequest
 from harness.kernel.make import KernelBuildError
 from harness.kernel.source import parse_source
 

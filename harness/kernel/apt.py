@@ -156,6 +156,15 @@ def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) ->
     return steps + [Suites(name, _renamed(own, name)) for name in names]
 
 
+def machine_steps(suite: str = "") -> list[Suites]:
+    """Where this machine can look, in order; only in `suite` where that is named."""
+    distribution, codename = os_release()
+    steps = search_order(machine_stanzas(), distribution, codename)
+    if not suite:
+        return steps
+    return [step for step in steps if suite == (codename if step is steps[0] else step.name)]
+
+
 def _is_own(suite: str, codename: str) -> bool:
     return suite.partition("-")[0] in {codename, *_ALIASES} - {""}
 
@@ -268,13 +277,24 @@ class Apt:
         offered = [Candidate(row[0], row[1], row[2].split()[1]) for row in rows if len(row) == 3]
         return max(offered, key=functools.cmp_to_key(_by_version), default=None)
 
+    def names(self, prefix: str) -> list[str]:
+        """Every package whose name begins with `prefix`."""
+        return self._query("pkgnames", prefix).split()
+
     def sha256(self, candidate: Candidate) -> str:
         """The SHA-256 that the signed lists give for the package file."""
-        text = self._query("show", f"{candidate.package}={candidate.version}")
-        match = re.search(r"^SHA256: ([0-9a-f]{64})$", text, re.M)
+        match = re.search(r"^SHA256: ([0-9a-f]{64})$", self._show(candidate), re.M)
         if not match:
             raise HostError(f"the package lists have no SHA256 for {candidate.package}")
         return match[1]
+
+    def depends(self, candidate: Candidate) -> list[str]:
+        """The names in the package's Depends field, alternatives included."""
+        match = re.search(r"^Depends: (.*)$", self._show(candidate), re.M)
+        return dependency_names(match[1]) if match else []
+
+    def _show(self, candidate: Candidate) -> str:
+        return self._query("show", f"{candidate.package}={candidate.version}")
 
     def _query(self, *argv: str) -> str:
         try:
@@ -294,7 +314,7 @@ class Apt:
         """Download the package; apt checks it against the signed lists."""
         request = f"{candidate.package}={candidate.version}"
         complaints = self._run("download", request, cwd=into, percent=percent)
-        files = list(into.glob("*.deb"))
+        files = list(into.glob(f"{candidate.package}_*.deb"))
         if complaints or len(files) != 1:
             raise HostError(
                 f"could not download {candidate.package} {candidate.version} ({candidate.suite})",
@@ -327,6 +347,11 @@ class Apt:
         return files
 
 
+def dependency_names(field: str) -> list[str]:
+    """The package names in a Depends field (Debian Policy 7.1), alternatives included."""
+    return re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]+)", field)
+
+
 _ABSENCES = ("does not have a Release file", "404", "File not found")
 _SUMMARY = "E: Some index files failed to download"
 
@@ -337,8 +362,9 @@ def _is_absence(complaint: str) -> bool:
 
 def _no_apt() -> HostError:
     return HostError(
-        "this machine has no apt to fetch a Debian kernel source with",
-        hint="give a kernel tree, git:repository@ref or a bzImage instead",
+        "this machine has no apt to fetch packages with",
+        hint="give a file or directory of your own instead: a kernel tree, git:repository@ref, "
+        "a bzImage, a firmware image",
     )
 
 

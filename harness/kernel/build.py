@@ -7,7 +7,6 @@ build.json (everything that went in).
 
 from __future__ import annotations
 
-import functools
 import json
 import shutil
 import time
@@ -21,12 +20,13 @@ import zstandard
 
 from harness.base.guarded import run_guarded
 from harness.base.progress import Progress, silent
-from harness.base.status import HostError, UsageError
+from harness.base.status import HostError
 from harness.base.store import Store, digest_file, digest_of
+from harness.kernel import binary
 from harness.kernel.addresses import VMLINUX
-from harness.kernel.bzimage import read_bzimage
 from harness.kernel.config import configure, parse_config
 from harness.kernel.fragment import Setting, merge, parse_setting, read_fragment, render
+from harness.kernel.kernel import Kernel, KernelRequest, module_tree
 from harness.kernel.make import (
     KernelBuildError,
     Toolchain,
@@ -42,56 +42,15 @@ from harness.kernel.patches import (
     fragments_with_patches,
     patches_digest,
 )
-from harness.kernel.source import PathSource, open_source, parse_source
+from harness.kernel.prebuilt import prebuilt
+from harness.kernel.source import BinarySource, PathSource, open_source, parse_source
 from harness.kernel.tree import SourceTree, write_json
 from harness.kernel.worktree import WorkTree
 
 FORMAT = "kernel-2"
 """Changes when an entry's content changes for equal inputs."""
-DEFAULT_FRAGMENTS = ("base", "acceptance", "emulated", "trace", "hotplug")
 _TYPICAL_OBJECTS = 1600
 """Objects of a build with the default fragments, until a real build has been counted."""
-
-
-@dataclass(frozen=True)
-class KernelRequest:
-    """What to build. `source` is any of the text forms (docs/kernels.md)."""
-
-    source: str
-    fragments: tuple[str, ...] = DEFAULT_FRAGMENTS
-    """Names, or paths of files; later ones win."""
-    patches: tuple[Path, ...] = ()
-    """The user's patches or mailboxes, applied in order after the carried ones."""
-    settings: tuple[str, ...] = ()
-    """SYMBOL=value, after all fragments."""
-    carried: bool = True
-    """Apply the project's own patches (the emulated platform, the accept event)."""
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """A bootable kernel."""
-
-    bzimage: Path
-    version: str
-    """From the source's Makefile: "6.12.117"."""
-    release: str
-    """As `uname -r` prints it. Of a kernel built here it ends in the digest's first 8 digits."""
-    digest: str
-    config: Path | None
-    """The .config; None if a prebuilt kernel does not embed it: its features are unknown."""
-    modules: Path | None
-    """lib/modules/RELEASE; None if there are no modules, or they were not found."""
-    provenance: Mapping[str, object]
-
-    def has(self, symbol: str) -> bool | None:
-        """Whether the configuration sets `symbol` (without CONFIG_); None if nobody knows."""
-        return None if self.config is None else self._symbols.get(symbol, "n") != "n"
-
-    @functools.cached_property
-    def _symbols(self) -> Mapping[str, str]:
-        assert self.config
-        return parse_config(self.config.read_text())
 
 
 def build_kernel(
@@ -100,8 +59,10 @@ def build_kernel(
     """The kernel that `request` describes, built only if the store has none like it."""
     store = store or Store()
     source = parse_source(request.source)
+    if isinstance(source, BinarySource):
+        return binary.kernel(source, request, store, progress)
     if isinstance(source, PathSource) and source.path.is_file():
-        return _prebuilt(source.path.resolve(), request, store)
+        return prebuilt(source.path.resolve(), request, store)
     check_tools()
     tree = open_source(source, store, progress)
     plan = _plan(request, tree)
@@ -156,21 +117,6 @@ def compile_files(
     return printed
 
 
-def kernel_of_disk(disk: Path) -> Kernel:
-    """Stands for the kernel inside a disk image, of which nothing is known until it boots."""
-    facts = disk.stat()
-    digest = digest_of("disk", str(disk), facts.st_size, facts.st_mtime_ns)
-    return Kernel(
-        bzimage=disk,
-        version="0.0",
-        release="in the disk image",
-        digest=digest,
-        config=None,
-        modules=None,
-        provenance={"disk": str(disk)},
-    )
-
-
 @dataclass(frozen=True)
 class _Plan:
     """A request with everything looked up: what decides the result."""
@@ -185,10 +131,10 @@ class _Plan:
 
 
 def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
-    carried = carried_patches(tree.version, request.fragments) if request.carried else []
+    carried = carried_patches(tree.version, request.all_fragments) if request.carried else []
     patches = (*carried, *request.patches)
     settings = [
-        setting for name in request.fragments for setting in read_fragment(name, tree.version)
+        setting for name in request.all_fragments for setting in read_fragment(name, tree.version)
     ]
     asked = merge([*settings, *(parse_setting(text) for text in request.settings)])
     toolchain = Toolchain.detect()
@@ -197,7 +143,7 @@ def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
     )
     # Not the settings, nor a fragment that only switches a patch of its own on: kbuild rebuilds
     # just what a changed symbol or file affects.
-    shaping = sorted({*request.fragments} - fragments_with_patches())
+    shaping = sorted({*request.all_fragments} - fragments_with_patches())
     family = digest_of(tree.family, shaping, toolchain.digest)[:16]
     return _Plan(tree, patches, asked, toolchain, digest, family, request)
 
@@ -239,7 +185,7 @@ def _build(plan: _Plan, store: Store, entry: Path, progress: Progress) -> None:
             "source_digest": plan.tree.digest,
             "patches": [{"file": x.name, "sha256": digest_file(x)} for x in plan.patches],
             "patches_already_present": list(applied.present),
-            "fragments": list(plan.request.fragments),
+            "fragments": list(plan.request.all_fragments),
             "settings": list(plan.request.settings),
             "compiler": plan.toolchain.compiler,
             "linker": plan.toolchain.linker,
@@ -360,43 +306,6 @@ def _kernel(entry: Path, digest: str) -> Kernel:
         release=record["release"],
         digest=digest,
         config=entry / ".config",
-        modules=_module_tree(entry / "modules", record["release"]),
+        modules=module_tree(entry / "modules", record["release"]),
         provenance=record,
     )
-
-
-def _module_tree(root: Path, release: str) -> Path | None:
-    """lib/modules/RELEASE below `root`, merged-usr or not."""
-    places = (root / lib / "modules" / release for lib in ("lib", "usr/lib"))
-    return next((place for place in places if place.is_dir()), None)
-
-
-def _prebuilt(path: Path, request: KernelRequest, store: Store) -> Kernel:
-    """A kernel that somebody else built: used as it is, with what it says of itself.
-
-    What is not in the image is looked for where packages put it: beside ROOT/boot/vmlinuz-RELEASE
-    the configuration in ROOT/boot/config-RELEASE, the modules in ROOT/lib/modules/RELEASE.
-    """
-    if request.patches or request.settings:
-        raise UsageError(
-            f"{path} is already built: patches and settings cannot be applied to it",
-            hint="give its source instead, or leave them out",
-        )
-    image = read_bzimage(path)
-    digest = digest_file(path)
-    beside = path.with_name(f"config-{image.release}")
-    config = beside if beside.is_file() else None
-    if image.config is not None:
-        text = image.config
-
-        def keep(entry: Path) -> None:
-            (entry / ".config").write_text(text)
-
-        config = store.fetch("kernel-config", digest, keep) / ".config"
-    modules = _module_tree(path.parent.parent, image.release)
-    facts = {
-        "source": {"kind": "bzImage", "path": str(path)},
-        "bzimage_sha256": digest,
-        "configuration_known": config is not None,
-    }
-    return Kernel(path, str(image.version), image.release, digest, config, modules, facts)

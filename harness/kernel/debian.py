@@ -6,16 +6,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.guarded import run_guarded
 from harness.base.progress import Progress
 from harness.base.status import HostError
-from harness.base.store import Store, digest_file, digest_of
-from harness.kernel import apt
+from harness.base.store import Store
+from harness.kernel import apt, packages
 from harness.kernel.tree import Manifest, scan, write_json
 
 _TYPICAL_FILES = 90_000
@@ -24,24 +23,6 @@ _TYPICAL_FILES = 90_000
 
 class SeriesNotFoundError(HostError):
     """No suite searched has the series: callers may skip."""
-
-
-@dataclass(frozen=True)
-class Record:
-    """Exactly what a series came to."""
-
-    package: str
-    version: str
-    sha256: str
-    suite: str
-
-    @property
-    def digest(self) -> str:
-        return digest_of("linux-source-1", self.package, self.version, self.sha256)
-
-    @property
-    def candidate(self) -> apt.Candidate:
-        return apt.Candidate(self.package, self.version, self.suite)
 
 
 @dataclass(frozen=True)
@@ -54,92 +35,34 @@ class Package:
 
 
 def fetch(series: str, store: Store, progress: Progress) -> Package:
-    """The newest package of `series`; the last one used if nothing newer can be asked for."""
-    memory = store.work("apt") / f"series-{series}.json"
-    with store.lock("apt", waiting=lambda: progress("wait", 0, None, "another apt is running")):
-        known = _remembered(memory)
-        held = known is not None and store.path("kernel-source", known.digest).is_dir()
-        if known and held and time.time() - memory.stat().st_mtime < apt.LISTS_MAX_AGE_S:
-            return _package(store, known, progress)
-        try:
-            record, package = _newest(series, store, progress)
-        except HostError as error:
-            if not (known and held):
-                raise
-            progress("lists", 0, None, f"{error.cause}: using {known.version} from the cache")
-            return _package(store, known, progress)
-        write_json(memory, asdict(record))
-        return package
+    """The newest package of `series`; the last one used if nothing newer can be asked for.
 
+    Raises SeriesNotFoundError where no suite has it, HostError where it cannot be fetched.
+    """
 
-def _newest(series: str, store: Store, progress: Progress) -> tuple[Record, Package]:
-    record, source = _resolve(series, store, progress, apt.LISTS_MAX_AGE_S)
-    try:
-        return record, _package(store, record, progress, source)
-    except HostError:
-        # The mirror may have replaced the package since the lists were fetched.
-        fresh, source = _resolve(series, store, progress, 0)
-        if fresh == record:
-            raise
-        return fresh, _package(store, fresh, progress, source)
+    def choose(source: apt.Apt) -> list[apt.Candidate]:
+        # Debian names the package linux-source-6.12, Ubuntu linux-source-6.8.0.
+        newest = source.newest((f"linux-source-{series}", f"linux-source-{series}.0"))
+        return [newest] if newest else []
 
+    def absent(searched: str) -> HostError:
+        return SeriesNotFoundError(
+            f"no linux-source package for {series}; suites searched: {searched}",
+            hint="choose another series, or give a kernel tree or git:repository@ref",
+        )
 
-def _remembered(memory: Path) -> Record | None:
-    try:
-        return Record(**json.loads(memory.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def _resolve(
-    series: str, store: Store, progress: Progress, max_age_s: float
-) -> tuple[Record, apt.Apt]:
-    """Ask suite after suite; the first that has the series decides, with its newest version."""
-    distribution, codename = apt.os_release()
-    steps = apt.search_order(apt.machine_stanzas(), distribution, codename)
-    # Debian names the package linux-source-6.12, Ubuntu linux-source-6.8.0.
-    names = (f"linux-source-{series}", f"linux-source-{series}.0")
-    for step in steps:
-        source = apt.Apt(store.work("apt"), step)
-        note = f"package lists of {step.name}"
-        source.update(lambda done, n=note: progress("lists", done, 100, n), max_age_s)  # type: ignore[misc]
-        candidate = source.newest(names)
-        if candidate:
-            record = Record(
-                candidate.package, candidate.version, source.sha256(candidate), candidate.suite
-            )
-            return record, source
-    searched = ", ".join(step.name for step in steps) or "none (no archive of this release)"
-    raise SeriesNotFoundError(
-        f"no linux-source package for {series}; suites searched: {searched}",
-        hint="choose another series, or give a kernel tree or git:repository@ref",
+    wanted = packages.Wanted(
+        f"linux-source-{series}", "kernel-source", "linux-source-1", choose, _unpack, absent
     )
+    found = packages.fetch(wanted, store, progress)
+    manifest = json.loads((found.directory / "manifest.json").read_text())
+    (record,) = found.records
+    return Package(found.directory, asdict(record), manifest)
 
 
-def _package(
-    store: Store, record: Record, progress: Progress, source: apt.Apt | None = None
-) -> Package:
-    def build(directory: Path) -> None:
-        assert source, "an entry that is held is not built"
-        _unpack(_download(source, record, directory, progress), directory, progress)
-
-    directory = store.fetch("kernel-source", record.digest, build)
-    manifest = json.loads((directory / "manifest.json").read_text())
-    return Package(directory, asdict(record), manifest)
-
-
-def _download(source: apt.Apt, record: Record, directory: Path, progress: Progress) -> Path:
-    def percent(done: int) -> None:
-        progress("download", done, 100, f"{record.package} {record.version} ({record.suite})")
-
-    file = source.download(record.candidate, directory, percent)
-    if digest_file(file) != record.sha256:
-        raise HostError(f"{file.name} does not have the SHA-256 that the package lists give")
-    return file
-
-
-def _unpack(package: Path, directory: Path, progress: Progress) -> None:
+def _unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
     """package -> directory/tree, read-only files, and directory/manifest.json."""
+    (package,) = files
     outer = directory / "package"
     tree = directory / "tree"
     tree.mkdir()

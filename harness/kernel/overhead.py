@@ -9,7 +9,7 @@ from harness.base.overhead import Overhead
 from harness.base.units import MIB
 
 if TYPE_CHECKING:
-    from harness.kernel.build import Kernel
+    from harness.kernel.kernel import Kernel
 
 
 _BY_SYMBOL = {

@@ -25,7 +25,10 @@ from harness.kernel.tree import (
 )
 from harness.kernel.version import Version, makefile_version
 
-FORMS = "debian:6.12, /path/to/tree, git:/path/to/repository@ref or /path/to/bzImage"
+FORMS = (
+    "debian:6.12, debian-binary:6.12, /path/to/tree, git:/path/to/repository@ref or "
+    "/path/to/bzImage"
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class DebianSource:
     """The newest linux-source package of a series, from the machine's own mirror."""
 
     series: str
+
+
+@dataclass(frozen=True)
+class BinarySource:
+    """The newest kernel of a series as its distribution builds it, from the machine's mirror."""
+
+    series: str
+    flavour: str = ""
+    """"cloud", "rt"; empty: the distribution's usual one."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class PathSource:
     path: Path
 
 
-KernelSource = DebianSource | GitSource | PathSource
+KernelSource = DebianSource | BinarySource | GitSource | PathSource
 
 
 def parse_source(text: str) -> KernelSource:
@@ -66,6 +78,15 @@ def parse_source(text: str) -> KernelSource:
                 f"not a kernel series: {rest!r}", hint="write debian:6.12, without a patch level"
             )
         return DebianSource(rest)
+    if colon and kind == "debian-binary":
+        named = re.fullmatch(r"(\d{1,3}\.\d{1,3})(?:-([a-z]{1,20}))?", rest)
+        if not named:
+            raise UsageError(
+                f"not a kernel series: {rest!r}",
+                hint="write debian-binary:6.12, without a patch level, or with a flavour, "
+                "debian-binary:6.12-cloud",
+            )
+        return BinarySource(named[1], named[2] or "")
     if colon and kind == "git":
         match = re.fullmatch(r"(.+)@(?!\{)([^@]+(?:@\{.*\})?)", rest)
         if not match or match[2].startswith("-"):
@@ -75,7 +96,7 @@ def parse_source(text: str) -> KernelSource:
         return GitSource(_expanded(match[1]), match[2])
     if not text.strip() or "\0" in text:
         raise UsageError("no kernel source given", hint=f"use one of {FORMS}")
-    if colon and re.fullmatch(r"[a-z]+", kind) and not Path(text).exists():
+    if colon and re.fullmatch(r"[a-z-]+", kind) and not Path(text).exists():
         raise UsageError(f"unknown kind of kernel source: {kind!r}", hint=f"use one of {FORMS}")
     return PathSource(_expanded(text))
 
@@ -89,8 +110,16 @@ def _expanded(text: str) -> Path:
 
 
 def open_source(source: KernelSource, store: Store, progress: Progress) -> SourceTree:
-    """The tree that `source` names; a Debian package is fetched if it is not in the store."""
+    """The tree that `source` names; a Debian package is fetched if it is not in the store.
+
+    Raises UsageError where it names no tree, HostError where a package cannot be fetched.
+    """
     match source:
+        case BinarySource(series):
+            raise UsageError(
+                f"debian-binary:{series} is a built kernel, and its source is needed here",
+                hint=f"give debian:{series}",
+            )
         case DebianSource(series):
             return _open_debian(series, store, progress)
         case GitSource(repository, ref):

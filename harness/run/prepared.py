@@ -13,7 +13,7 @@ from harness.host.ready import HARDWARE
 from harness.image.build import Image, compose_initrd
 from harness.image.keys import Keys
 from harness.image.seed import write_seed
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.kernel.overhead import overhead
 from harness.record.rundir import RunDir
 from harness.run.inputs import record_inputs

@@ -27,7 +27,8 @@ from harness.image.build import build_image, build_program
 from harness.image.keys import Keys
 from harness.image.tcg_plugin import build_plugin
 from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
-from harness.kernel.build import Kernel, KernelRequest, build_kernel, kernel_of_disk
+from harness.kernel.build import build_kernel
+from harness.kernel.kernel import Kernel, KernelRequest, kernel_of_disk
 from harness.kernel.overhead import overhead
 from harness.record.console import unexpected
 from harness.record.rundir import RunDir
@@ -95,9 +96,10 @@ class Session:
         """What `kernel_for` builds."""
         return KernelRequest(
             source=source,
-            fragments=(*COMMON_FRAGMENTS, *target_for(spec.target).fragments, *extra),
+            fragments=(*COMMON_FRAGMENTS, *target_for(spec.target).fragments),
             patches=tuple(patches),
             settings=tuple(settings),
+            extra=tuple(extra),
         )
 
     def check_host(self, spec: GuestSpec) -> HostFacts:

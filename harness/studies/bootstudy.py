@@ -13,7 +13,7 @@ from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import HarnessError, PreconditionError, Status, UsageError, worst
 from harness.collect.plan import Collect, TraceMode
 from harness.host.ready import HARDWARE
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.record.rundir import plain, write_json
 from harness.run.session import Session
 

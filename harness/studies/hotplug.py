@@ -17,7 +17,7 @@ from harness.base.spec import AutoOnline, GuestSpec, HotplugPolicy
 from harness.base.status import PreconditionError, Status, UsageError, worst
 from harness.base.units import GIB, UNIT_SIZE, format_ns, format_size
 from harness.guest.hotplug import STEPS, Hotplug
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.record.events import FILE, Events
 from harness.record.histogram import Histogram, merge, parse_histogram
 from harness.report.terminal import columns

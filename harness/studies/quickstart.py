@@ -11,7 +11,7 @@ from rich.table import Table
 
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.record.boot import BootRecord
 from harness.report.terminal import columns, latency_cell, throughput_cell
 from harness.run.run import Outcome

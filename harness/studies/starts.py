@@ -20,7 +20,7 @@ from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import HostError
 from harness.base.units import GIB, MIB
 from harness.guest.ssh.stock import SSH
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.run.prepared import Prepared
 from harness.run.session import Session
 from harness.studies import by_hand

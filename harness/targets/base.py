@@ -12,7 +12,7 @@ from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import PreconditionError
 from harness.guest.machine import Machine
 from harness.host.snp import SnpHost
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.qemu.binary import Qemu
 
 TRACE_EVENT = "unaccepted_memory:accept_memory"

@@ -20,7 +20,7 @@ from harness.base.options import DEFAULT_KERNEL
 from harness.base.spec import COST_MODELS, GuestSpec
 from harness.base.units import MIB, UNIT_SIZE
 from harness.collect.plan import Collect, TraceMode
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.run.session import Session
 from harness.targets.choose import guest_spec
 from harness.workloads.base import Workload

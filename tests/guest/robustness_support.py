@@ -23,7 +23,7 @@ from harness.guest.machine import Machine
 from harness.guest.ssh.session import GuestKeys
 from harness.image.build import build_image, compose_initrd
 from harness.image.keys import Keys
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.qemu.binary import find_qemu
 from harness.run.session import Session
 

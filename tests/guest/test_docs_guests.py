@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from docs import blocks

@@ -12,7 +12,7 @@ from harness.base.spec import SnapshotMode
 from harness.base.status import Status
 from harness.base.units import MIB, PAGE_SIZE
 from harness.collect.plan import Collect
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.run.session import Session
 from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch

@@ -16,7 +16,7 @@ from harness.base.status import Status
 from harness.base.store import Store
 from harness.base.units import MIB
 from harness.compare.index import open_index
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.record.view import RunView
 from harness.report.kcidb import kcidb
 from harness.report.ktap import ktap

@@ -21,7 +21,7 @@ from harness.base.units import MIB
 from harness.guest.snapshot.save import save_template
 from harness.guest.snapshot.snapshot import MANIFEST, STATE, parse_manifest, write_manifest
 from harness.guest.snapshot.store import KIND
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.run.run import Run
 from harness.run.session import Session
 from harness.targets.choose import guest_spec

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from harness.base.status import UsageError
 from harness.base.store import Store
+from harness.jobs.lab import keep_kernel
 from harness.kernel import KernelRequest, build_kernel
 from harness.kernel.bzimage import read_bzimage
 from harness.kernel.version import Version
@@ -158,17 +159,36 @@ def test_a_prebuilt_image_without_config_is_unknown(image: Path, tmp_path: Path)
     assert kernel.has("UNACCEPTED_MEMORY") is None
 
 
-def test_what_packages_put_beside_an_image_is_found(tmp_path: Path) -> None:
-    boot, modules = tmp_path / "boot", tmp_path / "usr/lib/modules/6.12.117-x"
-    boot.mkdir()
-    modules.mkdir(parents=True)
-    image = boot / "vmlinuz-6.12.117-x"
-    image.write_bytes(bzimage(b"\x89LZO"))
-    (boot / "config-6.12.117-x").write_text("CONFIG_UNACCEPTED_MEMORY=y\n")
-    kernel = build_kernel(KernelRequest(str(image)), Store(tmp_path / "cache"))
+@pytest.mark.parametrize(
+    ("place", "config", "modules"),
+    [
+        ("boot/vmlinuz-6.12.117-x", "boot/config-6.12.117-x", "usr/lib/modules/6.12.117-x"),
+        ("boot/vmlinuz-6.12.117-x", "boot/config-6.12.117-x", "lib/modules/6.12.117-x"),
+        *(
+            (f"{tree}/vmlinuz", f"{tree}/config", tree)
+            for tree in ("usr/lib/modules/6.12.117-x", "lib/modules/6.12.117-x")
+        ),
+        ("entry/bzImage", "entry/.config", "entry/modules/lib/modules/6.12.117-x"),
+    ],
+)
+def test_what_belongs_to_an_image_is_found_beside_it_and_kept(
+    tmp_path: Path, place: str, config: str, modules: str
+) -> None:
+    for path in (tmp_path / place, tmp_path / config, tmp_path / modules / "modules.builtin"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / place).write_bytes(bzimage(b"\x89LZO"))
+    (tmp_path / config).write_text("CONFIG_UNACCEPTED_MEMORY=y\n")
+    (tmp_path / modules / "modules.builtin").write_text("kernel/virtio_pci.ko\n")
+    store = Store(tmp_path / "cache")
+    kernel = build_kernel(KernelRequest(str(tmp_path / place)), store)
     assert kernel.has("UNACCEPTED_MEMORY") is True
     assert kernel.has("UNACCEPTED_MEMORY_EMULATION") is False
-    assert kernel.modules == modules
+    assert kernel.modules == tmp_path / modules
+    kept = keep_kernel(kernel.bzimage, tmp_path / "kept")
+    again = build_kernel(KernelRequest(str(kept.bzimage)), store)
+    assert again.has("UNACCEPTED_MEMORY") is True
+    assert again.modules
+    assert (again.modules / "modules.builtin").is_file()
 
 
 def test_a_prebuilt_image_cannot_be_changed(image: Path, tmp_path: Path) -> None:

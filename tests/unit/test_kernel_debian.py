@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import hashlib
+import io
 import os
 import shutil
-import subprocess
 import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from debian_archive import Archive, use_archive
 
 from harness.base.progress import silent
 from harness.base.status import HostError
@@ -23,65 +23,33 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-class Archive:
-    """A Debian archive on disk; its Release files are not signed, its source says trusted."""
+class Sources:
+    """An archive of kernel sources."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+        self.root = archive.root
+        self.publish_nothing = archive.publish_nothing
 
     def publish(self, suite: str, version: str, series: str = "6.12") -> None:
-        """Make the package of `series` in `version` the only one of `suite`."""
+        """Make the package of `series` in `version` the only one of that name in `suite`."""
         name = f"linux-source-{series}"
-        build = self.root / "build"
-        source = build / f"usr/src/{name}"
-        source.mkdir(parents=True)
-        (source / "Makefile").write_text(f"VERSION = 6\nPATCHLEVEL = 12\n# {version}\n")
-        (source / "link").symlink_to("Makefile")
-        with tarfile.open(build / f"usr/src/{name}.tar.xz", "w:xz") as tar:
-            tar.add(source, name)
-        shutil.rmtree(source)
-        (build / "DEBIAN").mkdir()
-        control = (
-            f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: a <a@b.c>\n"
-            "Description: kernel source\n"
-        )
-        (build / "DEBIAN/control").write_text(control)
-        file = self.root / f"{name}_{version}_all.deb"
-        subprocess.run(["dpkg-deb", "-b", build, file], check=True, capture_output=True)
-        shutil.rmtree(build)
-        data = file.read_bytes()
-        entry = f"Filename: {file.name}\nSize: {len(data)}\nSHA256: {_sha256(data)}\n"
-        self._index(suite, control + entry + "\n")
-
-    def _index(self, suite: str, packages: str) -> None:
-        architecture = subprocess.run(
-            ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
-        ).stdout.strip()
-        path = f"main/binary-{architecture}/Packages"
-        file = self.root / "dists" / suite / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(packages)
-        (self.root / "dists" / suite / "Release").write_text(
-            f"Suite: {suite}\nCodename: {suite}\nArchitectures: {architecture}\nComponents: main\n"
-            f"SHA256:\n {_sha256(packages.encode())} {len(packages)} {path}\n"
-        )
-
-    def publish_nothing(self, suite: str) -> None:
-        self._index(suite, "")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+            makefile = f"VERSION = 6\nPATCHLEVEL = 12\n# {version}\n".encode()
+            entry = tarfile.TarInfo(f"{name}/Makefile")
+            entry.size = len(makefile)
+            tar.addfile(entry, io.BytesIO(makefile))
+            link = tarfile.TarInfo(f"{name}/link")
+            link.type, link.linkname = tarfile.SYMTYPE, "Makefile"
+            tar.addfile(link)
+        files = {f"./usr/src/{name}.tar.xz": packed.getvalue()}
+        self._archive.publish(suite, name, version, files)
 
 
 @pytest.fixture
-def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
-    root = tmp_path / "archive"
-    root.mkdir()
-    stanza = apt.Stanza((f"file:{root}",), ("bookworm",), ("main",), {"Trusted": "yes"})
-    monkeypatch.setattr(apt, "machine_stanzas", lambda: [stanza])
-    monkeypatch.setattr(apt, "os_release", lambda: ("debian", "bookworm"))
-    return Archive(root)
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
+    return Sources(use_archive(tmp_path / "archive", monkeypatch))
 
 
 @pytest.fixture
@@ -97,7 +65,7 @@ def age(store: Store) -> None:
             os.utime(file, (old, old))
 
 
-def test_a_newer_suite_of_the_same_mirror(archive: Archive, store: Store) -> None:
+def test_a_newer_suite_of_the_same_mirror(archive: Sources, store: Store) -> None:
     archive.publish_nothing("bookworm")
     archive.publish("trixie", "6.12.7-1")
     package = debian.fetch("6.12", store, silent)
@@ -113,7 +81,7 @@ def test_a_newer_suite_of_the_same_mirror(archive: Archive, store: Store) -> Non
 
 
 def test_without_a_network_the_last_answer_holds(
-    archive: Archive, store: Store, monkeypatch: pytest.MonkeyPatch
+    archive: Sources, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive.publish("bookworm", "6.12.7-1")
     first = debian.fetch("6.12", store, silent)
@@ -131,7 +99,7 @@ def test_without_a_network_the_last_answer_holds(
         debian.fetch("7.3", store, silent)
 
 
-def test_a_newer_version_is_taken_once_the_answer_is_old(archive: Archive, store: Store) -> None:
+def test_a_newer_version_is_taken_once_the_answer_is_old(archive: Sources, store: Store) -> None:
     archive.publish("bookworm", "6.12.7-1")
     debian.fetch("6.12", store, silent)
     archive.publish("bookworm", "6.12.10-1")
@@ -140,7 +108,7 @@ def test_a_newer_version_is_taken_once_the_answer_is_old(archive: Archive, store
     assert debian.fetch("6.12", store, silent).record["version"] == "6.12.10-1"
 
 
-def test_versions_are_compared_as_debian_does(tmp_path: Path, archive: Archive) -> None:
+def test_versions_are_compared_as_debian_does(tmp_path: Path, archive: Sources) -> None:
     archive.publish("bookworm", "6.12.10-1~bpo12+1")
     archive.publish("bookworm-updates", "6.12.9-1")
     stanza = apt.Stanza(
@@ -153,7 +121,7 @@ def test_versions_are_compared_as_debian_does(tmp_path: Path, archive: Archive) 
     assert newest.version == "6.12.10-1~bpo12+1"
 
 
-def test_a_series_that_is_gone_names_the_suites(archive: Archive, store: Store) -> None:
+def test_a_series_that_is_gone_names_the_suites(archive: Sources, store: Store) -> None:
     archive.publish("bookworm", "6.12.7-1")
     with pytest.raises(SeriesNotFoundError) as caught:
         debian.fetch("5.4", store, silent)
@@ -161,7 +129,7 @@ def test_a_series_that_is_gone_names_the_suites(archive: Archive, store: Store) 
     assert "as configured, bookworm-backports, trixie" in caught.value.cause
 
 
-def test_a_broken_package_leaves_nothing(archive: Archive, store: Store) -> None:
+def test_a_broken_package_leaves_nothing(archive: Sources, store: Store) -> None:
     archive.publish("bookworm", "6.12.7-1")
     (deb,) = archive.root.glob("*.deb")
     deb.write_bytes(deb.read_bytes()[:-1] + b"x")
@@ -174,7 +142,7 @@ def test_a_broken_package_leaves_nothing(archive: Archive, store: Store) -> None
     assert debian.fetch("6.12", store, silent).record["version"] == "6.12.7-1"
 
 
-def test_a_package_replaced_since_the_lists_were_fetched(archive: Archive, store: Store) -> None:
+def test_a_package_replaced_since_the_lists_were_fetched(archive: Sources, store: Store) -> None:
     archive.publish("bookworm", "6.12.7-1")
     debian.fetch("6.12", store, silent)
     shutil.rmtree(store.root / "entries")

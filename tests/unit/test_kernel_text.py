@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from harness.base.status import UsageError
 from harness.kernel import apt
-from harness.kernel.build import DEFAULT_FRAGMENTS
 from harness.kernel.config import mismatches, parse_config
 from harness.kernel.fragment import (
     Setting,
@@ -23,6 +22,7 @@ from harness.kernel.fragment import (
     render,
 )
 from harness.kernel.kconfig import Kconfig, holds, parse_kconfig
+from harness.kernel.kernel import DEFAULT_FRAGMENTS
 from harness.kernel.patches import (
     Carried,
     carried_patches,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.status import PreconditionError, Status
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.targets.base import check_kernel
 from harness.targets.emulated import EmulatedTarget
 

@@ -19,7 +19,7 @@ from harness.base.guarded import run_guarded
 from harness.base.status import HostError, Status
 from harness.jobs.catalogue.entry import Catch, Entry
 from harness.jobs.catalogue.verdicts import Judged, judge, with_test
-from harness.kernel.build import Kernel
+from harness.kernel.kernel import Kernel
 from harness.kernel.version import Version
 from harness.suite.verdicts import TestVerdict, parse_verdicts
 

@@ -38,7 +38,7 @@ from harness.suite.turns import turn
 
 if TYPE_CHECKING:
     from harness.base.spec import GuestSpec
-    from harness.kernel.build import Kernel
+    from harness.kernel.kernel import Kernel
     from harness.run.run import Run
     from harness.run.session import Session
 

@@ -36,7 +36,7 @@ from harness.targets.choose import choose_target, guest_spec
 
 if TYPE_CHECKING:
     from harness.collect.plan import Collect
-    from harness.kernel.build import Kernel
+    from harness.kernel.kernel import Kernel
     from harness.run.run import Run
     from harness.run.session import Session
 
@@ -58,7 +58,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--kernel",
         default=DEFAULT_KERNEL,
-        help=f"debian:6.12, a kernel tree, git:REPO@REF, or a bzImage (default: {DEFAULT_KERNEL})",
+        help="debian:6.12, debian-binary:6.12, a kernel tree, git:REPO@REF, or a bzImage "
+        f"(default: {DEFAULT_KERNEL})",
     )
     group.addoption(
         "--memory", help="guest memory (default: 2G; on snp and tdx 16G, of which 14G lie high)"

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""A kernel to boot, and what can be asked for when one is built."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.base.store import digest_of
+from harness.kernel.config import parse_config
+
+DEFAULT_FRAGMENTS = ("base", "acceptance", "emulated", "trace", "hotplug")
+
+
+@dataclass(frozen=True)
+class KernelRequest:
+    """What to build. `source` is any of the text forms (docs/kernels.md)."""
+
+    source: str
+    fragments: tuple[str, ...] = DEFAULT_FRAGMENTS
+    """Names, or paths of files; later ones win."""
+    patches: tuple[Path, ...] = ()
+    """The user's patches or mailboxes, applied in order after the carried ones."""
+    settings: tuple[str, ...] = ()
+    """SYMBOL=value, after all fragments."""
+    extra: tuple[str, ...] = ()
+    """Fragments that were asked for beside those that the guest needs. They come last."""
+    carried: bool = True
+    """Apply the project's own patches (the emulated platform, the accept event)."""
+
+    @property
+    def all_fragments(self) -> tuple[str, ...]:
+        """In the order in which they are applied."""
+        return (*self.fragments, *self.extra)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A bootable kernel."""
+
+    bzimage: Path
+    version: str
+    """From the source's Makefile: "6.12.117"."""
+    release: str
+    """As `uname -r` prints it. Of a kernel built here it ends in the digest's first 8 digits."""
+    digest: str
+    config: Path | None
+    """The .config; None if a prebuilt kernel does not embed it: its features are unknown."""
+    modules: Path | None
+    """lib/modules/RELEASE; None if there are no modules, or they were not found."""
+    provenance: Mapping[str, object]
+
+    def has(self, symbol: str) -> bool | None:
+        """Whether the configuration sets `symbol` (without CONFIG_); None if nobody knows."""
+        return None if self.config is None else self._symbols.get(symbol, "n") != "n"
+
+    @functools.cached_property
+    def _symbols(self) -> Mapping[str, str]:
+        assert self.config
+        return parse_config(self.config.read_text())
+
+
+def kernel_of_disk(disk: Path) -> Kernel:
+    """Stands for the kernel inside a disk image, of which nothing is known until it boots."""
+    facts = disk.stat()
+    digest = digest_of("disk", str(disk), facts.st_size, facts.st_mtime_ns)
+    return Kernel(
+        bzimage=disk,
+        version="0.0",
+        release="in the disk image",
+        digest=digest,
+        config=None,
+        modules=None,
+        provenance={"disk": str(disk)},
+    )
+
+
+def module_tree(root: Path, release: str) -> Path | None:
+    """lib/modules/RELEASE below `root`, merged-usr or not."""
+    places = (root / lib / "modules" / release for lib in ("lib", "usr/lib"))
+    return next((place for place in places if place.is_dir()), None)
