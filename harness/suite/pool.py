@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 from harness.analysis.pressure import Bounds
 from harness.base.spec import GuestSpec
 from harness.base.status import GuestFailure, PreconditionError, Status, worst
+from harness.kernel.kernel import Kernel
+from harness.kernel.overhead import overhead
 from harness.record.console import unexpected
 from harness.record.counters import Check, counters_agree
 from harness.run.run import Run
-from harness.suite.need import Need
+from harness.run.session import Session
+from harness.suite.need import Need, with_room_for
 from harness.suite.window import Observer, Window, enough_unaccepted
 
 BootGuest = Callable[[GuestSpec], contextlib.AbstractContextManager[Run]]
@@ -126,3 +129,14 @@ class Pool:
             cause = next((f"{c.name}: {c.detail}" for c in shared.checks if c.status is status), "")
             shared.run.directory.update(checks=shared.checks)
             shared.run.directory.finish(status, "" if status is Status.PASS else cause)
+
+
+def pool_of(session: Session, kernel: Kernel) -> Pool:
+    """Guests of `kernel`, each with room for what the kernel's own checks take."""
+
+    def boot(spec: GuestSpec) -> contextlib.AbstractContextManager[Run]:
+        rerun = "cvm-harness boot"  # a shared guest belongs to no single test
+        spec = with_room_for(spec, overhead(kernel))
+        return session.boot(session.prepare(spec, kernel), rerun=rerun)
+
+    return Pool(boot)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.suite.plugin.guests import kernel_words
+from harness.suite.plugin.options import kernel_words, option
 
 HERE = Path(__file__).parent
 OFF = "unaccepted_emulation=route=nowhere"
@@ -36,7 +36,7 @@ def test_no_test_passes_where_there_is_nothing_to_accept(
     verdicts = tmp_path / "verdicts.jsonl"
     command = [sys.executable, "-m", "pytest", str(HERE), "--tier=quick", "-q"]
     command += [f"--append={append}", f"--verdicts={verdicts}", f"--runs={tmp_path / 'runs'}"]
-    command += [f"--kernel={pytestconfig.getoption('--kernel')}", *kernel_words(pytestconfig)]
+    command += [f"--kernel={option(pytestconfig, '--kernel')}", *kernel_words(pytestconfig)]
     command += ["-p", "no:cacheprovider"]
     subprocess.run(command, cwd=HERE.parents[1], capture_output=True, timeout=1800, check=False)
     found = [json.loads(line) for line in verdicts.read_text().splitlines()]

@@ -27,10 +27,11 @@ from hypothesis.stateful import (
 
 from harness.base.status import GuestFailure, PreconditionError, Status
 from harness.kernel.version import Version
+from harness.suite.director import Director
 from harness.suite.judge import judge_test
 from harness.suite.need import Need
 from harness.suite.operations import Operation, apply, inspect, load_sequence, save_sequence
-from harness.suite.plugin.acceptance import Director
+from harness.suite.plugin.options import option
 
 pytestmark = [pytest.mark.guest]
 NEED = Need(
@@ -202,7 +203,7 @@ def test_no_sequence_of_operations_breaks_an_invariant(
     director: Director, request: pytest.FixtureRequest
 ) -> None:
     name = f"{Path(__file__).name}::{request.node.name}"
-    tier = request.config.getoption("--tier")
+    tier = option(request.config, "--tier")
     failed: list[Sequence] = []
     runs, found_s, started = 0, 0.0, time.monotonic()
 
@@ -224,7 +225,7 @@ def test_no_sequence_of_operations_breaks_an_invariant(
                 found_s = found_s or time.monotonic() - started
             sequence.close()
 
-    chosen = int(request.config.getoption("--seed") or int.from_bytes(os.urandom(4)))
+    chosen = int(option(request.config, "--seed") or int.from_bytes(os.urandom(4)))
     profile = settings(
         max_examples=EXAMPLES[tier],
         stateful_step_count=STEPS[tier],
@@ -244,7 +245,7 @@ def test_no_sequence_of_operations_breaks_an_invariant(
         else:  # a race: it does not fail each time, so that nothing can be shrunk
             found = min(failed, key=lambda sequence: len(sequence.steps))
             failure, steps = found.failure or GuestFailure(str(error)), found.steps
-        path = Path(request.config.getoption("--runs")) / f"sequence-{chosen}.json"
+        path = Path(option(request.config, "--runs")) / f"sequence-{chosen}.json"
         save_sequence(path, steps)
         again = f"pytest tests/acceptance/test_random.py --sequence {path}"
         words = "" if failure is error else " (not each time)"
@@ -259,7 +260,7 @@ def test_no_sequence_of_operations_breaks_an_invariant(
 
 
 def test_a_sequence_from_a_file(director: Director, request: pytest.FixtureRequest) -> None:
-    path = request.config.getoption("--sequence")
+    path = option(request.config, "--sequence")
     if not path:
         pytest.skip("no --sequence FILE to run again")
     sequence = Sequence(director, f"{Path(__file__).name}::{request.node.name}")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from harness.jobs.lab import interpreted
+from harness.suite.plugin.options import option
 
 SAMPLE = {"unaccepted-leak": "table", "bulk": "bulk", "kcore": "illegal-access"}
 """Bug, and a signal that gives it away."""
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.guest
 def test_a_sample_of_the_bugs_is_caught_and_nothing_else_fails(
     tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
-    kernel = pytestconfig.getoption("--kernel")
+    kernel = option(pytestconfig, "--kernel")
     if not kernel.startswith("debian:"):
         pytest.skip(f"the carried patch known-bugs is not for {kernel}")
     command = ["cvm-harness", "catalogue", "run", *SAMPLE, "--json"]

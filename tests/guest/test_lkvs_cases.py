@@ -13,7 +13,7 @@ from harness.analysis.analyse import Analysis
 from harness.base.spec import AcceptMode, Emulation, GuestSpec, Route
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB
-from harness.suite.plugin.guests import Boot
+from harness.suite.plugin.fixtures import Boot
 from harness.workloads.base import adapted
 from harness.workloads.lkvs import CASES, Lkvs
 

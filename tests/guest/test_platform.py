@@ -10,7 +10,7 @@ import pytest
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.run.run import Run
-from harness.suite.plugin.guests import Boot
+from harness.suite.plugin.fixtures import Boot
 from harness.workloads.touch import Touch
 
 pytestmark = pytest.mark.guest

@@ -7,7 +7,7 @@ import pytest
 
 from harness.base.status import Status
 from harness.run.run import Run
-from harness.suite.plugin.guests import Boot
+from harness.suite.plugin.fixtures import Boot
 
 pytestmark = pytest.mark.guest
 DEBUGFS = "/sys/kernel/debug/unaccepted_emulation"

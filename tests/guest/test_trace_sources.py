@@ -19,7 +19,8 @@ from harness.record.events import Events
 from harness.record.rundir import plain
 from harness.record.trace import parse_events
 from harness.run.session import Session
-from harness.suite.plugin.guests import Boot
+from harness.suite.plugin.fixtures import Boot
+from harness.suite.plugin.options import option
 from harness.workloads.touch import ParallelTouch, Touch
 
 pytestmark = pytest.mark.guest
@@ -65,7 +66,7 @@ def test_a_kernel_that_has_no_such_event_is_measured_through_probes(
     boot: Boot, cvm_session: Session, cvm_spec: GuestSpec, pytestconfig: pytest.Config
 ) -> None:
     # accept_memory() is upstream's: the fragment takes the event out of the source again.
-    source = pytestconfig.getoption("--kernel")
+    source = option(pytestconfig, "--kernel")
     bare = cvm_session.kernel_for(cvm_spec, source, extra=("no-event",))
     with boot(kernel=bare) as run:
         events = run.guest.run("ls /sys/kernel/tracing/events").text.split()

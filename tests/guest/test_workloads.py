@@ -9,7 +9,7 @@ from harness.analysis.workload import operations
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB, MIB, PAGE_SIZE
 from harness.run.run import Run
-from harness.suite.plugin.guests import Boot
+from harness.suite.plugin.fixtures import Boot
 from harness.workloads.base import Workload
 from harness.workloads.bound import MemcgLimited, NearOom, NumaBound
 from harness.workloads.programs import (

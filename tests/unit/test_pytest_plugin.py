@@ -176,7 +176,7 @@ def test_what_is_on_top_of_the_kernel_reaches_the_build_and_the_line_to_rerun(
         """
         from pathlib import Path
 
-        from harness.suite.plugin.guests import rerun_command
+        from harness.suite.plugin.options import rerun_command
         from harness.run.session import Session
 
         def test_it(pytestconfig, monkeypatch, request):

@@ -5,7 +5,6 @@ workloads that are not there. The verbs' own parsers decide."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,26 +12,11 @@ from harness.base.status import UsageError
 from harness.jobs.nightly.plan import Plan
 
 
-class _Options:
-    """Stands in for pytest's parser, and only remembers the names of options."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def getgroup(self, *_: Any) -> _Options:
-        return self
-
-    def addoption(self, *names: str, **_: Any) -> None:
-        self.names.update(names)
-
-
 def pytest_options() -> frozenset[str]:
     """The options that our pytest plugin adds."""
-    from harness.suite.plugin import guests as pytest_plugin
+    from harness.suite.plugin.options import NAMES
 
-    options = _Options()
-    pytest_plugin.pytest_addoption(options)  # type: ignore[arg-type]
-    return frozenset(options.names)
+    return frozenset(NAMES)
 
 
 def check_plan(plan: Plan, app: click.Group) -> None:

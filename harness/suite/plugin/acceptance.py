@@ -7,13 +7,7 @@ closed, every invariant is checked, known defects are set aside, and the one ver
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import json
-import os
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Collection, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,21 +20,18 @@ from harness.base.status import (
     PreconditionError,
     Status,
 )
-from harness.kernel.overhead import overhead
 from harness.kernel.version import Version
 from harness.suite.expectations import Expectation, load_expectations
 from harness.suite.features import FEATURES, missing_feature
 from harness.suite.judge import INTACT, Verdict, judge_test
-from harness.suite.need import Need, Tier, with_room_for
+from harness.suite.need import Need, Tier
+from harness.suite.plugin.options import command_line_spec, option
 from harness.suite.pool import Pool, Shared
 from harness.suite.subject import Subject
-from harness.suite.turns import turn
 
 if TYPE_CHECKING:
     from harness.base.spec import GuestSpec
     from harness.kernel.kernel import Kernel
-    from harness.run.run import Run
-    from harness.run.session import Session
 
 _SUBJECT = pytest.StashKey[Subject]()
 _SHARED = pytest.StashKey[Shared]()
@@ -53,13 +44,11 @@ _ERRORS: dict[Status, type[HarnessError]] = {
 }
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Read what is known; say which marks there are."""
-    config.addinivalue_line(
-        "markers", "acceptance(...): a test of the suite; see harness.suite.need"
-    )
-    config.addinivalue_line("markers", "tier(name): quick, full or soak: the first that runs it")
-    config.stash[_KNOWN] = load_expectations()
+def known_defects(config: pytest.Config) -> Iterable[Expectation]:
+    """The expected defects, read once."""
+    if _KNOWN not in config.stash:
+        config.stash[_KNOWN] = load_expectations()
+    return config.stash[_KNOWN]
 
 
 def need_of(item: pytest.Item) -> Need:
@@ -76,26 +65,29 @@ def tier_of(item: pytest.Item) -> Tier:
     return Tier.parse(mark.args[0]) if mark else Tier.QUICK
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what a higher tier runs; put tests that want the same guest next to each other."""
-    wanted = Tier.parse(config.getoption("--tier"))
+def choose(config: pytest.Config, items: list[pytest.Item], ours: Collection[pytest.Item]) -> None:
+    """Leave out what a higher tier runs; put tests that want the same guest next to each other.
+
+    `items` is changed in place; of those that are not `ours` nothing is left out.
+    """
+    wanted = Tier.parse(option(config, "--tier"))
     try:
-        for item in items:
+        for item in ours:
             if unknown := [name for name in need_of(item).features if name not in FEATURES]:
                 raise pytest.UsageError(f"{item.nodeid}: unknown feature {unknown[0]!r}")
-        later = [item for item in items if tier_of(item) > wanted]
+        later = [item for item in ours if tier_of(item) > wanted]
     except HarnessError as error:
         raise pytest.UsageError(error.cause) from None
     if later:
         config.hook.pytest_deselected(items=later)
-        items[:] = [item for item in items if tier_of(item) <= wanted]
-    base = _base_spec(config)
+        items[:] = [item for item in items if item not in later]
+    base = command_line_spec(config)
     order: dict[GuestSpec | None, int] = {}
     keys: dict[pytest.Item, tuple[int, bool, bool, bool]] = {}
     for item in items:
-        need = need_of(item)
-        if not item.get_closest_marker("acceptance") or need.cannot_on(base.target):
+        need = need_of(item) if item in ours else None
+        marked = item.get_closest_marker("acceptance")
+        if need is None or not marked or need.cannot_on(base.target):
             keys[item] = (-1, False, False, False)  # wants no guest, or its fixture will say so
             continue
         place = order.setdefault(need.spec(base), len(order))
@@ -105,50 +97,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=keys.__getitem__)
 
 
-def _base_spec(config: pytest.Config) -> GuestSpec:
-    from harness.suite.plugin.guests import command_line_spec
-
-    return command_line_spec(config)
-
-
-@pytest.fixture(scope="session")
-def guest_pool(cvm_session: Session, cvm_kernel: Kernel) -> Iterator[Pool]:
-    """The guests that tests share."""
-
-    def boot(spec: GuestSpec) -> contextlib.AbstractContextManager[Run]:
-        rerun = "cvm-harness boot"  # a shared guest belongs to no single test
-        spec = with_room_for(spec, overhead(cvm_kernel))
-        return cvm_session.boot(cvm_session.prepare(spec, cvm_kernel), rerun=rerun)
-
-    pool = Pool(boot)
-    yield pool
-    pool.drop()
-
-
-@pytest.fixture
-def host_turn(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, cvm_spec: GuestSpec
-) -> Iterator[None]:
-    """With pytest-xdist: a guest with many more vCPUs than processors has the host for itself."""
-    if not hasattr(request.config, "workerinput"):
-        yield
-        return
-    vcpus = need_of(request.node).vcpus or cvm_spec.vcpus
-    wide = vcpus > 2 * len(os.sched_getaffinity(0))
-    with turn(tmp_path_factory.getbasetemp().parent, alone=wide):  # the workers' common directory
-        yield
-
-
-@pytest.fixture
-def subject(
-    request: pytest.FixtureRequest,
-    host_turn: None,
-    guest_pool: Pool,
-    cvm_kernel: Kernel,
-    cvm_spec: GuestSpec,
+def subject_for(
+    item: pytest.Item, guest_pool: Pool, cvm_kernel: Kernel, cvm_spec: GuestSpec
 ) -> Iterator[Subject]:
-    """The guest this test asks for in its `acceptance` mark, with its preconditions checked."""
-    item = request.node
+    """The body of the fixture `subject`."""
     need = need_of(item)
     if why := need.cannot_on(cvm_spec.target):
         pytest.skip(why)
@@ -171,38 +123,6 @@ def subject(
         guest_pool.drop()
 
 
-@dataclass(frozen=True)
-class Director:
-    """For tests that take one guest after the other."""
-
-    pool: Pool
-    base: GuestSpec
-    version: Version
-    """Of the kernel under test."""
-    known: Iterable[Expectation]
-
-    def fresh(self, need: Need) -> Subject:
-        """A guest that nobody has used. Raises as Pool.take; PreconditionError for a feature."""
-        shared = self.pool.take(need.spec(self.base), dataclasses.replace(need, fresh=True))
-        if lacks := missing_feature(shared.run, need.features):
-            raise PreconditionError(lacks)
-        shared.used = True
-        return Subject(shared.run, shared.observer, need, shared.boot_checks())
-
-    def release(self) -> None:
-        """End the guest."""
-        self.pool.drop()
-
-
-@pytest.fixture
-def director(
-    guest_pool: Pool, cvm_kernel: Kernel, cvm_spec: GuestSpec, pytestconfig: pytest.Config
-) -> Director:
-    """Hands out fresh guests, one after the other."""
-    version = Version.parse(cvm_kernel.version)
-    return Director(guest_pool, cvm_spec, version, pytestconfig.stash[_KNOWN])
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     """Run the test's body, then check every invariant, then raise the one verdict."""
@@ -222,7 +142,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     shared.usable = False
     checks = subject.conclude(error)
     shared.checks += checks
-    verdict = judge_test(checks, short_name(item), item.stash[_VERSION], item.config.stash[_KNOWN])
+    verdict = judge_test(checks, short_name(item), item.stash[_VERSION], known_defects(item.config))
     shared.ahead |= subject.need.ahead
     shared.usable = verdict.status is Status.PASS and not subject.need.spoils
     shared.usable &= error is None and INTACT.issuperset(verdict.signals)
@@ -246,40 +166,3 @@ def _publish(item: pytest.Item, verdict: Verdict) -> None:
     item.user_properties.append(("signals", list(verdict.signals)))
     item.user_properties.append(("expected", [entry.id for entry in verdict.expected]))
     item.user_properties.append(("cause", verdict.cause))
-
-
-class VerdictFile:
-    """Writes one JSON object a line as tests end: test, status, signals, expected, cause, time."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        path.write_text("")
-        self._setup_s: dict[str, float] = {}
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One line when a test's call is over, or its setup if it came to no more."""
-        if str(report.outcome) == "rerun":  # pytest-rerunfailures: what the next try says counts
-            return
-        if report.when == "setup":
-            self._setup_s[report.nodeid] = report.duration
-        if report.when != "call" and report.outcome == "passed":
-            return
-        known = dict(report.user_properties)
-        line = {
-            "test": report.nodeid,
-            "when": report.when,
-            "outcome": report.outcome,
-            "status": known.get("status", _status_of(report)),
-            "signals": known.get("signals", []),
-            "expected": known.get("expected", []),
-            "cause": known.get("cause", ""),
-            "setup_s": self._setup_s.get(report.nodeid, 0.0),
-            "call_s": report.duration if report.when == "call" else 0.0,
-        }
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-
-
-def _status_of(report: pytest.TestReport) -> str:
-    """For tests that published none."""
-    return {"passed": Status.PASS, "skipped": Status.SKIP}.get(report.outcome, Status.FAIL).value

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""The pytest door: `pytest --target=auto|emulated|snp|tdx`, fixtures that boot proven guests.
+
+A test asks for `guest` (one booted guest from the command line's options, every invariant checked
+when the test ends) or for `boot` (a function that boots guests of its own making). Verdicts keep
+their meaning in the exit code: 1 FAIL, 3 ERROR, 69 MISS.
+
+Where no test asks for a guest and none of its options is given, the plugin does nothing: it is
+loaded into every pytest of the environment it is installed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.base.status import EmulatorFlaw, HarnessError, UsageError
+from harness.suite.plugin import fixtures, verdicts
+from harness.suite.plugin.options import (
+    ACTIVE,
+    active,
+    add_options,
+    command_line_spec,
+    option,
+    snapshot_mode,
+    was_given,
+)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one setting of a project's own."""
+    parser.addini(ACTIVE, "tiers and grouping of cvm-harness go for all tests", "bool", False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
+    """Add our options when all others have added theirs."""
+    yield
+    add_options(parser)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """With pytest-xdist, tests that share a guest go to one worker unless --dist says otherwise."""
+    given = config.option
+    if active(config) and getattr(given, "numprocesses", None) and given.dist == "no":
+        given.dist = "loadgroup"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Check the options before anything is collected; a target that cannot run ends here."""
+    for line in (
+        "guest: boots a guest under QEMU",
+        "acceptance(...): a test of the suite; see harness.suite.need",
+        "tier(name): quick, full or soak: the first that runs it",
+    ):
+        config.addinivalue_line("markers", line)
+    config.pluginmanager.register(fixtures, "cvm-harness-fixtures")
+    config.pluginmanager.register(verdicts.Reports(), "cvm-harness-reports")
+    if not was_given(config):
+        return
+    from harness.base.store import Store
+    from harness.suite.need import Tier
+    from harness.targets.facts import host_facts
+
+    try:
+        Tier.parse(option(config, "--tier"))
+        snapshot_mode(config)
+        spec = command_line_spec(config)
+        if option(config, "--target") != "auto":
+            host_facts(spec, Store())
+    except UsageError as error:
+        raise pytest.UsageError(verdicts.one_line(error)) from None
+    except HarnessError as error:
+        text = f"{error.status.value}: {verdicts.one_line(error)}"
+        pytest.exit(text, returncode=error.exit_code)
+    file = option(config, "--verdicts")
+    if file and not hasattr(config, "workerinput"):  # with xdist: not in workers
+        config.pluginmanager.register(verdicts.VerdictFile(Path(file)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What goes for tests of ours, where there are any."""
+    ours = [item for item in items if verdicts.wants_guest(item)]
+    if not ours and not active(config):
+        return
+    from harness.run.boots import ATTEMPTS
+    from harness.suite.plugin import acceptance
+
+    # A test that QEMU itself spoils is run again, as a boot is (harness.run.boots).
+    again = pytest.mark.flaky(reruns=ATTEMPTS - 1, only_rerun=EmulatorFlaw)
+    for item in ours:
+        if not item.get_closest_marker("flaky"):
+            item.add_marker(again)
+    acceptance.choose(config, items, items if active(config) else ours)
+    config.pluginmanager.register(acceptance, "cvm-harness-acceptance")
+
+
+def pytest_report_collectionfinish(
+    config: pytest.Config, items: Sequence[pytest.Item]
+) -> list[str]:
+    """Target, accelerator, kernel and QEMU, each with the reason for it."""
+    if not was_given(config) and not any(map(verdicts.wants_guest, items)):
+        return []
+    from harness.suite.plugin.header import header
+
+    return [f"cvm-harness: {line}" for line in header(config)]
