@@ -13,30 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.accepts import AcceptFigures, StageBounds, figures
-from harness.analysis.conservation import guards_explain, trace_accounts_for_all
+from harness.analysis.evidence import Evidence, Scope, Trace
 from harness.analysis.functions import FunctionCost, read_functions
-from harness.analysis.host import host_check
-from harness.analysis.kexec import found_nothing_unaccepted, kexec_checks, kexec_cycles
+from harness.analysis.invariants import judge
+from harness.analysis.kexec import kexec_cycles
 from harness.analysis.lkvs import lkvs_check
-from harness.analysis.probes import PROBES_FILE, probes_account_for_all, sources_agree
-from harness.analysis.timeline import SampleFigures, sample_figures, samples_never_rise
+from harness.analysis.probes import PROBES_FILE
+from harness.analysis.timeline import SampleFigures, sample_figures
 from harness.analysis.workload import Operations, StallShare, operations, stall_shares
-from harness.base.spec import AcceptMode
 from harness.base.status import PreconditionError, Status, worst
 from harness.record import events as event_file
+from harness.record.check import Check
 from harness.record.clocks import ClockPoint, ClockRelation, relation
-from harness.record.counters import (
-    Check,
-    Counters,
-    check,
-    check_counters,
-    conserved,
-    counters_from_record,
-    something_to_accept,
-)
+from harness.record.counters import Counters, counters_from_record
 from harness.record.events import Events
-from harness.record.hist import KernelHistogram, hist_accounts_for_all, read_hist
-from harness.record.pending import parse_pending
+from harness.record.hist import KernelHistogram, read_hist
+from harness.record.pending import PendingRun, parse_pending
 from harness.record.rundir import RunDir
 from harness.record.samples import read_samples
 
@@ -128,48 +120,34 @@ def analyse(run_dir: Path) -> Analysis:
     samples = read_samples(run_dir)
     clocks = _clocks(record)
     splats = _splats(record, clocks)
-
-    nothing_left = found_nothing_unaccepted(first, before)
-    checks = check_counters(before, after, nothing_marked=nothing_left)
-    if first != before and first.emulation:
-        checks.append(conserved(first, "in the first kernel"))
-    if workloads and _text(record, "spec", "accept") == AcceptMode.LAZY.value:
-        checks.append(something_to_accept(first))
-    accepts = None
-    if events is not None:
-        accepts = figures(events, _bounds(record, ops, clocks))
-        if nothing_left:
-            pass  # what there was to account for was accepted in the kernels before
-        elif after.emulation and events.facts.source == "event":
-            lost = events.facts.lost
-            checks.append(trace_accounts_for_all(accepts.summary, lost, after))
-        elif after.emulation:
-            checks.append(probes_account_for_all(events, before, after))
-    for load in workloads:
-        cycles = kexec_cycles(load.reports)
-        checks += kexec_checks(cycles)
-        if load.name == "lkvs" and load.reports:
-            checks.append(lkvs_check(load.reports[0], first, after, load.elapsed_ns, cycles))
+    accepts = figures(events, _bounds(record, ops, clocks)) if events else None
     histograms = read_hist(run_dir)
-    if histograms and after.emulation:
-        checks.append(hist_accounts_for_all(histograms, before, after))
-    probes = run_dir / PROBES_FILE
-    if events is not None and probes.exists():
-        checks.append(sources_agree(Events(probes), events))
-    pending = run_dir / PENDING_FILE
-    # What hotplug left pending offline is in the table and nowhere counted.
-    if pending.exists() and not after.emulation.get("pending_offline"):
-        checks.append(guards_explain(after, parse_pending(pending.read_text("ascii", "replace"))))
-    if samples is not None:
-        added = after.stat("units_added") - before.stat("units_added") if after.emulation else 0
-        checks.append(samples_never_rise(samples, added))
-    checks.append(_console(splats, record))
-    if host := host_check(record):
-        checks.append(host)
-    if _text(record, "spec", "accept") == AcceptMode.EAGER.value:
-        pages = _integer(record, "boot", "init", "nr_unaccepted_pages")
-        detail = f"{pages} pages"
-        checks.append(check("eager: nothing unaccepted at init", pages == 0, detail, "eager"))
+    probes = Events(run_dir / PROBES_FILE) if (run_dir / PROBES_FILE).exists() else None
+    trace = None
+    if events and accepts and events.facts.source == "event":
+        trace = Trace(accepts.summary, events.facts.lost)
+    checks = judge(
+        Evidence(
+            before=before,
+            after=after,
+            first=first,
+            record=record,
+            loaded=bool(workloads),
+            trace=trace,
+            probed=probes or (None if trace else events),
+            recorded=events if probes else None,
+            histograms=histograms,
+            pending=_pending(run_dir),
+            samples=samples,
+            cycles=[cycle for load in workloads for cycle in kexec_cycles(load.reports)],
+            console=_unexpected(splats, record),
+        ),
+        Scope.RUN,
+    )
+    for load in workloads:
+        if load.name == "lkvs" and load.reports:
+            cycles = kexec_cycles(load.reports)
+            checks.append(lkvs_check(load.reports[0], first, after, load.elapsed_ns, cycles))
     status, cause = verdict(checks)
     return Analysis(
         run_id=str(record.get("id", "")),
@@ -258,13 +236,17 @@ def _splats(record: Mapping[str, Any], clocks: ClockRelation | None) -> tuple[Sp
     return tuple(found)
 
 
-def _console(splats: Sequence[SplatRecord], record: Mapping[str, Any]) -> Check:
+def _pending(run_dir: Path) -> tuple[PendingRun, ...] | None:
+    path = run_dir / PENDING_FILE
+    return parse_pending(path.read_text("ascii", "replace")) if path.exists() else None
+
+
+def _unexpected(
+    splats: Sequence[SplatRecord], record: Mapping[str, Any]
+) -> tuple[tuple[str, str], ...]:
+    """Kind and line of each splat that the workload did not ask for."""
     expected = set(record.get("expected_splats", []))
-    found = [splat for splat in splats if splat.kind not in expected]
-    detail = "no panic, oops, warning, lockup, stall, hung task or OOM kill"
-    if found:
-        detail = f"{len(found)} splats, the first: {found[0].kind}: {found[0].line}"
-    return check("console is clean", not found, detail, found[0].kind if found else "")
+    return tuple((splat.kind, splat.line) for splat in splats if splat.kind not in expected)
 
 
 def _boot(record: Mapping[str, Any]) -> BootFigures:

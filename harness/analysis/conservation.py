@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from harness.base.spec import Route
 from harness.base.status import Status
 from harness.base.units import MAX_ORDER_PAGES, PAGES_PER_UNIT, UNIT_SIZE
-from harness.record.counters import Check, Counters, check
+from harness.record.check import Check, check
+from harness.record.counters import Counters
+from harness.record.hist import KernelHistogram
 from harness.record.pending import PendingRun
 from harness.record.trace import AcceptSummary
 
@@ -51,7 +53,7 @@ def trace_accounts_for_all(
 
 
 def guards_explain(counters: Counters, pending: Iterable[PendingRun]) -> Check:
-    """nr_unaccepted and the table differ by the guard, to the unit (invariant 2, exactly).
+    """nr_unaccepted and the table differ by the guard, to the unit.
 
     A MAX_PAGE_ORDER block stays on the unaccepted list until it is taken as a whole, and what is
     accepted of it before that is its first unit, as the guard of the block below. So the blocks
@@ -85,3 +87,22 @@ def guards_explain(counters: Counters, pending: Iterable[PendingRun]) -> Check:
     if units != table:
         return Check(name, Status.ERROR, f"void, the table moved on ({table}): {detail}", "table")
     return check(name, 0 <= counted - len(blocks) <= borders + edges, detail, "table")
+
+
+def hist_accounts_for_all(
+    histograms: Sequence[KernelHistogram], before: Counters, after: Counters
+) -> Check:
+    """Units in the histogram = units that the back end accepted between two readings, exactly."""
+    name = "histogram accounts for every unit accepted since it was on"
+    durations = next((h for h in histograms if h.field == "duration_ns"), None)
+    if durations is None:
+        return Check(name, Status.ERROR, "there is no histogram of duration_ns", "conservation")
+    accepted = after.stat("accept_units") - before.stat("accept_units")
+    units = durations.sums.get("units", 0)
+    detail = f"units: {units} in the histogram, {accepted} by the back end"
+    if durations.dropped:
+        cause = f"void, {durations.dropped} dropped: {detail}"
+        return Check(name, Status.ERROR, cause, "conservation")
+    if not accepted and not units:
+        return Check(name, Status.ERROR, f"nothing was accepted: {detail}", "conservation")
+    return check(name, units == accepted, detail, "conservation")

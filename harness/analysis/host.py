@@ -8,8 +8,8 @@ from typing import Any
 
 from harness.base.spec import TargetName
 from harness.base.status import Status
+from harness.record.check import Check
 from harness.record.console import Kind
-from harness.record.counters import Check
 
 _NAME = "host kernel is clean"
 

@@ -11,7 +11,7 @@ memory is handed over.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,17 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.status import PreconditionError, Status
-from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
+from harness.base.units import (
+    MAX_ORDER_PAGES,
+    PAGE_SIZE,
+    PAGES_PER_UNIT,
+    UNIT_SIZE,
+    format_size,
+)
+from harness.record.check import Check, check
 from harness.record.clocks import ClockRelation
-from harness.record.counters import Check, Counters, check
+from harness.record.counters import Counters
+from harness.record.memory_blocks import MemoryBlocks, MemoryDevice
 
 STRUCT_PAGE = 64
 """sizeof(struct page) in bytes (include/linux/mm_types.h)."""
@@ -280,3 +288,33 @@ def none_accepted(before: Counters, after: Counters, what: str) -> Check:
     return check(
         "unplugging untouched memory accepts none", units == 0, detail, "hotplug-untouched"
     )
+
+
+def views_agree(devices: Sequence[MemoryDevice], memory: MemoryBlocks, state: str) -> Check:
+    """Every plugged byte is in a block of the right node in `state`, and no block is left over.
+
+    A virtio-mem device may have a block more than its size fills: blocks are added whole, and the
+    part that is not plugged stays logically offline (drivers/virtio/virtio_mem.c, 6.12).
+    """
+    name = "QEMU's memory devices are what the guest sees"
+    if not devices:
+        return Check(name, Status.ERROR, "QEMU has no memory devices")
+    wrong = []
+    for device in devices:
+        blocks = memory.within(device.address, device.max_size)
+        spare = len(blocks) * memory.block_size - device.size
+        # Sub-blocks can be unplugged from any block, so only whole DIMMs have an upper bound.
+        if spare < 0 or (device.kind == "dimm" and spare):
+            wrong.append(
+                f"{device.id} has {format_size(device.size)}, the guest shows {len(blocks)} blocks "
+                f"of {format_size(memory.block_size)} there"
+            )
+        for block in blocks:
+            if block.state != state or block.node not in (device.node, None):
+                wrong.append(
+                    f"memory{block.number} of {device.id} is {block.state} on node {block.node}, "
+                    f"not {state} on node {device.node}"
+                )
+    total = sum(device.size for device in devices)
+    detail = "; ".join(wrong[:4]) or f"{len(devices)} devices, {format_size(total)}, all {state}"
+    return check(name, not wrong, detail)

@@ -9,7 +9,8 @@ from typing import Any
 
 from harness.base.status import PreconditionError, Status
 from harness.base.units import KIB, MIB, format_size
-from harness.record.counters import Check, Counters, check
+from harness.record.check import Check, check
+from harness.record.counters import Counters
 
 _SIGNAL = "kexec"
 SIZE_MARGIN_KIB = 16 * MIB // KIB
@@ -76,7 +77,8 @@ def kexec_checks(cycles: Sequence[KexecCycle]) -> list[Check]:
     drained = [cycle.drained_to_pages for cycle in cycles if cycle.drained_to_pages is not None]
     if drained:
         detail = f"nr_unaccepted before each kexec: {', '.join(map(str, drained))} pages"
-        checks.append(check("kexec: nothing unaccepted after the drain", not any(drained), detail))
+        name = "kexec: nothing unaccepted after the drain"
+        checks.append(check(name, not any(drained), detail, _SIGNAL))
     return checks
 
 

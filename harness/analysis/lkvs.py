@@ -9,7 +9,8 @@ from typing import Any
 from harness.analysis.kexec import KexecCycle, kexec_checks
 from harness.base.status import Status, worst
 from harness.base.units import PAGE_SIZE
-from harness.record.counters import Check, Counters, check
+from harness.record.check import Check, check
+from harness.record.counters import Counters
 
 _SLOWER = 1.15
 """LKVS' own margin over its constants."""

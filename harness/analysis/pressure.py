@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What must not happen while unaccepted memory is left: two readings, and the accepts between.
 
-Invariants 6 to 10 of docs/invariants.md. Each function returns None where it has nothing to judge.
+Each function returns None where it has nothing to judge.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from harness.base.overhead import Overhead
 from harness.base.units import MAX_ORDER_PAGES, UNIT_SIZE
-from harness.record.counters import Check, Counters, check
+from harness.record.check import Check, check
+from harness.record.counters import Counters
 from harness.record.trace import AcceptEvent
 
 _RECLAIM = ("allocstall_", "pgscan_direct", "pgscan_kswapd", "pgsteal_direct", "oom_kill")
@@ -62,19 +63,19 @@ def _quiet(
 
 
 def no_reclaim(before: Counters, after: Counters, bounds: Bounds) -> Check | None:
-    """Invariant 6: no reclaim, allocation stall or OOM kill while unaccepted memory is left."""
+    """No reclaim, allocation stall or OOM kill while unaccepted memory is left."""
     if bounds.reclaim:
         return None
     return _quiet("no reclaim while memory is unaccepted", "reclaim", before, after, _RECLAIM)
 
 
 def no_thp_fallback(before: Counters, after: Counters) -> Check | None:
-    """Invariant 7: no huge page fault falls back while unaccepted memory is left."""
+    """No huge page fault falls back while unaccepted memory is left."""
     return _quiet("no THP fallback while memory is unaccepted", "thp-fallback", before, after, _THP)
 
 
 def no_compaction(before: Counters, after: Counters, bounds: Bounds) -> Check | None:
-    """Invariant 7: no task stalls in compaction while unaccepted memory is left."""
+    """No task stalls in compaction while unaccepted memory is left."""
     if bounds.reclaim:
         return None
     name = "no compaction stall while memory is unaccepted"
@@ -82,7 +83,7 @@ def no_compaction(before: Counters, after: Counters, bounds: Bounds) -> Check | 
 
 
 def waiting_bounded(events: Sequence[AcceptEvent], bounds: Bounds) -> Check | None:
-    """Invariant 8: calls do not wait for each other longer than accepting takes.
+    """Calls do not wait for each other longer than accepting takes.
 
     Only where acceptance has a cost: without one both are noise.
     """
@@ -100,7 +101,7 @@ def waiting_bounded(events: Sequence[AcceptEvent], bounds: Bounds) -> Check | No
 
 
 def calls_bounded(events: Sequence[AcceptEvent], bounds: Bounds) -> Check | None:
-    """Invariant 10: interrupts stay off no longer than for one block and its guard.
+    """Interrupts stay off no longer than for one block and its guard.
 
     They are off over a whole call, so its units and its duration are what bounds them.
     """
@@ -145,22 +146,8 @@ def boot_within_budget(
     vcpus: int,
     overhead: Overhead = Overhead(),  # noqa: B008 - frozen
 ) -> Check:
-    """Invariant 9: units accepted before PID 1 stay within `boot_budget`."""
+    """Units accepted before PID 1 stay within `boot_budget`."""
     accepted = counters.stat("units_before_init")
     budget = boot_budget(vcpus, counters.stat("units_marked"), overhead)
     detail = f"{accepted} units before PID 1, budget {budget} with {vcpus} vCPUs"
     return check("boot accepts what it needs", accepted <= budget, detail, "boot-budget")
-
-
-def check_pressure(
-    before: Counters, after: Counters, events: Sequence[AcceptEvent], bounds: Bounds
-) -> list[Check]:
-    """Invariants 6, 7, 8 and 10 over what happened between two readings of one guest."""
-    found = (
-        no_reclaim(before, after, bounds),
-        no_thp_fallback(before, after),
-        no_compaction(before, after, bounds),
-        waiting_bounded(events, bounds),
-        calls_bounded(events, bounds),
-    )
-    return [check for check in found if check is not None]

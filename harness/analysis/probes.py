@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.status import Status
-from harness.record.counters import Check, Counters, check
+from harness.record.check import Check, check
+from harness.record.counters import Counters
 from harness.record.events import Events
 
 PROBES_FILE = "probes.parquet"

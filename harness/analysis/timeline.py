@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.base.status import Status
 from harness.base.units import GIB, MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT
-from harness.record.counters import Check, check
+from harness.record.check import Check, check
 from harness.record.samples import Samples
 
 UNACCEPTED = "vmstat.nr_unaccepted"
@@ -79,7 +79,7 @@ def _steepest(samples: Samples) -> float | None:
 
 
 def samples_never_rise(samples: Samples, added_units: int = 0) -> Check:
-    """Invariant 5 at every sample: nr_unaccepted never rises, in whole MAX_PAGE_ORDER blocks.
+    """At every sample nr_unaccepted never rises, in whole MAX_PAGE_ORDER blocks.
 
     But by units that were hot-added meanwhile.
     """

@@ -8,12 +8,10 @@ the key 2^n holds the values above 2^(n-1), up to 2^n.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.status import PreconditionError, Status
-from harness.record.counters import Check, Counters, check
+from harness.base.status import PreconditionError
 
 FILE = "hist.txt"
 _TRIGGER = re.compile(r"^# trigger info: hist:keys=(\w{1,40})\.log2", re.MULTILINE)
@@ -88,22 +86,3 @@ def _one(field: str, body: str) -> KernelHistogram:
         sums,
         int(totals[3]),
     )
-
-
-def hist_accounts_for_all(
-    histograms: Sequence[KernelHistogram], before: Counters, after: Counters
-) -> Check:
-    """Units in the histogram = units that the back end accepted between two readings, exactly."""
-    name = "histogram accounts for every unit accepted since it was on"
-    durations = next((h for h in histograms if h.field == "duration_ns"), None)
-    if durations is None:
-        return Check(name, Status.ERROR, "there is no histogram of duration_ns", "conservation")
-    accepted = after.stat("accept_units") - before.stat("accept_units")
-    units = durations.sums.get("units", 0)
-    detail = f"units: {units} in the histogram, {accepted} by the back end"
-    if durations.dropped:
-        cause = f"void, {durations.dropped} dropped: {detail}"
-        return Check(name, Status.ERROR, cause, "conservation")
-    if not accepted and not units:
-        return Check(name, Status.ERROR, f"nothing was accepted: {detail}", "conservation")
-    return check(name, units == accepted, detail, "conservation")

@@ -4,12 +4,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from harness.base.status import PreconditionError, Status
-from harness.base.units import format_size
-from harness.record.counters import Check, check
+from harness.base.status import PreconditionError
 
 READ_BLOCKS = (
     "cd /sys/devices/system/memory && grep -H . block_size_bytes auto_online_blocks && "
@@ -132,33 +130,3 @@ def parse_devices(answer: object) -> tuple[MemoryDevice, ...]:
             f"QEMU's memory devices could not be read: {type(error).__name__}: {error}"
         ) from error
     return tuple(sorted(devices, key=lambda device: device.address))
-
-
-def views_agree(devices: Sequence[MemoryDevice], memory: MemoryBlocks, state: str) -> Check:
-    """Every plugged byte is in a block of the right node in `state`, and no block is left over.
-
-    A virtio-mem device may have a block more than its size fills: blocks are added whole, and the
-    part that is not plugged stays logically offline (drivers/virtio/virtio_mem.c, 6.12).
-    """
-    name = "QEMU's memory devices are what the guest sees"
-    if not devices:
-        return Check(name, Status.ERROR, "QEMU has no memory devices")
-    wrong = []
-    for device in devices:
-        blocks = memory.within(device.address, device.max_size)
-        spare = len(blocks) * memory.block_size - device.size
-        # Sub-blocks can be unplugged from any block, so only whole DIMMs have an upper bound.
-        if spare < 0 or (device.kind == "dimm" and spare):
-            wrong.append(
-                f"{device.id} has {format_size(device.size)}, the guest shows {len(blocks)} blocks "
-                f"of {format_size(memory.block_size)} there"
-            )
-        for block in blocks:
-            if block.state != state or block.node not in (device.node, None):
-                wrong.append(
-                    f"memory{block.number} of {device.id} is {block.state} on node {block.node}, "
-                    f"not {state} on node {device.node}"
-                )
-    total = sum(device.size for device in devices)
-    detail = "; ".join(wrong[:4]) or f"{len(devices)} devices, {format_size(total)}, all {state}"
-    return check(name, not wrong, detail)

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from harness.base.status import HarnessError, Status, UsageError
 from harness.base.units import format_ns
-from harness.record.counters import Check
+from harness.record.check import Check
 from harness.record.trace import AcceptSummary, Latency
 
 _STYLES = {

@@ -24,8 +24,9 @@ from harness.collect.sampler import Sampler
 from harness.collect.sources import accept_trace
 from harness.guest.guest import Guest
 from harness.host.watch import HostWatch
+from harness.record.check import Check
 from harness.record.clocks import ClockPoint
-from harness.record.counters import Check, Counters
+from harness.record.counters import Counters
 from harness.record.rundir import RunDir, plain, write_json
 from harness.record.samples import FILE as SAMPLES_FILE
 from harness.record.trace import AcceptSummary

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.base.status import Status, worst
 from harness.kernel.version import Version
-from harness.record.counters import Check
+from harness.record.check import Check
 from harness.suite.expectations import Expectation, rule
 
 INTACT = frozenset({"waiting", "neighbour-wait", "boot-budget"})

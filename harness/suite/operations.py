@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness.base.status import Status, UsageError
 from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
-from harness.record.counters import Check
+from harness.record.check import Check
 from harness.suite import upheavals
 from harness.suite.hook import HookRefused
 from harness.suite.subject import Subject

@@ -7,13 +7,16 @@ import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from harness.analysis.accounting import counters_agree
+from harness.analysis.evidence import Evidence, Scope
+from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
 from harness.base.spec import GuestSpec
 from harness.base.status import GuestFailure, PreconditionError, Status, worst
 from harness.kernel.kernel import Kernel
 from harness.kernel.overhead import overhead
+from harness.record.check import Check
 from harness.record.console import unexpected
-from harness.record.counters import Check, counters_agree
 from harness.run.run import Run
 from harness.run.session import Session
 from harness.suite.need import Need, with_room_for
@@ -40,13 +43,9 @@ class Shared:
     def boot_checks(self) -> list[Check]:
         """What its boot showed: for the verdict of the first test on it."""
         bounds = Bounds(self.spec.emulation.cost.ns_per_unit)
-        found = self.boot.checks(bounds)
         splats = unexpected(self.run.guest.splats, self.run.guest.expected_splats)
-        found += [
-            Check(f"console: {s.kind.value}", Status.FAIL, s.describe(), s.kind.value)
-            for s in splats
-        ]
-        return found
+        console = Evidence(console=[(splat.kind.value, splat.line) for splat in splats])
+        return self.boot.checks(bounds) + judge(console, Scope.WINDOW)
 
 
 class Pool:

@@ -8,11 +8,14 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from harness.analysis.evidence import Evidence, Scope
+from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
 from harness.base.status import EmulatorFlaw, GuestFailure, HarnessError, PreconditionError, Status
 from harness.base.units import PAGE_SIZE
+from harness.record.check import Check, check
 from harness.record.console import unexpected
-from harness.record.counters import Check, Counters, check
+from harness.record.counters import Counters
 from harness.run.run import Run
 from harness.suite.features import EMULATION, missing_feature
 from harness.suite.hook import run_hook
@@ -218,13 +221,8 @@ class Subject:
         guest = self.run.guest
         found = unexpected(guest.splats[self._splats_before :], guest.expected_splats)
         self._splats_before = len(guest.splats)
-        if not found:
-            return [check("console is clean", True, "no report of trouble")]
-        first = {splat.kind: splat for splat in reversed(found)}
-        return [
-            check(f"console: {kind.value}", False, splat.describe(), kind.value)
-            for kind, splat in first.items()
-        ]
+        reports = [(splat.kind.value, splat.line) for splat in found]
+        return judge(Evidence(console=reports), Scope.WINDOW)
 
 
 def _as_check(error: Exception) -> Check:

@@ -8,11 +8,13 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from harness.analysis.conservation import trace_accounts_for_all
-from harness.analysis.pressure import Bounds, check_pressure
+from harness.analysis.evidence import Evidence, Scope, Trace
+from harness.analysis.invariants import judge
+from harness.analysis.pressure import Bounds
 from harness.base.status import PreconditionError, Status
 from harness.guest.delay import longest_delay, run_delays
-from harness.record.counters import Check, Counters, check, check_counters, parse_counters
+from harness.record.check import Check, check
+from harness.record.counters import Counters, parse_counters
 from harness.record.trace import AcceptEvent, lost_events, parse_events, summarise
 from harness.run.run import Run
 
@@ -40,15 +42,16 @@ class Window:
 
     def checks(self, bounds: Bounds, waived: Collection[str] = ()) -> list[Check]:
         """Every invariant over this window but for those whose signals are `waived`."""
-        before = self.before or self.after
-        bounds = replace(bounds, call_slack_ns=bounds.call_slack_ns + self.host_delay_ns)
-        found = check_counters(before, self.after)
-        if self.traced and self.after.emulation:
-            summary = summarise(self.events)
-            found.append(trace_accounts_for_all(summary, self.lost, self.after, self.before))
-        if self.before is not None:
-            found += check_pressure(self.before, self.after, self.events, bounds)
-        return [check for check in found if check.signal not in waived]
+        trace = Trace(summarise(self.events), self.lost, self.before) if self.traced else None
+        slack = bounds.call_slack_ns + self.host_delay_ns
+        evidence = Evidence(
+            before=self.before,
+            after=self.after,
+            trace=trace,
+            calls=self.events,
+            bounds=replace(bounds, call_slack_ns=slack),
+        )
+        return judge(evidence, Scope.WINDOW, waived)
 
     @property
     def accepted_units(self) -> int:

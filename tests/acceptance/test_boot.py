@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.pressure import boot_within_budget
+from harness.analysis import invariants
+from harness.analysis.evidence import Evidence, Scope
 from harness.base.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.subject import Subject
 
@@ -72,8 +73,8 @@ def test_a_guest_of_any_size_leaves_memory_unaccepted(
 @pytest.mark.acceptance(memory="2G", vcpus=8, cost="tdx")
 def test_boot_accepts_no_more_than_it_uses(subject: Subject) -> None:
     run = subject.run
-    found = boot_within_budget(subject.before, run.spec.vcpus, run.overhead)
-    subject.checks.append(found)
+    evidence = Evidence(after=subject.before, vcpus=run.spec.vcpus, overhead=run.overhead)
+    subject.checks += invariants.judge(evidence, Scope.BOOT)
 
 
 @pytest.mark.acceptance(route="efi", memory="2G", features=("emulated",))

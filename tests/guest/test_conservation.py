@@ -12,7 +12,7 @@ import pytest
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import Status
 from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE
-from harness.record.counters import Check
+from harness.record.check import Check
 from harness.run.run import Outcome
 from harness.run.session import Session
 from harness.targets.choose import guest_spec

@@ -12,10 +12,10 @@ from harness.analysis.hotplug import (
     none_accepted,
     nothing_left,
     unaccepted_again,
+    views_agree,
 )
 from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.guest.hotplug import Hotplug
-from harness.record.memory_blocks import views_agree
 from harness.suite.subject import Subject
 from harness.workloads.hotplug import filled
 

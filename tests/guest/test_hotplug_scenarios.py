@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.hotplug import growth, lazy_growth_checks
+from harness.analysis.hotplug import growth, lazy_growth_checks, views_agree
 from harness.base.status import PreconditionError
 from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.guest.hotplug import Hotplug
-from harness.record.memory_blocks import views_agree
 from harness.suite.subject import Subject
 from harness.workloads.hotplug import HotplugCycle, PlugWhileAllocating, filled, plug_to_the_limit
 

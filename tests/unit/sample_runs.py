@@ -16,8 +16,9 @@ from harness.base.spec import COST_MODELS, Accel, AcceptMode, Emulation, GuestSp
 from harness.base.status import Status
 from harness.base.units import GIB, MAX_ORDER_PAGES, UNIT_SIZE
 from harness.record.boot import BootRecord, InitMessage, ReadyMessage
+from harness.record.check import Check
 from harness.record.console import Splat
-from harness.record.counters import Check, Counters, Zone
+from harness.record.counters import Counters, Zone
 from harness.record.events import EventsWriter, TraceFacts
 from harness.record.histogram import histogram_of
 from harness.record.rundir import RunDir, write_json

@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
 from sample_runs import make_measured_run
 
 from docs import PAGES, ROOT, blocks
+from harness.analysis.invariants import INVARIANTS, Invariant
 from harness.cli import app as cli
-from harness.report.metric_reference import reference
+from harness.record.console import Kind
+from harness.report import invariant_reference, metric_reference
 
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 COMMANDS = sorted({(b.page, tuple(words)) for b in blocks() for words in b.commands()})
@@ -62,8 +65,18 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert (page.parent / target).exists(), target
 
 
-def test_the_metric_reference_is_what_the_code_says() -> None:
-    assert (ROOT / "docs" / "metrics.md").read_text() == reference()
+@pytest.mark.parametrize("module", [metric_reference, invariant_reference])
+def test_a_reference_is_what_the_code_says(module: ModuleType) -> None:
+    page = {metric_reference: "metrics.md", invariant_reference: "invariants.md"}[module]
+    assert (ROOT / "docs" / page).read_text() == module.reference()
+
+
+@pytest.mark.parametrize("row", INVARIANTS, ids=lambda row: row.name)
+def test_the_signals_of_every_invariant_are_explained(row: Invariant) -> None:
+    page = (ROOT / "docs" / "suite.md").read_text()
+    said = set(re.findall(r"`([a-z-]+)`", page))
+    if set(row.signals) != set(Kind):  # the page has some kinds of report and an ellipsis
+        assert said.issuperset(row.signals)
 
 
 def test_every_verb_is_explained_somewhere() -> None:

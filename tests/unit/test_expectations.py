@@ -9,7 +9,7 @@ import pytest
 
 from harness.base.status import Status, UsageError
 from harness.kernel.version import Version
-from harness.record.counters import Check
+from harness.record.check import Check
 from harness.suite.expectations import Expectation, load_expectations
 from harness.suite.judge import judge_test
 

@@ -20,7 +20,7 @@ from sample_runs import make_run
 from harness.analysis.metrics import METRICS
 from harness.base.status import Status, UsageError
 from harness.cli import app as cli
-from harness.record.counters import Check
+from harness.record.check import Check
 from harness.record.view import RunView
 from harness.report.junit import junit
 from harness.report.kcidb import VERSION, kcidb

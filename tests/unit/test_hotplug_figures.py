@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.analysis import hotplug as h
+from harness.analysis.accounting import never_rises, table_bounds_counter
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB, MIB, UNIT_SIZE
 from harness.record.clocks import ClockPoint, ClockRelation
-from harness.record.counters import Counters, Zone, never_rises, table_bounds_counter
+from harness.record.counters import Counters, Zone
 from harness.record.pending import parse_pending, pending_units
 
 ZONE = 100 * 1024

@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.analysis.hotplug import views_agree
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB, MIB
 from harness.record.memory_blocks import (
     MemoryDevice,
     parse_blocks,
     parse_devices,
-    views_agree,
 )
 
 SYSFS = """block_size_bytes:8000000

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Invariants 6 to 10: each turns FAIL where it should, and says nothing where it cannot know."""
+"""Invariants of pressure and cost: FAIL where they should, silent where they cannot know."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ import dataclasses
 
 import pytest
 
+from harness.analysis.evidence import Evidence, Scope
+from harness.analysis.invariants import judge
 from harness.analysis.pressure import (
     Bounds,
     boot_budget,
     boot_within_budget,
     calls_bounded,
-    check_pressure,
     waiting_bounded,
 )
 from harness.base.overhead import Overhead
 from harness.base.status import Status
+from harness.record.check import Check
 from harness.record.counters import Counters
 from harness.record.trace import AcceptEvent
 
@@ -26,7 +28,9 @@ TDX = Bounds(1_300_000)
 
 def reading(unaccepted: int = 10240, **events: int) -> Counters:
     vmstat = {"allocstall_normal": 0, "thp_fault_fallback": 0, "compact_stall": 0, **events}
-    stats = {"units_before_init": 100, "units_marked": 1000}
+    zero = ["table_pending", "backend_pending", "accept_units", "units_added", "units_removed"]
+    zero += ["double_accepts", "illegal_accesses", "divergent"]
+    stats = {**dict.fromkeys(zero, 0), "units_before_init": 100, "units_marked": 1000}
     return Counters(0, unaccepted, 0, 0, 0, {}, (), 0, stats, vmstat)
 
 
@@ -34,6 +38,15 @@ def event(
     cpu: int = 0, units: int = 2, duration: int = 1, wait: int = 0, first: bool = True
 ) -> AcceptEvent:
     return AcceptEvent(0, cpu, 1, "x", 0, 0, units, first, duration, wait, False, "f+0x0/0x1")
+
+
+PRESSURE = {"reclaim", "thp-fallback", "compaction", "waiting", "irqs-off"}
+
+
+def between(after: Counters, bounds: Bounds = FREE) -> list[Check]:
+    """What a window from a quiet reading to `after` shows of pressure."""
+    found = judge(Evidence(before=reading(), after=after, bounds=bounds), Scope.WINDOW)
+    return [check for check in found if check.signal in PRESSURE]
 
 
 @pytest.mark.parametrize(
@@ -47,18 +60,18 @@ def event(
     ],
 )
 def test_pressure_with_unaccepted_memory_left_fails(name: str, signal: str) -> None:
-    found = check_pressure(reading(), reading(**{name: 3}), [], FREE)
+    found = between(reading(**{name: 3}))
     assert [check.signal for check in found if check.status is Status.FAIL] == [signal]
     assert any(f"{name} +3" in check.detail for check in found)
 
 
 def test_pressure_with_nothing_unaccepted_is_not_judged() -> None:
-    assert check_pressure(reading(), reading(0, allocstall_normal=9), [], FREE) == []
+    assert between(reading(0, allocstall_normal=9)) == []
 
 
 def test_reclaim_that_the_test_asks_for_is_not_judged() -> None:
     bounds = dataclasses.replace(FREE, reclaim=True)
-    found = check_pressure(reading(), reading(allocstall_normal=9), [], bounds)
+    found = between(reading(allocstall_normal=9), bounds)
     assert all(check.status is Status.PASS for check in found)
 
 

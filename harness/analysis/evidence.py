@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""All that invariants look at: what was recorded of a guest over a run or a window of a test."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.analysis.kexec import KexecCycle, found_nothing_unaccepted
+from harness.analysis.pressure import Bounds
+from harness.base.overhead import Overhead
+from harness.base.spec import AcceptMode
+from harness.record.counters import Counters
+from harness.record.events import Events
+from harness.record.hist import KernelHistogram
+from harness.record.pending import PendingRun
+from harness.record.samples import Samples
+from harness.record.trace import AcceptEvent, AcceptSummary
+
+
+class Scope(enum.StrEnum):
+    """What an invariant is asked of."""
+
+    RUN = "runs"
+    """A whole run, from its directory alone."""
+    WINDOW = "windows"
+    """What happened in a guest around one test of the suite."""
+    BOOT = "boots"
+    """A boot, by the tests that judge boots."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the accept event told."""
+
+    summary: AcceptSummary
+    lost: int
+    """Events that the trace buffer lost."""
+    since: Counters | None = None
+    """The reading from which on the summary counts; None: the guest's whole life."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a guest over a run or a window. What is None or empty was not recorded."""
+
+    before: Counters | None = None
+    """None: the window began with the guest's boot."""
+    after: Counters | None = None
+    first: Counters | None = None
+    """The first kernel's first reading, where a workload started others and `before` is of the
+    last one."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """run.json, of a whole run."""
+    loaded: bool = False
+    """Whether a workload ran that has to accept memory."""
+    trace: Trace | None = None
+    probed: Events | None = None
+    """Accepts that probes saw; from `before` on all of them."""
+    recorded: Events | None = None
+    """Accepts that the trace event recorded beside `probed`."""
+    histograms: Sequence[KernelHistogram] = ()
+    pending: Sequence[PendingRun] | None = None
+    samples: Samples | None = None
+    cycles: Sequence[KexecCycle] = ()
+    calls: Sequence[AcceptEvent] = ()
+    """Every accept of a window, for `bounds`."""
+    bounds: Bounds | None = None
+    vcpus: int = 0
+    overhead: Overhead = Overhead()  # noqa: RUF009 - frozen
+    console: Sequence[tuple[str, str]] | None = None
+    """Kind and line of each report on the console that was not asked for."""
+
+    @property
+    def readings(self) -> tuple[tuple[Counters, str], ...]:
+        """Each reading, and when it was made."""
+        both = ((self.before, "before the workload"), (self.after, "after the workload"))
+        return tuple((counters, when) for counters, when in both if counters is not None)
+
+    @property
+    def handed_nothing(self) -> bool:
+        """Whether the kernel was started by one that had accepted everything (kexec)."""
+        if self.first is None or self.before is None:
+            return False
+        return found_nothing_unaccepted(self.first, self.before)
+
+    @property
+    def added_units(self) -> int:
+        """Units hot-added between the readings."""
+        if self.before is None or self.after is None or not self.after.emulation:
+            return 0
+        return self.after.stat("units_added") - self.before.stat("units_added")
+
+    @property
+    def accept_mode(self) -> AcceptMode | None:
+        """How a run's guest was to accept; None: the record does not say."""
+        asked = (self.record.get("spec") or {}).get("accept")
+        return AcceptMode(asked) if asked in set(AcceptMode) else None
+
+    @property
+    def unaccepted_at_init_pages(self) -> int | None:
+        """nr_unaccepted in a run's first userspace instruction; None: not recorded."""
+        boot = (self.record.get("boot") or {}).get("init") or {}
+        pages = boot.get("nr_unaccepted_pages")
+        return pages if type(pages) is int else None
