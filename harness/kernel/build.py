@@ -36,13 +36,9 @@ from harness.kernel.make import (
     first_fault,
     make_argv,
 )
-from harness.kernel.patches import (
-    apply_patches,
-    carried_patches,
-    fragments_with_patches,
-    patches_digest,
-)
+from harness.kernel.patches import apply_patches
 from harness.kernel.prebuilt import prebuilt
+from harness.kernel.series import Patch, carried_patches, patches_digest, read_series
 from harness.kernel.source import BinarySource, PathSource, open_source, parse_source
 from harness.kernel.tree import SourceTree, write_json
 from harness.kernel.worktree import WorkTree
@@ -122,7 +118,7 @@ class _Plan:
     """A request with everything looked up: what decides the result."""
 
     tree: SourceTree
-    patches: tuple[Path, ...]
+    patches: tuple[Patch, ...]
     asked: Mapping[str, Setting]
     toolchain: Toolchain
     digest: str
@@ -132,7 +128,7 @@ class _Plan:
 
 def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
     carried = carried_patches(tree.version, request.all_fragments) if request.carried else []
-    patches = (*carried, *request.patches)
+    patches = (*carried, *(Patch(file) for file in request.patches))
     settings = [
         setting for name in request.all_fragments for setting in read_fragment(name, tree.version)
     ]
@@ -143,7 +139,7 @@ def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
     )
     # Not the settings, nor a fragment that only switches a patch of its own on: kbuild rebuilds
     # just what a changed symbol or file affects.
-    shaping = sorted({*request.all_fragments} - fragments_with_patches())
+    shaping = sorted({*request.all_fragments} - read_series().fragments)
     family = digest_of(tree.family, shaping, toolchain.digest)[:16]
     return _Plan(tree, patches, asked, toolchain, digest, family, request)
 
@@ -183,7 +179,7 @@ def _build(plan: _Plan, store: Store, entry: Path, progress: Progress) -> None:
             "release": (work.objects / "include/config/kernel.release").read_text().strip(),
             "source": dict(plan.tree.provenance),
             "source_digest": plan.tree.digest,
-            "patches": [{"file": x.name, "sha256": digest_file(x)} for x in plan.patches],
+            "patches": [patch.record() for patch in plan.patches],
             "patches_already_present": list(applied.present),
             "fragments": list(plan.request.all_fragments),
             "settings": list(plan.request.settings),
@@ -252,9 +248,7 @@ def _expected(count_file: Path) -> int:
 
 def _fault(lines: list[str]) -> Exception:
     if any("No space left on device" in text for text in lines):
-        return HostError(
-            "no space left on device while building the kernel", hint="cvm-harness cache gc"
-        )
+        return HostError("no space left on device while building the kernel", hint="cvm-harness gc")
     if any("Killed signal terminated program" in text for text in lines):
         return HostError(
             "the compiler was killed while building the kernel: the host is out of memory",

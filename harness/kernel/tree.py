@@ -44,7 +44,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class SourceTree:
-    """A kernel source as the build sees it."""
+    """A kernel's (or QEMU's) source as the build sees it."""
 
     manifest: Manifest
     reader: Reader
@@ -54,6 +54,8 @@ class SourceTree:
     provenance: Mapping[str, object]
     linkable: Path | None = None
     """Where the files lie if they never change, so that they may be linked and not copied."""
+    product: str = "kernel"
+    """What it is the source of, for messages."""
 
     @property
     def digest(self) -> str:

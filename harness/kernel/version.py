@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Kernel versions, as the top Makefile states them."""
+"""Versions of kernels, as the top Makefile states them, and of QEMU."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ class Version:
         """The version `text` is: "6.12" or "6.12.117". Raises UsageError."""
         match = _VERSION.fullmatch(text)
         if not match:
-            raise UsageError(
-                f"not a kernel version: {text!r}", hint="write it like 6.12 or 6.12.117"
-            )
+            raise UsageError(f"not a version: {text!r}", hint="write it like 6.12 or 6.12.117")
         return cls(int(match[1]), int(match[2]), int(match[3] or 0))
 
     @property

@@ -28,14 +28,17 @@ from harness.jobs.catalogue.entry import (
 )
 from harness.jobs.catalogue.runner import ROOT, node_ids, run_catalogue
 from harness.jobs.catalogue.verdicts import judge
-from harness.kernel.patches import carried_patches
+from harness.kernel.series import carried_patches
 from harness.kernel.version import Version
 from harness.report.catalogue import entry_text, result_record, result_rows, summary
 from harness.suite.verdicts import TestVerdict, parse_verdicts
 
 V612, V73 = Version(6, 12, 107), Version(7, 3, 4)
 TEST = "tests/acceptance/test_x.py::test_y"
-_NAME = re.compile(r'^\+\t\[UNACCEPTED_BUG_\w+\]\s*= "([\w-]+)",$', re.M)
+_NAME = re.compile(r'^\t\[UNACCEPTED_BUG_\w+\]\s*= "([\w-]+)",$', re.M)
+_SINCE = re.compile(
+    r"^#if LINUX_VERSION_CODE >= KERNEL_VERSION\((\d+), (\d+), (\d+)\)\n(.*?)^#endif\n", re.M | re.S
+)
 _NODE = re.compile(r"(?P<file>tests/[\w/]+\.py)::(?P<name>\w+)(?:\[.+\])?")
 
 
@@ -60,8 +63,14 @@ def entry(name: str = "a-bug", **changes: object) -> Entry:
 
 @pytest.mark.parametrize("version", [V612, V73], ids=str)
 def test_every_switch_has_an_entry_and_every_entry_a_switch(version: Version) -> None:
-    (patch,) = (f for f in carried_patches(version, (FRAGMENT,)) if "known-bugs" in f.name)
-    switches = set(_NAME.findall(patch.read_text())) - {"none"}
+    (patch,) = (p for p in carried_patches(version, (FRAGMENT,)) if "known-bugs" in p.file.name)
+    (source,) = (file for path, file in patch.source_files() if path.endswith("_bugs.c"))
+
+    def of_this_version(match: re.Match[str]) -> str:
+        since = Version(*map(int, match.groups()[:3]))
+        return match[4] if since <= version else ""
+
+    switches = set(_NAME.findall(_SINCE.sub(of_this_version, source.read_text()))) - {"none"}
     assert len(switches) > 10
     assert {e.id for e in load_entries() if version in e.versions} == switches
 

@@ -94,7 +94,7 @@ def test_no_checks_at_all_is_an_error() -> None:
         ("[[expectation]]\nid = 'X'\n", "no reason"),
         (ENTRY + "colour = 'red'\n", "unknown key colour"),
         (ENTRY.replace('["waiting"]', '"waiting"'), "lists of words"),
-        (ENTRY.replace('"6.12"', '"six"'), "not a kernel version"),
+        (ENTRY.replace('"6.12"', '"six"'), "not a version"),
         ("[[expectations]]\n", "unknown table"),
         ("nonsense", "expectations.toml"),
     ],

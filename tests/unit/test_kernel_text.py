@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -23,13 +24,7 @@ from harness.kernel.fragment import (
 )
 from harness.kernel.kconfig import Kconfig, holds, parse_kconfig
 from harness.kernel.kernel import DEFAULT_FRAGMENTS
-from harness.kernel.patches import (
-    Carried,
-    carried_patches,
-    fragments_with_patches,
-    parse_series,
-    select,
-)
+from harness.kernel.series import carried_patches, parse_series, read_series
 from harness.kernel.source import DebianSource, GitSource, PathSource, parse_source
 from harness.kernel.version import Version, VersionRange, makefile_version
 
@@ -391,65 +386,96 @@ def test_kconfig_parser_survives_anything(text: str) -> None:
 
 # series.toml
 
+SERIES = """
+[[release]]
+name = "6.12"
+since = "6.12"
+before = "6.13"
+[[release]]
+name = "seven"
+since = "7.3"
+before = "8.0"
+[[patch]]
+name = "emulation"
+summary = "s"
+[[patch]]
+name = "bugs"
+summary = "s"
+fragment = "bugs"
+"""
 
-@given(
-    st.lists(
-        st.fixed_dictionaries(
-            {"file": st.just("a.patch"), "name": st.sampled_from(["x", "y"])},
-            optional={
-                "since": versions.map(str),
-                "before": versions.map(str),
-                "summary": st.just("s"),
-            },
-        ),
-        max_size=5,
-    ),
-    versions,
-)
-def test_series_selects_what_its_ranges_say(tables: list[dict[str, str]], version: Version) -> None:
-    text = "".join(
-        "[[patch]]\n" + "".join(f'{key} = "{value}"\n' for key, value in table.items())
-        for table in tables
-    )
-    series = parse_series(text, Path("/p/series.toml"))
-    assert len(series) == len(tables)
-    wanted = [
-        patch
-        for patch, table in zip(series, tables, strict=True)
-        if Version.parse(table.get("since", "0.0")) <= version
-        and ("before" not in table or version < Version.parse(table["before"]))
-    ]
-    if {patch.name for patch in wanted} == {table["name"] for table in tables} and tables:
-        assert select(series, version) == wanted
+
+@pytest.fixture
+def carried(tmp_path: Path) -> Path:
+    """A directory as kernel-configs: bugs has a patch for 6.12 only, emulation has sources."""
+    for file in (
+        *("patches/6.12/0001-emulation.patch", "patches/6.12/0002-bugs.patch"),
+        *("patches/seven/0001-emulation.patch", "src/emulation/mm/new.c"),
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(file)
+    (tmp_path / "series.toml").write_text(SERIES)
+    return tmp_path
+
+
+@given(versions)
+def test_a_version_has_the_patches_of_the_release_that_it_is_in(version: Version) -> None:
+    release = parse_series(SERIES, Path("/p")).release_of(version)
+    if (version.major, version.minor) == (6, 12):
+        assert release
+        assert release.name == "6.12"
+    elif version.major == 7 and version.minor >= 3:
+        assert release
+        assert release.name == "seven"
     else:
-        with pytest.raises(UsageError, match="no carried patch"):
-            select(series, version)
+        assert release is None
 
 
-def test_no_patch_for_a_version_says_which_ranges_exist() -> None:
-    series = [Carried(Path("a.patch"), "emulation", VersionRange(V612, Version(7, 0)), "")]
-    with pytest.raises(UsageError) as caught:
-        select(series, V73)
-    assert caught.value.details == ("emulation: since 6.12.117 before 7.0.0 (a.patch)",)
+def test_a_patch_comes_with_the_files_that_it_adds_to_every_release(carried: Path) -> None:
+    (first,) = read_series(carried).select(V612)
+    (second,) = read_series(carried).select(V73)
+    assert first.file == carried / "patches/6.12/0001-emulation.patch"
+    assert second.file == carried / "patches/seven/0001-emulation.patch"
+    assert list(first.source_files()) == [("mm/new.c", carried / "src/emulation/mm/new.c")]
+    assert list(second.source_files()) == list(first.source_files())
 
 
-def test_a_patch_of_a_fragment_counts_only_where_the_fragment_is_asked_for() -> None:
-    always = Carried(Path("a.patch"), "emulation", VersionRange(), "")
-    bugs = Carried(Path("b.patch"), "bugs", VersionRange(V73), "", fragment="bugs")
-    assert select([always, bugs], V73) == [always]
-    assert select([always, bugs], V73, ("base", "bugs")) == [always, bugs]
+def test_no_patches_for_a_version_says_which_ranges_exist(carried: Path) -> None:
+    with pytest.raises(UsageError, match=r"no carried patches for kernel 6\.13\.0") as caught:
+        read_series(carried).select(Version(6, 13))
+    (detail,) = caught.value.details
+    assert detail.endswith("since 6.12.0 before 6.13.0, since 7.3.0 before 8.0.0")
+
+
+def test_a_patch_of_a_fragment_counts_only_where_the_fragment_is_asked_for(carried: Path) -> None:
+    series = read_series(carried)
+    names = [patch.file.name for patch in series.select(V612, ("base", "bugs"))]
+    assert names == ["0001-emulation.patch", "0002-bugs.patch"]
+    assert len(series.select(V612)) == 1
     # Not asked for, it need not exist for every kernel; asked for, it must.
-    assert select([always, bugs], V612) == [always]
-    with pytest.raises(UsageError, match="no carried patch of bugs"):
-        select([always, bugs], V612, ("bugs",))
+    assert len(series.select(V73)) == 1
+    with pytest.raises(UsageError, match="no carried patch of bugs for kernel 7"):
+        series.select(V73, ("bugs",))
+
+
+def test_every_patch_file_and_every_source_belongs_to_the_series() -> None:
+    series = read_series()
+    files = {series.patch_file(r, p) for r in series.releases for p in series.patches}
+    assert set(series.directory.glob("patches/*/*")) <= files
+    directories = {series.source_directory(patch) for patch in series.patches}
+    assert set(series.directory.glob("src/*")) <= directories
+    for patch in series.patches:
+        for release in series.releases:
+            text = series.patch_file(release, patch).read_text()
+            assert "new file mode" not in text, f"{patch.name} adds a file in {release.name}"
 
 
 def test_the_default_kernel_has_no_known_bug() -> None:
     for version in (V612, V73):
-        asked = [file.name for file in carried_patches(version, ("base", "bugs"))]
+        asked = [p.file.name for p in carried_patches(version, ("base", "bugs"))]
         assert "0004-known-bugs.patch" in asked
-        assert "0004-known-bugs.patch" not in [f.name for f in carried_patches(version)]
-    assert "bugs" in fragments_with_patches()
+        assert "0004-known-bugs.patch" not in [p.file.name for p in carried_patches(version)]
+    assert "bugs" in read_series().fragments
     assert "bugs" not in DEFAULT_FRAGMENTS
 
 
@@ -463,7 +489,7 @@ def _changed(patch: Path, file: str, sign: str) -> list[str]:
 def test_a_kernel_without_the_event_accepts_as_upstream_does() -> None:
     file = "drivers/firmware/efi/unaccepted_memory.c"
     for version in (V612, V73):
-        asked = {patch.name[5:]: patch for patch in carried_patches(version, ("no-event",))}
+        asked = {p.file.name[5:]: p.file for p in carried_patches(version, ("no-event",))}
         adds, removes = asked["accept-trace.patch"], asked["no-accept-event.patch"]
         assert _changed(removes, file, "-") == _changed(adds, file, "+") != []
         assert _changed(removes, file, "+") == _changed(adds, file, "-") == []
@@ -471,13 +497,23 @@ def test_a_kernel_without_the_event_accepts_as_upstream_does() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "cause"),
     [
-        *("[[patch", "patch = 1", "[patch]\nfile='a'", "[[patch]]\nname='a'"),
-        *("[[patch]]\nfile='a'\nname='b'\nsince=6.12", "patch = ['a']"),
-        "[[patch]]\nfile='a'\nname='b'\nsince='new'",
+        ("[[patch", "Expected"),
+        ("patch = 1", "patch is not a list of tables"),
+        ("patch = ['a']", "patch is not a list of tables"),
+        ("[patch]\nname='a'", "patch is not a list of tables"),
+        ("[[patch]]\nname='a'", "missing 'summary'"),
+        ("[[patch]]\nname='a'\nsummary='s'\nfile='f'", "unknown key file"),
+        ("[[patch]]\nname='a'\nsummary='s'\n" * 2, "a name is there twice"),
+        ("[[release]]\nname='a'\nsince='6.12'", "missing 'before'"),
+        ("[[release]]\nname='a'\nsince=6.12\nbefore='7.0'", "since is not a string"),
+        ("[[release]]\nname='a'\nsince='new'\nbefore='7.0'", "not a version: 'new'"),
+        ("[[series]]", "unknown key series"),
     ],
 )
-def test_bad_series(text: str) -> None:
-    with pytest.raises(UsageError):
-        parse_series(text, Path("series.toml"))
+def test_bad_series(text: str, cause: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(cause)) as caught:
+        parse_series(text, Path("/carried"))
+    assert caught.value.cause.startswith("/carried/series.toml: ")
+    assert caught.value.hint

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: MIT
+"""The changes that the project carries for releases of the kernel or of QEMU.
+
+A directory holds `series.toml`, which lists the releases and the patches, in order, and
+
+- `patches/RELEASE/NNNN-NAME.patch`: what a patch changes in files of that release,
+- `src/NAME/`: the files that it adds, once for all releases; they are copied into the tree. What
+  differs between releases is left to the preprocessor.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from harness.base.status import UsageError
+from harness.base.store import digest_file, digest_of
+from harness.kernel.fragment import DIRECTORY
+from harness.kernel.version import Version, VersionRange
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A patch file or mailbox, and the files that are copied into the tree with it."""
+
+    file: Path
+    sources: Path | None = None
+    """A directory; its files have the paths that they get in the tree."""
+
+    def source_files(self) -> Iterator[tuple[str, Path]]:
+        """(path in the tree, file) of each file to be copied, in order."""
+        root = self.sources
+        if root:
+            for file in sorted(root.rglob("*")):
+                if file.is_file():
+                    yield file.relative_to(root).as_posix(), file
+
+    def record(self) -> dict[str, object]:
+        """Its files and their SHA-256, for a build's record. Raises UsageError."""
+        try:
+            sources = {path: digest_file(file) for path, file in self.source_files()}
+            copied = {"sources": sources} if sources else {}
+            return {"file": self.file.name, "sha256": digest_file(self.file), **copied}
+        except OSError as error:
+            raise UsageError(
+                f"cannot read the patch {self.file}: {error.strerror}", hint="check the path"
+            ) from error
+
+
+def patches_digest(patches: Iterable[Patch]) -> str:
+    """Identity of the patches, by content and order. Raises UsageError if one cannot be read."""
+    return digest_of(
+        *({**patch.record(), "file": None} for patch in patches)  # not by their names
+    )
+
+
+@dataclass(frozen=True)
+class Release:
+    """Versions that one set of patch files is for."""
+
+    name: str
+    """Of the directory below `patches`."""
+    versions: VersionRange
+
+
+@dataclass(frozen=True)
+class Carried:
+    """One patch of a series."""
+
+    name: str
+    summary: str
+    fragment: str = ""
+    """Applied only if this configuration fragment is asked for; empty: always."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """What a series.toml lists."""
+
+    directory: Path
+    releases: tuple[Release, ...]
+    patches: tuple[Carried, ...]
+    product: str = "kernel"
+    """What the patches are for, in messages."""
+
+    def release_of(self, version: Version) -> Release | None:
+        """The release that has patches for `version`."""
+        return next((x for x in self.releases if version in x.versions), None)
+
+    @property
+    def ranges(self) -> str:
+        """The versions that there are patches for, in words."""
+        return ", ".join(str(release.versions) for release in self.releases) or "none"
+
+    @cached_property
+    def fragments(self) -> frozenset[str]:
+        """The configuration fragments that bring a patch of their own."""
+        return frozenset(patch.fragment for patch in self.patches) - {""}
+
+    def patch_file(self, release: Release, patch: Carried) -> Path:
+        """Where the patch of that release is, or would be."""
+        number = self.patches.index(patch) + 1
+        return self.directory / "patches" / release.name / f"{number:04}-{patch.name}.patch"
+
+    def source_directory(self, patch: Carried) -> Path:
+        """Where the files are, or would be, that the patch adds to every release."""
+        return self.directory / "src" / patch.name
+
+    def wanted(self, fragments: Collection[str] = ()) -> list[Carried]:
+        """The patches that apply always or belong to one of `fragments`, in order."""
+        return [patch for patch in self.patches if patch.fragment in {"", *fragments}]
+
+    def select(self, version: Version, fragments: Collection[str] = ()) -> list[Patch]:
+        """The patches for `version`, in order. Raises UsageError.
+
+        A patch that this version's release lacks would leave out a part of what the harness needs,
+        so that is an error and not a shorter list. Patches that belong to a fragment count only if
+        it is one of `fragments`.
+        """
+        release = self.release_of(version)
+        if release is None:
+            raise self._lacking("patches", version)
+        chosen = []
+        for patch in self.wanted(fragments):
+            file, sources = self.patch_file(release, patch), self.source_directory(patch)
+            if not file.is_file():
+                raise self._lacking(f"patch of {patch.name}", version)
+            chosen.append(Patch(file, sources if sources.is_dir() else None))
+        return chosen
+
+    def _lacking(self, what: str, version: Version) -> UsageError:
+        return UsageError(
+            f"no carried {what} for {self.product} {version}",
+            hint=f"use a {self.product} in these ranges, or one that needs no carried patches",
+            details=[f"{self.directory / 'series.toml'} has patches for: {self.ranges}"],
+        )
+
+
+def read_series(directory: Path = DIRECTORY, product: str = "kernel") -> Series:
+    """The series in `directory`. Raises UsageError."""
+    file = directory / "series.toml"
+    try:
+        return parse_series(file.read_text(), directory, product)
+    except OSError as error:
+        raise UsageError(f"cannot read {file}: {error.strerror}") from error
+
+
+def parse_series(text: str, directory: Path, product: str = "kernel") -> Series:
+    """The series that a series.toml in `directory` describes. Raises UsageError."""
+    try:
+        tables = tomllib.loads(text)
+        _refuse_others(tables, {"release", "patch"})
+        releases = tuple(_release(table) for table in _rows(tables, "release"))
+        patches = tuple(_carried(table) for table in _rows(tables, "patch"))
+        for names in ([x.name for x in releases], [x.name for x in patches]):
+            if len(set(names)) < len(names):
+                raise TypeError(f"a name is there twice: {', '.join(names)}")
+    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+        reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        raise UsageError(
+            f"{directory / 'series.toml'}: {reason}",
+            hint='each [[release]] has name, since = "6.12" and before; each [[patch]] has name, '
+            "summary and optionally fragment",
+        ) from error
+    return Series(directory, releases, patches, product)
+
+
+def _rows(tables: Mapping[str, object], key: str) -> list[dict[str, str]]:
+    rows = tables.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise TypeError(f"{key} is not a list of tables")
+    for row in rows:
+        for name, value in row.items():
+            if not isinstance(value, str):
+                raise TypeError(f"{key}: {name} is not a string")
+    return rows
+
+
+def _refuse_others(table: Mapping[str, object], known: set[str]) -> None:
+    if other := sorted(table.keys() - known):
+        raise TypeError(f"unknown key {other[0]}")
+
+
+def _release(table: Mapping[str, str]) -> Release:
+    _refuse_others(table, {"name", "since", "before"})
+    try:
+        versions = VersionRange(Version.parse(table["since"]), Version.parse(table["before"]))
+    except UsageError as error:
+        raise TypeError(error.cause) from error
+    return Release(table["name"], versions)
+
+
+def _carried(table: Mapping[str, str]) -> Carried:
+    _refuse_others(table, {"name", "summary", "fragment"})
+    return Carried(table["name"], table["summary"], table.get("fragment", ""))
+
+
+def carried_patches(version: Version, fragments: Collection[str] = ()) -> list[Patch]:
+    """The project's own patches for a kernel of `version`, with those of `fragments`. UsageError
+    if there are none."""
+    return read_series().select(version, fragments)
