@@ -39,6 +39,7 @@ VERBS = {
     "gc": "harness.cli.gc:gc",
     "history": "harness.cli.history:history",
     "hotplug-study": "harness.cli.hotplug_study:hotplug_study",
+    "kernel": "harness.cli.kernel:kernel",
     "list": "harness.cli.list:list_runs",
     "nightly": "harness.cli.nightly:nightly",
     "plan": "harness.cli.plan:plan",

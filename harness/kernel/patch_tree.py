@@ -1,0 +1,367 @@
+# SPDX-License-Identifier: MIT
+"""A git tree with the carried patches as commits, to work in, and the way back to their files.
+
+Each commit names its patch in a trailer, so that commits can be amended and rebased. The files that
+a commit adds are the patch's sources (`src/NAME/`); what it changes otherwise is its diff. Neither
+direction adds anything of its own (dates, blob ids, names): a refresh right after the tree was made
+changes no byte, and equal content has equal commit ids.
+"""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import email.utils
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from harness.base.progress import Progress, silent
+from harness.base.status import HostError, UsageError
+from harness.kernel.gitcmd import complaint, environment, git
+from harness.kernel.patches import apply_patches
+from harness.kernel.series import Carried, Series
+from harness.kernel.tree import Manifest, SourceTree
+from harness.kernel.version import Version
+from harness.kernel.worktree import Overlay
+
+TRAILER = "Carried-patch"
+BRANCH = "carried"
+_AUTHOR = "cvm-harness developers <cvm-harness@localhost>"
+_DATE = "946684800 +0000"
+"""Of every commit (2000-01-01): equal content has equal commit ids."""
+_DEPTH = 200
+"""How many commits below HEAD the patches are looked for in."""
+
+
+def write_tree(
+    tree: SourceTree,
+    series: Series,
+    into: Path,
+    fragments: Collection[str] = (),
+    progress: Progress = silent,
+) -> list[Carried]:
+    """Make `into` a git tree: `tree`, and a commit for each of the patches that are returned.
+
+    Raises UsageError if `into` exists, if there are no patches for this version, or if one does not
+    apply.
+    """
+    if into.exists():
+        raise UsageError(f"{into} exists already", hint="give the path of a new directory")
+    carried, patches = series.wanted(fragments), series.select(tree.version, fragments)
+    into.parent.mkdir(parents=True, exist_ok=True)
+    # Beside it and renamed: the directory is there whole or not at all.
+    with tempfile.TemporaryDirectory(prefix=f".{into.name}-", dir=into.parent) as made:
+        root = Path(made) / "tree"
+        _git(into.parent, "init", "--quiet", f"--initial-branch={BRANCH}", str(root))
+        with _FastImport(root) as stream:
+            stream.commit(f"{tree.product} {tree.version}\n", _AUTHOR, _content(tree, progress))
+            before: Overlay = {}
+            for number, patch in enumerate(carried, 1):
+                progress("patches", number, len(carried), patch.name)
+                overlay = apply_patches(tree, patches[:number], Path(made)).overlay
+                changed = [item for item in overlay.items() if before.get(item[0]) != item[1]]
+                message, author = _commit_of(patches[number - 1].file, patch.name)
+                stream.commit(message, author, changed)
+                before = overlay
+        progress("checkout", 0, None, str(into))
+        _git(root, "reset", "--quiet", "--hard")
+        root.rename(into)
+    return carried
+
+
+def _content(tree: SourceTree, progress: Progress) -> Iterator[tuple[str, tuple[str, bytes]]]:
+    manifest: Manifest = tree.manifest
+    for number, (path, data) in enumerate(tree.reader.read(sorted(manifest))):
+        if number % 1000 == 0:
+            progress("source", number, len(manifest), f"{tree.product} {tree.version}")
+        yield path, (manifest[path].split()[0], data)
+
+
+class _FastImport:
+    """git-fast-import(1) into the branch of a new repository; a context manager."""
+
+    def __init__(self, root: Path) -> None:
+        # Deltas cost time where every file is there once.
+        options = ("-c", "core.compression=1", "-c", "fastimport.unpackLimit=0")
+        self._process = subprocess.Popen(
+            ["git", "-C", str(root), *options, "fast-import", "--quiet", "--done", "--depth=0"],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    def __enter__(self) -> _FastImport:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # A pipe that broke says less than git does.
+        if kind and not issubclass(kind, BrokenPipeError):
+            self._process.kill()
+            self._process.communicate()
+            return
+        said = self._process.communicate(None if kind else b"done\n")[1]
+        if self._process.returncode:
+            lines = said.decode(errors="replace").splitlines()
+            raise HostError("git fast-import failed", hint="is the disk full?", details=lines[-5:])
+
+    def commit(
+        self, message: str, author: str, files: Iterable[tuple[str, tuple[str, bytes] | None]]
+    ) -> None:
+        """Add a commit to the branch in which `files` (mode and content; None: gone) differ."""
+        self._write(f"commit refs/heads/{BRANCH}\n")
+        self._write(f"author {author} {_DATE}\ncommitter {author} {_DATE}\n")
+        self._data(message.encode())
+        for path, content in files:
+            if content is None:
+                self._pipe.write(b"D " + _quoted(path) + b"\n")
+            else:
+                self._pipe.write(f"M {content[0]} inline ".encode() + _quoted(path) + b"\n")
+                self._data(content[1])
+
+    @property
+    def _pipe(self) -> IO[bytes]:
+        assert self._process.stdin
+        return self._process.stdin
+
+    def _write(self, text: str) -> None:
+        self._pipe.write(text.encode())
+
+    def _data(self, data: bytes) -> None:
+        self._pipe.write(b"data %d\n" % len(data) + data + b"\n")
+
+
+def _quoted(path: str) -> bytes:
+    escaped = os.fsencode(path).replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b"\n", b"\\n")
+    return b'"' + escaped + b'"'
+
+
+def _commit_of(file: Path, name: str) -> tuple[str, str]:
+    """(message, author) of the commit for a patch file."""
+    mail = email.message_from_bytes(file.read_bytes(), policy=email.policy.default)
+    subject = re.sub(r"^\[PATCH[^]]*\]\s*", "", str(mail["Subject"] or ""))
+    author, address = email.utils.parseaddr(str(mail["From"] or ""))
+    if not (subject and author and address):
+        raise UsageError(
+            f"{file} has no Subject or no From",
+            hint="carried patches are mails, as cvm-harness kernel refresh writes them",
+        )
+    text = mail.get_payload(decode=True)
+    assert isinstance(text, bytes)
+    body = text.decode().partition("\n---\n")[0].strip("\n")
+    last = body.rpartition("\n\n")[2]
+    joint = "\n" if re.fullmatch(r"(?:[\w-]+: .*\n?)+", last) else "\n\n"
+    return f"{subject}\n\n{body}{joint}{TRAILER}: {name}\n", f"{author} <{address}>"
+
+
+# The way back.
+
+
+@dataclass(frozen=True)
+class _Commit:
+    id: str
+    parents: tuple[str, ...]
+    author: str
+    subject: str
+    body: str
+    patches: tuple[str, ...]
+    """What its trailers name."""
+
+    def __str__(self) -> str:
+        return f"{self.id[:12]} ({self.subject})"
+
+
+def refresh(
+    repository: Path, series: Series, version: Callable[[Callable[[str], str]], Version | None]
+) -> list[Path]:
+    """Write the patches back from the commits on HEAD of `repository`; the files that changed.
+
+    `version` finds the version of the commit below the patches, given what reads a file of it.
+    Nothing is written unless everything can be.
+
+    Raises UsageError for a tree with changes that are not committed, for commits that belong to no
+    patch of series.toml, or to one that has another, or are not in its order, and for a patch that
+    always applies but has no commit.
+    """
+    _require_clean(repository)
+    base, commits = _carried_commits(repository)
+    matched = _match(commits, series)
+    found = version(lambda path: _git(repository, "show", f"{base}:{path}").decode())
+    release = series.release_of(found) if found else None
+    if release is None:
+        raise UsageError(
+            f"{repository} is {series.product} {found}, for which no patches are carried",
+            hint=f"add a [[release]] to {series.directory / 'series.toml'}; there are: "
+            f"{series.ranges}",
+        )
+    wanted: dict[Path, tuple[str, bytes] | None] = {}
+    for patch, commit in matched:
+        added = _names(repository, commit, "A")
+        diff = _diff(repository, commit)
+        if not diff:
+            raise UsageError(
+                f"commit {commit} changes no file of {series.product} {found}",
+                hint="something must use the files that it adds; drop it if there are none",
+            )
+        wanted[series.patch_file(release, patch)] = "100644", _mail(commit) + diff
+        sources = series.source_directory(patch)
+        wanted |= {file: None for file in sources.rglob("*") if file.is_file()}
+        wanted |= {sources / path: _blob(repository, commit, path) for path in added}
+    return [path for path, content in wanted.items() if _put(path, content)]
+
+
+def _require_clean(repository: Path) -> None:
+    top = git(repository, "rev-parse", "--show-toplevel")
+    if top.returncode:
+        raise UsageError(
+            f"{repository} is not a git tree",
+            hint="cvm-harness kernel tree makes one",
+            details=complaint(top),
+        )
+    changed = _git(repository, "status", "--porcelain").decode().splitlines()
+    if changed:
+        raise UsageError(
+            f"{repository} has changes that are not committed",
+            hint="commit them to the patch that they belong to (git commit --amend, git rebase -i)",
+            details=changed[:10],
+        )
+
+
+def _carried_commits(repository: Path) -> tuple[str, list[_Commit]]:
+    """(the commit below the patches, the commits above it in order)."""
+    text = _git(
+        repository,
+        *("log", "--first-parent", f"-n{_DEPTH}", "-z"),
+        "--format=%H%n%P%n%an <%ae>%n%s%n%b",
+    )
+    commits = [_parse_commit(entry) for entry in text.decode().split("\0") if entry]
+    oldest = max((n for n, commit in enumerate(commits) if commit.patches), default=None)
+    if oldest is None or not commits[oldest].parents:
+        raise UsageError(
+            f"none of the last {_DEPTH} commits of {repository} has a trailer {TRAILER}",
+            hint="cvm-harness kernel tree makes a tree to refresh the patches from",
+        )
+    return commits[oldest].parents[0], commits[oldest::-1]
+
+
+def _parse_commit(entry: str) -> _Commit:
+    head, parents, author, subject, body = entry.split("\n", 4)
+    trailer = re.compile(rf"^{TRAILER}: *(\S+)\n?", re.M)
+    rest = trailer.sub("", body).strip("\n")
+    return _Commit(
+        head, tuple(parents.split()), author, subject, rest, tuple(trailer.findall(body))
+    )
+
+
+def _match(commits: list[_Commit], series: Series) -> list[tuple[Carried, _Commit]]:
+    known = {patch.name: patch for patch in series.patches}
+    matched: dict[str, _Commit] = {}
+    for commit in commits:
+        if len(commit.parents) != 1:
+            raise UsageError(f"commit {commit} is a merge", hint="make the history linear")
+        if len(commit.patches) != 1:
+            raise UsageError(
+                f"commit {commit} has {len(commit.patches)} trailers {TRAILER}",
+                hint="squash it into the commit of the patch that it belongs to (git rebase -i), "
+                f"or end its message with {TRAILER}: NAME",
+            )
+        (name,) = commit.patches
+        if name not in known:
+            raise UsageError(
+                f"commit {commit} is for a patch {name}, which is not in series.toml",
+                hint=f"add it to {series.directory / 'series.toml'}, or correct the name",
+                details=[f"known: {', '.join(known)}"],
+            )
+        if name in matched:
+            raise UsageError(
+                f"commits {matched[name]} and {commit} are both for the patch {name}",
+                hint="make them one (git rebase -i)",
+            )
+        matched[name] = commit
+    absent = [patch.name for patch in series.wanted() if patch.name not in matched]
+    if absent:
+        raise UsageError(
+            f"no commit for the patch {', '.join(absent)}",
+            hint="bring it back, or take it out of series.toml and remove its files",
+        )
+    order = [name for name in known if name in matched]
+    if list(matched) != order:
+        raise UsageError(
+            f"the commits are in the order {', '.join(matched)}",
+            hint=f"series.toml has {', '.join(order)}: change one of the two",
+        )
+    return [(known[name], commit) for name, commit in matched.items()]
+
+
+def _mail(commit: _Commit) -> bytes:
+    """The head of a patch file, as git-format-patch(1) writes it, without a date."""
+    return (
+        f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
+        f"From: {commit.author}\n"
+        f"Subject: [PATCH] {commit.subject}\n\n"
+        f"{commit.body}\n---\n"
+    ).encode()
+
+
+# Whatever the user's diff.* settings are. Without "index" lines: they change with every release.
+_DIFF = (
+    *("--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers"),
+    *("--unified=3", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "--full-index"),
+    *("--stat=78", "--patch"),
+)
+_INDEX_LINE = re.compile(rb"^index [0-9a-f]{40}\.\.[0-9a-f]{40}(?: \d+)?\n", re.M)
+
+
+def _diff(repository: Path, commit: _Commit) -> bytes:
+    """Statistics and diff of what the commit changes in files that were there before."""
+    argv = ("diff-tree", *_DIFF, "--diff-filter=a", commit.parents[0], commit.id)
+    return _INDEX_LINE.sub(b"", _git(repository, *argv))
+
+
+def _names(repository: Path, commit: _Commit, kinds: str) -> list[str]:
+    argv = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", f"--diff-filter={kinds}")
+    found = _git(repository, *argv, commit.parents[0], commit.id)
+    return [os.fsdecode(path) for path in found.split(b"\0") if path]
+
+
+def _blob(repository: Path, commit: _Commit, path: str) -> tuple[str, bytes]:
+    mode = _git(repository, "ls-tree", commit.id, "--", path).decode().split()[0]
+    if mode not in ("100644", "100755"):
+        raise UsageError(
+            f"commit {commit} adds {path}, which is no regular file (mode {mode})",
+            hint="sources are copied into the tree: add a file",
+        )
+    return mode, _git(repository, "cat-file", "blob", f"{commit.id}:{path}")
+
+
+def _put(path: Path, content: tuple[str, bytes] | None) -> bool:
+    """Make the file hold that, or be gone; whether it was otherwise."""
+    if content is None:
+        path.unlink()
+        return True
+    mode, data = content
+    bits = 0o755 if mode == "100755" else 0o644
+    if path.is_file() and path.read_bytes() == data and path.stat().st_mode & 0o777 == bits:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.new")
+    temporary.write_bytes(data)
+    temporary.chmod(bits)
+    temporary.replace(path)
+    return True
+
+
+def _git(directory: Path, *argv: str) -> bytes:
+    result = git(directory, *argv)
+    if result.returncode:
+        raise HostError(
+            f"git {argv[0]} failed in {directory}",
+            hint="look at git's message below",
+            details=complaint(result),
+        )
+    return result.stdout
