@@ -21,7 +21,8 @@ class SnpTarget:
     """Needs an EPYC 7003 or later with SNP switched on, Linux 6.11, QEMU 9.1."""
 
     fragments = ("snp",)
-    symbols = ("UNACCEPTED_MEMORY", "AMD_MEM_ENCRYPT")
+    # without PAT, early_memremap_encrypted_wp() fails and __sme_early_enc_dec() BUGs (6.12, 7.3)
+    symbols = ("UNACCEPTED_MEMORY", "AMD_MEM_ENCRYPT", "X86_PAT")
     more_unaccepted = common.MORE_UNACCEPTED
     guest_questions = common.QUESTIONS
     qmp_questions = ("query-sev",)
