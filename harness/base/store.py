@@ -9,6 +9,7 @@ removed by the next one to take the same lock, or by `sweep`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -75,15 +76,40 @@ class Store:
         """The entry's directory, after `build(directory)` has filled it if it did not exist.
 
         `waiting` is called once if another process is building the same entry.
+
+        Raises HostError if the disk is full.
         """
         final = self.path(kind, digest)
         if not final.is_dir():
-            with self.lock(f"{kind}-{digest}", waiting=waiting):
+            with self.disk_full_is_named(), self.lock(f"{kind}-{digest}", waiting=waiting):
                 if not final.is_dir():
                     self._build(final, build)
-        with contextlib.suppress(OSError):  # the mark only orders the sweep
-            (final / _USED).touch()
+        self.mark_used(final)
         return final
+
+    @staticmethod
+    def mark_used(entry: Path) -> None:
+        """Make `entry` the one that was used last."""
+        with contextlib.suppress(OSError):  # the mark only orders entries
+            (entry / _USED).touch()
+
+    def last_used(self, kind: str, fits: Callable[[Path], bool]) -> Path | None:
+        """The most recently used of a kind's entries that fit."""
+        entries = [path for path in (self.root / "entries" / kind).glob("*") if fits(path)]
+        return max(entries, key=_used_at, default=None)
+
+    @contextlib.contextmanager
+    def disk_full_is_named(self) -> Iterator[None]:
+        """Raise HostError in place of an OSError within that says that the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise HostError(
+                f"no space left on device under {self.root}",
+                hint="cvm-harness gc, or set CVM_HARNESS_CACHE to a larger file system",
+            ) from error
 
     def _build(self, final: Path, build: Callable[[Path], None]) -> None:
         temporary = self.root / "tmp" / f"{final.parent.name}-{final.name}"
@@ -123,6 +149,13 @@ class Store:
         path = self.root / "work" / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+    def keep_log(self, log: Path, name: str) -> Path:
+        """Move the log of a build that failed to where it outlives its entry; its new place."""
+        kept = self.root / "failed-builds" / f"{name}.log"
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(log, kept)
+        return kept
 
     def entries(self) -> list[Entry]:
         """Every published entry, least recently used first."""
@@ -170,9 +203,13 @@ class Store:
 
 
 def _entry(directory: Path) -> Entry:
+    size = tree_size(directory)
+    return Entry(directory.parent.name, directory.name, directory, size, _used_at(directory))
+
+
+def _used_at(directory: Path) -> float:
     used = directory / _USED
-    stamp = (used if used.exists() else directory).stat().st_mtime
-    return Entry(directory.parent.name, directory.name, directory, tree_size(directory), stamp)
+    return (used if used.exists() else directory).stat().st_mtime
 
 
 def tree_size(directory: Path) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import HarnessError, Status
+from harness.base.store import Store
 from harness.base.units import GIB, format_size
 from harness.host.cpu import available_memory
 from harness.host.finding import Finding, first_missing, missing, ok, unseen
@@ -18,6 +19,8 @@ from harness.host.memory import needed_memory
 from harness.host.ready import HARDWARE, NAMES, Readiness, examine_target
 from harness.host.view import HostView, reason
 from harness.kernel.make import TOOLS, check_tools
+from harness.qemu.build import held_qemu
+from harness.qemu.ninja import check_tools as check_qemu_tools
 
 _MIN_DISK = 12 * GIB
 """One unpacked kernel source, its build tree and what is kept of it."""
@@ -99,6 +102,7 @@ def _emulated(view: HostView, cache: Path) -> Section:
         _memory(view),
         _ovmf(),
         _build_tools(),
+        _own_qemu(cache),
         _image_tools(),
         _disk(cache),
     )
@@ -171,6 +175,20 @@ def _build_tools() -> Finding:
     except HarnessError as error:
         return missing(name, category, error.cause, error.hint)
     return ok(name, category, ", ".join(TOOLS))
+
+
+def _own_qemu(cache: Path) -> Finding:
+    name, category = "QEMU that emulates TDX and SNP", "emulate platforms"
+    try:
+        built = held_qemu(Store(cache))
+        if built is None:
+            check_qemu_tools()
+    except HarnessError as error:
+        return unseen(name, category, error.cause, error.hint)
+    if built is None:
+        hint = "cvm-harness build-qemu (the first run that needs it does it, too: some minutes)"
+        return unseen(name, category, "not built yet", hint)
+    return ok(name, category, f"{built.binary}: {built.version}, built from {built.origin}")
 
 
 def _image_tools() -> Finding:

@@ -14,7 +14,7 @@ import re
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -44,10 +44,10 @@ class Stanza:
     components: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
 
-    def render(self) -> str:
-        """The stanza in deb822 style."""
+    def render(self, kind: str = "deb") -> str:
+        """The stanza in deb822 style, for binary ("deb") or source ("deb-src") packages."""
         fields = {
-            "Types": "deb",
+            "Types": kind,
             "URIs": " ".join(self.uris),
             "Suites": " ".join(self.suites),
             "Components": " ".join(self.components),
@@ -196,14 +196,16 @@ class Candidate:
 class Apt:
     """apt's tools over one step's archives, with lists and archives under `root`."""
 
+    kind = "deb"
+
     def __init__(self, root: Path, suites: Suites) -> None:
         self.suites = suites
-        self.root = root / re.sub(r"\W+", "-", suites.name)
+        self.root = root / re.sub(r"\W+", "-", suites.name + self.kind.removeprefix("deb"))
         for directory in ("state/lists/partial", "cache/archives/partial"):
             (self.root / directory).mkdir(parents=True, exist_ok=True)
         (self.root / "status").touch()
         # Written anew each time: the machine may have got another mirror.
-        (self.root / "own.sources").write_text("".join(s.render() for s in suites.stanzas))
+        (self.root / "own.sources").write_text("".join(s.render(self.kind) for s in suites.stanzas))
 
     @property
     def _options(self) -> list[str]:
@@ -270,12 +272,15 @@ class Apt:
             )
         stamp.write_text(sources)
 
-    def newest(self, packages: Iterable[str]) -> Candidate | None:
-        """The highest version that the archives offer of any of `packages`."""
+    def newest(
+        self, packages: Iterable[str], fits: Callable[[Candidate], bool] = lambda candidate: True
+    ) -> Candidate | None:
+        """The highest version that the archives offer of any of `packages`, of those that fit."""
         result = self._query("madison", *packages)
         rows = [[cell.strip() for cell in row.split("|")] for row in result.splitlines()]
         offered = [Candidate(row[0], row[1], row[2].split()[1]) for row in rows if len(row) == 3]
-        return max(offered, key=functools.cmp_to_key(_by_version), default=None)
+        key = functools.cmp_to_key(_by_version)
+        return max(filter(fits, offered), key=key, default=None)
 
     def names(self, prefix: str) -> list[str]:
         """Every package whose name begins with `prefix`."""
@@ -314,14 +319,7 @@ class Apt:
         """Download the package; apt checks it against the signed lists."""
         request = f"{candidate.package}={candidate.version}"
         complaints = self._run("download", request, cwd=into, percent=percent)
-        files = list(into.glob(f"{candidate.package}_*.deb"))
-        if complaints or len(files) != 1:
-            raise HostError(
-                f"could not download {candidate.package} {candidate.version} ({candidate.suite})",
-                hint="look at the network; a superseded version is gone from the mirror",
-                details=complaints,
-            )
-        return files[0]
+        return only_file(candidate, into.glob(f"{candidate.package}_*.deb"), complaints)
 
     def download_closure(
         self, packages: Iterable[str], release: str, percent: Callable[[int], None]
@@ -350,6 +348,18 @@ class Apt:
 def dependency_names(field: str) -> list[str]:
     """The package names in a Depends field (Debian Policy 7.1), alternatives included."""
     return re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]+)", field)
+
+
+def only_file(candidate: Candidate, files: Iterable[Path], complaints: Sequence[str]) -> Path:
+    """The one of `files` that a download left. Raises HostError with apt's `complaints`."""
+    found = list(files)
+    if complaints or len(found) != 1:
+        raise HostError(
+            f"could not download {candidate.package} {candidate.version} ({candidate.suite})",
+            hint="look at the network; a superseded version is gone from the mirror",
+            details=complaints,
+        )
+    return found[0]
 
 
 _ABSENCES = ("does not have a Release file", "404", "File not found")

@@ -34,6 +34,7 @@ from harness.kernel.make import (
     check_tools,
     compiled_object,
     first_fault,
+    host_fault,
     make_argv,
 )
 from harness.kernel.patches import apply_patches
@@ -145,7 +146,7 @@ def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
 
 
 def _build(plan: _Plan, store: Store, entry: Path, progress: Progress) -> None:
-    applied = apply_patches(plan.tree, plan.patches, store.root / "tmp")
+    applied = apply_patches(plan.tree, plan.patches, entry)
     name = f"kernel-{plan.family}"
 
     def waiting() -> None:
@@ -247,22 +248,15 @@ def _expected(count_file: Path) -> int:
 
 
 def _fault(lines: list[str]) -> Exception:
-    if any("No space left on device" in text for text in lines):
-        return HostError("no space left on device while building the kernel", hint="cvm-harness gc")
-    if any("Killed signal terminated program" in text for text in lines):
-        return HostError(
-            "the compiler was killed while building the kernel: the host is out of memory",
-            hint="free memory on the host, or use fewer cores (taskset)",
-        )
+    if fault_of_host := host_fault(lines, "building the kernel"):
+        return fault_of_host
     fault = first_fault(lines)
     return KernelBuildError(f"the kernel does not build: {fault.cause}", details=fault.details)
 
 
 def _kept_log(error: KernelBuildError, log: Path, store: Store, plan: _Plan) -> KernelBuildError:
     """`error` with the log's place: outside the entry, which is about to go."""
-    kept = store.root / "failed-builds" / f"{plan.digest[:16]}.log"
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(log, kept)
+    kept = store.keep_log(log, plan.digest[:16])
     hint = f"{error.hint}; full log: {kept}" if error.hint else f"full log: {kept}"
     return KernelBuildError(error.cause, hint=hint, details=error.details, log=kept)
 

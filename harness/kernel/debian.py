@@ -15,10 +15,15 @@ from harness.base.progress import Progress
 from harness.base.status import HostError
 from harness.base.store import Store
 from harness.kernel import apt, packages
+from harness.kernel.make import host_fault
 from harness.kernel.tree import Manifest, scan, write_json
 
 _TYPICAL_FILES = 90_000
 """Files in a kernel source (6.12: 86,629), for the progress estimate."""
+
+
+class DamagedError(HostError):
+    """An archive cannot be unpacked."""
 
 
 class SeriesNotFoundError(HostError):
@@ -64,25 +69,42 @@ def _unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
     """package -> directory/tree, read-only files, and directory/manifest.json."""
     (package,) = files
     outer = directory / "package"
-    tree = directory / "tree"
-    tree.mkdir()
     _extract(["dpkg-deb", "-x", str(package), str(outer)], directory)
     package.unlink()
     tarballs = list(outer.glob("usr/src/**/linux-source-*.tar.*"))
     if len(tarballs) != 1:
         raise HostError(f"{package.name} does not hold one kernel source archive")
+    unpack_tarball(tarballs[0], directory, progress, typical_files=_TYPICAL_FILES)
+    shutil.rmtree(outer)
+
+
+def unpack_tarball(
+    tarball: Path,
+    directory: Path,
+    progress: Progress,
+    *,
+    typical_files: int,
+    leave_out: Sequence[str] = (),
+) -> None:
+    """tarball -> directory/tree, read-only files, and directory/manifest.json.
+
+    What the patterns `leave_out` (tar(1), --exclude) match stays in the tarball. Raises HostError,
+    DamagedError if it is no whole tarball.
+    """
+    tree = directory / "tree"
+    tree.mkdir()
     count = 0
 
     def line(_: str) -> None:
         nonlocal count
         count += 1
         if count % 1000 == 0:
-            progress("unpack", count, _TYPICAL_FILES, tarballs[0].name)
+            progress("unpack", count, typical_files, tarball.name)
 
     arguments = ["--strip-components=1", "--no-same-owner", "-C", str(tree)]
-    _extract(["tar", "-xvf", str(tarballs[0]), *arguments], directory, line)
-    shutil.rmtree(outer)
-    # Everything in the package is a source, so nothing is left out.
+    arguments += [f"--exclude={pattern}" for pattern in leave_out]
+    _extract(["tar", "-xvf", str(tarball), *arguments], directory, line)
+    # Everything in the tarball is a source, so nothing is left out of the manifest.
     manifest = scan(tree, exclude=False)
     for path, identity in manifest.items():
         # Work trees link to these files: whoever writes through a link shall fail.
@@ -101,4 +123,6 @@ def _extract(argv: list[str], cwd: Path, line: Callable[[str], None] | None = No
             line(text)
 
     if run_guarded(argv, cwd=cwd, env=os.environ | {"LC_ALL": "C"}, line=collect):
-        raise HostError(f"{argv[0]} could not unpack {argv[2]}", details=tail)
+        raise host_fault(tail, f"unpacking {argv[2]}") or DamagedError(
+            f"{argv[0]} could not unpack {argv[2]}", details=tail
+        )

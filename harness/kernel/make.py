@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +46,7 @@ HEADERS = {"gelf.h": "libelf-dev"}
 
 def check_tools() -> None:
     """Raise HostError naming what is missing for a build, and the packages to install."""
-    missing = {tool: package for tool, package in TOOLS.items() if not shutil.which(tool)}
+    missing = missing_tools(TOOLS)
     if "gcc" not in missing:
         for header, package in HEADERS.items():
             probe = subprocess.run(
@@ -58,9 +58,19 @@ def check_tools() -> None:
             )
             if probe.returncode:
                 missing[header] = package
+    require("build a kernel", missing)
+
+
+def missing_tools(tools: Mapping[str, str]) -> dict[str, str]:
+    """Those of `tools` (program -> Debian package) that are not on PATH."""
+    return {tool: package for tool, package in tools.items() if not shutil.which(tool)}
+
+
+def require(purpose: str, missing: Mapping[str, str]) -> None:
+    """Raise HostError that names everything `missing` (thing -> Debian package), if anything is."""
     if missing:
         raise HostError(
-            f"cannot build a kernel: missing {', '.join(missing)}",
+            f"cannot {purpose}: missing {', '.join(missing)}",
             hint=f"apt-get install {' '.join(sorted(set(missing.values())))}",
         )
 
@@ -156,7 +166,7 @@ class BuildFault:
     details: tuple[str, ...]
 
 
-def first_fault(lines: Iterable[str]) -> BuildFault:
+def first_fault(lines: Iterable[str], tool: str = "make") -> BuildFault:
     """Find the cause in a build log: the first compiler error, else the linker's, else make's."""
     kept = list(lines)
     for pattern in _ERRORS:
@@ -164,7 +174,20 @@ def first_fault(lines: Iterable[str]) -> BuildFault:
             if pattern.match(text):
                 context = kept[number + 1 : number + 1 + _CONTEXT_LINES]
                 return BuildFault(_relative(text), tuple(map(_relative, context)))
-    return BuildFault("make failed without an error message", tuple(kept[-_CONTEXT_LINES:]))
+    return BuildFault(f"{tool} failed without an error message", tuple(kept[-_CONTEXT_LINES:]))
+
+
+def host_fault(lines: Iterable[str], doing: str) -> HostError | None:
+    """The error if these last lines say that the host is to blame: no space, no memory."""
+    for text in lines:
+        if "No space left on device" in text or "Disk quota exceeded" in text:
+            return HostError(f"no space left on device while {doing}", hint="cvm-harness gc")
+        if "Killed signal terminated program" in text:
+            return HostError(
+                f"the compiler was killed while {doing}: the host is out of memory",
+                hint="free memory on the host, or use fewer cores (taskset)",
+            )
+    return None
 
 
 def _relative(text: str) -> str:

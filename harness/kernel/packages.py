@@ -59,6 +59,8 @@ class Wanted:
     """The error where no suite has it, from the names of those that were searched."""
     suite: str = ""
     """The only suite to look in; empty: all, in apt.search_order()."""
+    archive: type[apt.Apt] = apt.Apt
+    """Of binary or of source packages."""
 
     def digest(self, records: Sequence[Record]) -> str:
         """Names the entry."""
@@ -79,22 +81,32 @@ def fetch(wanted: Wanted, store: Store, progress: Progress) -> Unpacked:
 
     Raises `wanted.absent` where no suite has them, HostError where they cannot be fetched.
     """
-    memory = store.work("apt") / f"{wanted.name}.json"
+    memory = _memory(wanted, store)
     with store.lock("apt", waiting=lambda: progress("wait", 0, None, "another apt is running")):
-        known = _remembered(memory)
-        held = bool(known) and store.path(wanted.kind, wanted.digest(known)).is_dir()
-        if held and time.time() - memory.stat().st_mtime < apt.LISTS_MAX_AGE_S:
-            return _unpacked(wanted, known, store, progress)
+        last = held(wanted, store)
+        if last and time.time() - memory.stat().st_mtime < apt.LISTS_MAX_AGE_S:
+            return _unpacked(wanted, last.records, store, progress)
         try:
             found = _newest(wanted, store, progress)
         except HostError as error:
-            if not held:
+            if not last:
                 raise
-            versions = " ".join(dict.fromkeys(record.version for record in known))
+            versions = " ".join(dict.fromkeys(record.version for record in last.records))
             progress("lists", 0, None, f"{error.cause}: using {versions} from the cache")
-            return _unpacked(wanted, known, store, progress)
+            return _unpacked(wanted, last.records, store, progress)
         write_json(memory, [asdict(record) for record in found.records])
         return found
+
+
+def held(wanted: Wanted, store: Store) -> Unpacked | None:
+    """What the last `fetch` came to, if the store still has it. Asks nobody."""
+    known = _remembered(_memory(wanted, store))
+    directory = store.path(wanted.kind, wanted.digest(known))
+    return Unpacked(directory, known) if known and directory.is_dir() else None
+
+
+def _memory(wanted: Wanted, store: Store) -> Path:
+    return store.work("apt") / f"{wanted.name}.json"
 
 
 def _remembered(memory: Path) -> tuple[Record, ...]:
@@ -122,7 +134,7 @@ def _resolve(
     """Ask suite after suite; the first that has it decides, with its newest version."""
     steps = apt.machine_steps(wanted.suite)
     for step in steps:
-        source = apt.Apt(store.work("apt"), step)
+        source = wanted.archive(store.work("apt"), step)
         note = f"package lists of {step.name}"
         source.update(lambda done, n=note: progress("lists", done, 100, n), max_age_s)  # type: ignore[misc]
         if candidates := wanted.choose(source):

@@ -15,7 +15,7 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -135,18 +135,20 @@ def scan(
     cache: Path | None = None,
     *,
     exclude: bool = True,
+    leave_out: Sequence[str] = (),
     seen: Callable[[int], None] = lambda count: None,
 ) -> dict[str, str]:
     """The manifest of a directory that is no git work tree.
 
     `cache` keeps ids by size, times and inode between calls, so that only changed files are read.
-    With `exclude`, what a kernel build leaves behind is left out. `seen` gets running counts.
+    With `exclude`, what a kernel build leaves behind is left out, and in any case what the patterns
+    `leave_out` match. `seen` gets running counts.
     """
     known = _load(cache)
     fresh: dict[str, list[object]] = {}
     manifest = {}
     started_ns = time.time_ns()
-    for path, info in _walk(root, "", exclude):
+    for path, info in _walk(root, "", exclude, leave_out):
         if stat.S_ISLNK(info.st_mode):
             manifest[path] = f"{LINK} {blob_id(link_target(root / path))}"
             continue
@@ -179,14 +181,18 @@ def write_json(path: Path, value: object) -> None:
     temporary.replace(path)
 
 
-def _walk(root: Path, below: str, exclude: bool) -> Iterator[tuple[str, os.stat_result]]:
+def _walk(
+    root: Path, below: str, exclude: bool, leave_out: Sequence[str]
+) -> Iterator[tuple[str, os.stat_result]]:
     with os.scandir(root / below) as entries:
         for entry in sorted(entries, key=lambda item: item.name):
             path = f"{below}/{entry.name}" if below else entry.name
             if exclude and _is_artefact(path, entry.name):
                 continue
+            if any(fnmatch.fnmatchcase(path, pattern) for pattern in leave_out):
+                continue
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root, path, exclude)
+                yield from _walk(root, path, exclude, leave_out)
             elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
                 yield path, entry.stat(follow_symlinks=False)
 

@@ -46,11 +46,12 @@ def find_qemu() -> Qemu:
             hint="install it (Debian, Ubuntu: apt install qemu-system-x86), "
             "or set CVM_HARNESS_QEMU to the binary",
         )
-    return _inspect(Path(found))
+    return inspect(Path(found))
 
 
 @functools.cache
-def _inspect(binary: Path) -> Qemu:
+def inspect(binary: Path) -> Qemu:
+    """Ask a binary for its version. Raises HostError if it is no QEMU, or does not run."""
     output = query(binary, "--version")
     match = re.search(r"QEMU emulator version (.+)", output)
     if not match:

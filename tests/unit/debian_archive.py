@@ -21,6 +21,7 @@ class Archive:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._packages: dict[str, dict[str, str]] = {}
+        self._sources: dict[str, dict[str, str]] = {}
 
     def publish(
         self, suite: str, name: str, version: str, files: Mapping[str, bytes], depends: str = ""
@@ -38,24 +39,43 @@ class Archive:
         self._packages.setdefault(suite, {})[name] = control + entry + "\n"
         self._index(suite)
 
+    def publish_source(self, suite: str, name: str, version: str, tarball: bytes) -> Path:
+        """Add a source package, in place of others of its name; where its tarball lies."""
+        upstream = version.partition(":")[2].rpartition("-")[0]
+        files = {
+            f"{name}_{version.partition(':')[2]}.dsc": b"Format: 3.0 (quilt)\n",
+            f"{name}_{upstream}.orig.tar.xz": tarball,
+        }
+        for file, data in files.items():
+            (self.root / file).write_bytes(data)
+        sums = "".join(f"\n {sha256(data)} {len(data)} {x}" for x, data in files.items())
+        self._sources.setdefault(suite, {})[name] = (
+            f"Package: {name}\nBinary: {name}-system\nVersion: {version}\nArchitecture: any\n"
+            f"Format: 3.0 (quilt)\nDirectory: .\nChecksums-Sha256:{sums}\n\n"
+        )
+        self.publish_nothing(suite)
+        return self.root / f"{name}_{upstream}.orig.tar.xz"
+
     def publish_nothing(self, suite: str) -> None:
         """Make `suite` exist, with what it has."""
         self._packages.setdefault(suite, {})
         self._index(suite)
 
     def _index(self, suite: str) -> None:
-        packages = "".join(self._packages[suite].values())
+        packages = "".join(self._packages.get(suite, {}).values())
+        sources = "".join(self._sources.get(suite, {}).values())
         architecture = subprocess.run(
             ["dpkg", "--print-architecture"], check=True, capture_output=True, text=True
         ).stdout.strip()
-        path = f"main/binary-{architecture}/Packages"
-        file = self.root / "dists" / suite / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(packages)
-        (self.root / "dists" / suite / "Release").write_text(
-            f"Suite: {suite}\nCodename: {suite}\nArchitectures: {architecture}\nComponents: main\n"
-            f"SHA256:\n {sha256(packages.encode())} {len(packages)} {path}\n"
-        )
+        release = f"Suite: {suite}\nCodename: {suite}\nArchitectures: {architecture}\n"
+        release += "Components: main\nSHA256:\n"
+        indices = {f"binary-{architecture}/Packages": packages, "source/Sources": sources}
+        for path, text in indices.items():
+            file = self.root / "dists" / suite / "main" / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+            release += f" {sha256(text.encode())} {len(text)} main/{path}\n"
+        (self.root / "dists" / suite / "Release").write_text(release)
 
 
 def sha256(data: bytes) -> str:

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: MIT
+"""Build our QEMU once: the same source, patches, files, options and compiler are the same entry.
+
+An entry holds qemu-system-x86_64, build.log and build.json (everything that went in). The source
+copy and the objects are kept, so that a change to what is carried compiles what it affects.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from harness.base.guarded import run_guarded
+from harness.base.progress import Progress, silent
+from harness.base.status import HostError
+from harness.base.store import Store, digest_file, digest_of
+from harness.kernel.make import Toolchain, host_fault
+from harness.kernel.patches import apply_patches
+from harness.kernel.tree import SourceTree, write_json
+from harness.kernel.version import Version
+from harness.kernel.worktree import WorkTree
+from harness.qemu.binary import query
+from harness.qemu.ninja import (
+    TARGET,
+    build_fault,
+    check_tools,
+    configure_argv,
+    environment,
+    finished_step,
+    meson_version,
+    ninja_argv,
+)
+from harness.qemu.platforms import emulated_platforms
+from harness.qemu.recipe import CONFIGURE, DEVICES, DIRECTORY, Recipe, qemu_series, read_recipe
+from harness.qemu.source import open_source
+
+FORMAT = "qemu-1"
+"""Changes when an entry's content changes for equal inputs."""
+KIND = "qemu"
+_CONFIGURE_S = 1800.0
+_NINJA_S = 2 * 3600.0
+_QUICK_S = 30
+_TAIL_LINES = 400
+"""How much of the output is searched for what went wrong."""
+
+
+@dataclass(frozen=True)
+class BuiltQemu:
+    """A QEMU of ours in the store."""
+
+    binary: Path
+    version: str
+    """Of the source: "10.0.13"."""
+    digest: str
+    provenance: Mapping[str, object]
+
+    @property
+    def origin(self) -> str:
+        """What it was built from, in words: "qemu 1:10.0.13+ds-1 (trixie/main)", or a path."""
+        source = self.provenance["source"]
+        assert isinstance(source, dict)
+        if source["kind"] == "debian":
+            return f"{source['package']} {source['version']} ({source['suite']})"
+        return str(source["path"])
+
+
+def build_qemu(
+    source: Path | None = None,
+    store: Store | None = None,
+    progress: Progress = silent,
+    *,
+    jobs: int | None = None,
+    force: bool = False,
+    directory: Path = DIRECTORY,
+) -> BuiltQemu:
+    """Our QEMU from `source` (None: the distribution's), built only if the store has none like it.
+
+    `force` builds anew, from an empty object tree. Raises UsageError for an unusable source or one
+    that nothing is carried for, HostError if it cannot be fetched or built.
+    """
+    store = store or Store()
+    check_tools()
+    with store.disk_full_is_named():
+        plan = _plan(open_source(source, store, progress), directory)
+        if force:
+            store.remove(KIND, plan.digest)
+        entry = store.fetch(
+            KIND,
+            plan.digest,
+            lambda entry: _build(plan, store, entry, progress, jobs, force),
+            waiting=lambda: progress("wait", 0, None, "another process builds this QEMU"),
+        )
+    return _built(entry)
+
+
+def held_qemu(store: Store, directory: Path = DIRECTORY) -> BuiltQemu | None:
+    """The QEMU that was built or used last of those made from what is carried now, if there is one.
+
+    Its source may be any that `build_qemu` was given. Asks nobody and builds nothing. Raises
+    UsageError for a bad series.toml.
+    """
+
+    def fits(entry: Path) -> bool:
+        built = _built(entry)
+        version = Version.parse(built.version)
+        return (
+            qemu_series(directory).release_of(version) is not None
+            and built.provenance["recipe_digest"] == read_recipe(version, directory).digest
+        )
+
+    entry = store.last_used(KIND, fits)
+    return _built(entry) if entry else None
+
+
+def ensure_qemu(store: Store, progress: Progress = silent) -> BuiltQemu:
+    """`held_qemu()`, or else built from the distribution's source. Raises as `build_qemu()`."""
+    held = held_qemu(store)
+    if held is None:
+        return build_qemu(None, store, progress)
+    store.mark_used(held.binary.parent)
+    return held
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Everything that decides the result."""
+
+    tree: SourceTree
+    recipe: Recipe
+    toolchain: Toolchain
+    digest: str
+
+    def family(self, root: Path) -> str:
+        """Names the object tree: builds of one family differ in files that ninja can tell apart.
+
+        configure and meson do not notice when they change themselves, or when the tree is moved.
+        """
+        made_by = (self.tree.manifest["configure"], meson_version(), CONFIGURE, str(root))
+        return digest_of(self.tree.family, self.toolchain.digest, *made_by)[:16]
+
+
+def _plan(tree: SourceTree, directory: Path) -> _Plan:
+    recipe = read_recipe(tree.version, directory)
+    toolchain = Toolchain.detect()
+    digest = digest_of(FORMAT, tree.digest, recipe.digest, toolchain.digest)
+    return _Plan(tree, recipe, toolchain, digest)
+
+
+def _build(
+    plan: _Plan, store: Store, entry: Path, progress: Progress, jobs: int | None, fresh: bool
+) -> None:
+    started = time.monotonic()
+    applied = apply_patches(plan.tree, plan.recipe.patches, entry)
+    name = f"qemu-{plan.family(store.root)}"
+
+    def waiting() -> None:
+        progress("wait", 0, None, "another process builds from the same tree")
+
+    with store.lock(f"work-{name}", waiting=waiting):
+        work = WorkTree(store.work(name))
+        touched = work.sync(
+            plan.tree,
+            {**applied.overlay, DEVICES: ("100644", plan.recipe.devices)},
+            lambda done, total: progress("source", done, total, "copying the source"),
+        )
+        if fresh:
+            shutil.rmtree(work.objects, ignore_errors=True)
+        steps = _compile(plan, work, store, entry / "build.log", progress, jobs)
+        shutil.copy(work.objects / TARGET, entry / TARGET)
+    record = {
+        "format": FORMAT,
+        "digest": plan.digest,
+        "version": str(plan.tree.version),
+        "says": query(entry / TARGET, "--version").partition("\n")[0],
+        "platforms": sorted(emulated_platforms(entry / TARGET)),
+        "source": dict(plan.tree.provenance),
+        "source_digest": plan.tree.digest,
+        "recipe_digest": plan.recipe.digest,
+        "patches": [patch.record() for patch in plan.recipe.patches],
+        "patches_already_present": list(applied.present),
+        "configure": list(CONFIGURE),
+        "compiler": plan.toolchain.compiler,
+        "linker": plan.toolchain.linker,
+        "binary_sha256": digest_file(entry / TARGET),
+        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "files_synced": touched,
+        "steps": steps,
+        "build_s": round(time.monotonic() - started, 2),
+    }
+    write_json(entry / "build.json", record)
+
+
+def _compile(
+    plan: _Plan, work: WorkTree, store: Store, log: Path, progress: Progress, jobs: int | None
+) -> int:
+    """Configure where needed, and build; the number of steps that ninja took."""
+    what = f"QEMU {plan.tree.version}"
+    steps = 0
+
+    def line(text: str) -> None:
+        nonlocal steps
+        if step := finished_step(text):
+            steps = step.done
+            progress("compile", step.done, step.total, f"{what}: {step.what}")
+
+    with log.open("w") as file:
+        run = _Runner(work, file)
+        work.prepare_objects()
+        code = 0
+        if not _is_configured(work.objects):
+            # What a failed configure left is no base for the next.
+            shutil.rmtree(work.objects)
+            work.objects.mkdir()
+            progress("config", 0, None, f"configuring {what}")
+            code = run(configure_argv(work.source), _CONFIGURE_S, lambda text: None)
+        if not code:
+            progress("compile", 0, None, what)
+            code = run(ninja_argv(jobs), _NINJA_S, line)
+    if code:
+        kept = store.keep_log(log, f"qemu-{plan.digest[:16]}")
+        fault = build_fault(run.tail)
+        raise host_fault(run.tail, f"building {what}") or HostError(
+            f"{what} does not build: {fault.cause}",
+            hint=f"full log: {kept}",
+            details=fault.details,
+        )
+    return steps
+
+
+class _Runner:
+    """Runs a command in the object directory; its output goes to the log, its end is kept."""
+
+    def __init__(self, work: WorkTree, log: TextIO) -> None:
+        self._work = work
+        self._log = log
+        self.tail: list[str] = []
+
+    def __call__(self, argv: list[str], deadline_s: float, line: Callable[[str], None]) -> int:
+        def each(text: str) -> None:
+            self._log.write(text + "\n")
+            self.tail.append(text)
+            del self.tail[:-_TAIL_LINES]
+            line(text)
+
+        return run_guarded(
+            argv,
+            cwd=self._work.objects,
+            env=environment(self._work.source),
+            line=each,
+            unfinished=self._work.unfinished,
+            deadline_s=deadline_s,
+        )
+
+
+def _is_configured(objects: Path) -> bool:
+    """Whether ninja can go on here: configured to the end, with a Python that still has meson."""
+    if not (objects / "build.ninja").exists():
+        return False
+    probe = [str(objects / "pyvenv/bin/python3"), "-c", "import mesonbuild"]
+    try:
+        done = subprocess.run(probe, capture_output=True, timeout=_QUICK_S, check=False)
+    except OSError:  # the environment it was made from is gone
+        return False
+    return done.returncode == 0
+
+
+def _built(entry: Path) -> BuiltQemu:
+    record = json.loads((entry / "build.json").read_text())
+    return BuiltQemu(entry / TARGET, record["version"], entry.name, record)

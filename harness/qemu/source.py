@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: MIT
+"""QEMU's source: the distribution's source package, a release tarball, or a directory."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from harness.base.progress import Progress
+from harness.base.status import HostError, UsageError
+from harness.base.store import Store, digest_file, digest_of
+from harness.kernel import apt, packages
+from harness.kernel.debian import DamagedError, unpack_tarball
+from harness.kernel.source_apt import SourceApt
+from harness.kernel.tree import DirectoryReader, Manifest, SourceTree, scan
+from harness.kernel.version import Version
+from harness.qemu.recipe import qemu_series
+
+_KIND = "qemu-source"
+_FORMAT = "qemu-source-1"
+"""Changes when an entry's content changes for equal inputs."""
+_TYPICAL_FILES = 11_000
+"""Files in a release (10.0.13 without its ROMs: 10,700), for the progress estimate."""
+# Sources of firmware that is not built here: half of the tarball.
+_LEFT_OUT = ("*/roms",)
+_REQUIRED = ("VERSION", "configure", "meson.build", "target/i386/cpu.c")
+
+
+def open_source(source: Path | None, store: Store, progress: Progress) -> SourceTree:
+    """The source in `source`, a directory or tarball; without one, the distribution's newest.
+
+    Raises UsageError if it is no QEMU source, HostError if none can be fetched.
+    """
+    if source is None:
+        return _tree_of(packages.fetch(_wanted(), store, progress))
+    if source.is_dir():
+        return _open_directory(source.resolve(), store, progress)
+    if source.is_file():
+        return _open_tarball(source.resolve(), store, progress)
+    raise UsageError(
+        f"{source} does not exist", hint="give a directory or a tarball with QEMU's source"
+    )
+
+
+def held_source(store: Store) -> SourceTree | None:
+    """The distribution's source that was fetched last, if the store has it. Asks nobody."""
+    found = packages.held(_wanted(), store)
+    return _tree_of(found) if found else None
+
+
+def upstream_version(text: str) -> Version | None:
+    """The release in a Debian version: "1:10.0.13+ds-0+deb13u1" -> 10.0.13; None if unreadable."""
+    match = re.match(r"(?:\d+:)?(\d{1,4}\.\d{1,4}(?:\.\d{1,4})?)(?![\d.])", text)
+    return Version.parse(match[1]) if match else None
+
+
+def _wanted() -> packages.Wanted:
+    series = qemu_series()
+
+    def fits(candidate: apt.Candidate) -> bool:
+        version = upstream_version(candidate.version)
+        return version is not None and series.release_of(version) is not None
+
+    def choose(archive: apt.Apt) -> list[apt.Candidate]:
+        newest = archive.newest(["qemu"], fits)
+        return [newest] if newest else []
+
+    def absent(searched: str) -> HostError:
+        return HostError(
+            f"no source package of a QEMU {series.ranges}; suites searched: {searched}",
+            hint="give a release's tarball: cvm-harness build-qemu --source FILE",
+        )
+
+    # An answer of other carried patches may be a release that these are not for.
+    name = f"qemu-{digest_of(series.ranges)[:8]}"
+    return packages.Wanted(name, _KIND, _FORMAT, choose, _unpack, absent, archive=SourceApt)
+
+
+def _unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
+    (tarball,) = files
+    unpack_tarball(tarball, directory, progress, typical_files=_TYPICAL_FILES, leave_out=_LEFT_OUT)
+    tarball.unlink()
+
+
+def _tree_of(found: packages.Unpacked) -> SourceTree:
+    (record,) = found.records
+    return _unpacked_tree(found.directory, {"kind": "debian", **asdict(record)})
+
+
+def _unpacked_tree(directory: Path, provenance: Mapping[str, object]) -> SourceTree:
+    manifest = json.loads((directory / "manifest.json").read_text())
+    root = directory / "tree"
+    version = _version(root, manifest, str(provenance.get("path", root)))
+    # Patch releases follow each other in one object tree: few files differ.
+    family = f"{provenance['kind']}:qemu-{version.series}"
+    reader = DirectoryReader(root)
+    return SourceTree(manifest, reader, version, family, provenance, root, product="QEMU")
+
+
+def _open_tarball(path: Path, store: Store, progress: Progress) -> SourceTree:
+    sha256 = digest_file(path)
+
+    def unpack(directory: Path) -> None:
+        try:
+            unpack_tarball(
+                path, directory, progress, typical_files=_TYPICAL_FILES, leave_out=_LEFT_OUT
+            )
+        except DamagedError as error:
+            raise UsageError(
+                f"{path} is not a usable archive",
+                hint="give a tarball as QEMU is released in, downloaded whole",
+                details=error.details,
+            ) from error
+        _unpacked_tree(directory, provenance)  # an entry is made only of what is QEMU's source
+
+    provenance = {"kind": "tarball", "path": str(path), "sha256": sha256}
+    return _unpacked_tree(store.fetch(_KIND, digest_of(_FORMAT, sha256), unpack), provenance)
+
+
+def _open_directory(root: Path, store: Store, progress: Progress) -> SourceTree:
+    # Not as git sees it: configure also needs the subprojects, which git does not track there.
+    cache = store.work("scans") / f"{digest_of(str(root))}.json"
+    progress("source", 0, None, f"looking at {root}")
+    manifest = scan(
+        root,
+        cache,
+        leave_out=("build", "roms", "*/__pycache__"),
+        seen=lambda count: progress("source", count, None, f"reading {root}"),
+    )
+    provenance = {"kind": "directory", "path": str(root)}
+    return SourceTree(
+        manifest,
+        DirectoryReader(root),
+        _version(root, manifest, str(root)),
+        f"directory:{root}",
+        provenance,
+        product="QEMU",
+    )
+
+
+def _version(root: Path, manifest: Manifest, name: str) -> Version:
+    absent = [path for path in _REQUIRED if path not in manifest]
+    if absent:
+        raise UsageError(
+            f"{name} is not a QEMU source: it has no {absent[0]}",
+            hint="give the top directory of a QEMU source, or a release's tarball",
+        )
+    text = (root / "VERSION").read_text(errors="replace").strip()
+    version = upstream_version(text)
+    if version is None:
+        raise UsageError(
+            f"{name} does not say which QEMU it is: VERSION holds {text[:40]!r}",
+            hint="give a release's source",
+        )
+    return version
