@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""What is in a kernel tree: a manifest of git blob ids, and the means to read the blobs.
+"""What is in a source tree: a manifest of git blob ids, and the means to read the blobs.
 
 Directories, commits and unpacked packages all become the same manifest, path -> "mode id" as git
 would name them. So equal content has an equal digest whichever door it came through, and a work
 tree can be brought from any tree to any other by touching only the files that differ.
+
+A bare repository with an index for each directory and work tree would do the same with less code.
+It costs more where it matters, when a source is new (86,691 files of 6.12, git 2.39, CPU seconds):
+
+    a new source      scan 7, linked copy 7     git add 22, git read-tree -u 11, 1.7 GB of objects
+    the same again    scan 1.6, copy 0.2        git add 0.3, git read-tree -u 0.4
+
+A Debian source is not even scanned again: its manifest is kept with it.
 """
 
 from __future__ import annotations
@@ -12,6 +20,7 @@ import fnmatch
 import hashlib
 import json
 import os
+import re
 import stat
 import subprocess
 import time
@@ -30,9 +39,18 @@ Manifest = Mapping[str, str]
 
 LINK = "120000"
 
-_ARTEFACTS = ("*.o", "*.a", "*.ko", "*.mod", "*.cmd", ".config", ".config.old", ".tmp_*", ".git")
-_TOP_ARTEFACTS = ("vmlinux*", "System.map", "Module.symvers", "modules.*", "obj")
-_GENERATED = ("include/config", "include/generated")
+
+def _any_of(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(map(fnmatch.translate, patterns)))
+
+
+# What the kernel's `make` looks at before it calls a source tree "not clean", and objects.
+# vmlinux.lds.S and friends below are sources: those patterns hold for the top only.
+_ARTEFACTS = _any_of(
+    *("*.o", "*.a", "*.ko", "*.mod", "*.cmd", ".config", ".config.old", ".tmp_*", ".git")
+)
+_TOP_ARTEFACTS = _any_of("vmlinux*", "System.map", "Module.symvers", "modules.*", "obj")
+_GENERATED = _any_of("include/config", "include/generated", "arch/*/include/generated")
 
 
 class Reader(Protocol):
@@ -198,12 +216,9 @@ def _walk(
 
 
 def _is_artefact(path: str, name: str) -> bool:
-    # What the kernel's `make` looks at before it calls a source tree "not clean", and objects.
-    if path in _GENERATED or fnmatch.fnmatch(path, "arch/*/include/generated"):
+    if path == name and _TOP_ARTEFACTS.match(name):
         return True
-    patterns = _ARTEFACTS if "/" in path else _ARTEFACTS + _TOP_ARTEFACTS
-    # vmlinux.lds.S and friends below are sources: the wide patterns hold for the top only.
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    return bool(_ARTEFACTS.match(name) or _GENERATED.match(path))
 
 
 def is_git_tree(root: Path) -> bool:

@@ -6,11 +6,13 @@ Blocks marked "executed" are run here, those marked "guest" by tests/guest/test_
 
 from __future__ import annotations
 
+import ast
 import re
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import click
 import pytest
 from click.testing import CliRunner
 from sample_runs import make_measured_run
@@ -81,5 +83,36 @@ def test_the_signals_of_every_invariant_are_explained(row: Invariant) -> None:
 
 def test_every_verb_is_explained_somewhere() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
-    missing = [name for name in cli.app.commands if f"cvm-harness {name}" not in text]
-    assert missing == []
+    verbs = cli.app.list_commands(click.Context(cli.app))
+    assert set(verbs) > {"run", "kernel", "bench"}
+    assert [name for name in verbs if f"cvm-harness {name}" not in text] == []
+
+
+_NAMED = re.compile(r"cvm-harness +(?P<verb>[a-z][a-z-]*)(?: +(?P<sub>[a-z][a-z-]*))?")
+_NO_VERBS = {"developers"}
+"""Words that follow the project's name where it is no command."""
+
+
+def _texts(file: Path) -> list[str]:
+    """A page as a whole, or every string and docstring of a module."""
+    if file.suffix != ".py":
+        return [file.read_text()]
+    nodes = ast.walk(ast.parse(file.read_text()))
+    return [n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+
+
+def test_every_verb_that_a_page_or_a_message_names_exists() -> None:
+    files = [*PAGES, *(ROOT / "harness").rglob("*.py"), *(ROOT / "scripts").iterdir()]
+    files = [file for file in files if file.is_file()]
+    context = click.Context(cli.app)
+    named, wrong = set(), []
+    for file in files:
+        for match in (m for text in _texts(file) for m in _NAMED.finditer(text)):
+            command = cli.app.get_command(context, match["verb"])
+            named.add(match["verb"])
+            if isinstance(command, click.Group) and match["sub"]:
+                command = command.get_command(context, match["sub"])
+            if command is None and match["verb"] not in _NO_VERBS:
+                wrong.append(f"{file.relative_to(ROOT)}: {match[0]}")
+    assert {"gc", "doctor", "run", "kernel"} <= named
+    assert wrong == []

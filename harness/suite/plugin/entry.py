@@ -31,7 +31,7 @@ from harness.suite.plugin.options import (
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """The one setting of a project's own."""
-    parser.addini(ACTIVE, "tiers and grouping of cvm-harness go for all tests", "bool", False)
+    parser.addini(ACTIVE, "the tiers and grouping of the harness are for all tests", "bool", False)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -45,7 +45,7 @@ class Reports:
 
             error = call.excinfo.value
             text = "\n".join([f"{error.status.value}: {one_line(error)}", *error.details])
-            report.sections.append(("cvm-harness verdict", text))
+            report.sections.append(("cvm-harness: verdict", text))
             if report.when == "teardown" or "status" not in dict(report.user_properties):
                 report.user_properties.append(("signals", [signal_of(error)]))
             _publish(report, error.status, error.cause)
