@@ -16,8 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.status import UsageError
+from harness.base.status import HostError, UsageError
 from harness.kernel.gitcmd import complaint, environment, git
+from harness.kernel.make import host_fault
 from harness.kernel.series import Patch
 from harness.kernel.tree import LINK, SourceTree, link_target
 from harness.kernel.worktree import Overlay
@@ -181,7 +182,12 @@ class _Stage:
         """Apply if --check says that all of it fits; whether it did."""
         if self._git_apply(file, "--check", *options)[0]:
             return False
-        return self._git_apply(file, "--whitespace=nowarn", *options)[0] == 0
+        code, lines = self._git_apply(file, "--whitespace=nowarn", *options)
+        if code:
+            raise host_fault(lines, f"applying {file.name}") or HostError(
+                f"git could not apply {file.name}, which fits", details=lines
+            )
+        return True
 
     def _refusal(self, name: str, file: Path) -> UsageError:
         """Why `file` does not fit: which hunks of which files."""

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli.doctor import doctor
+from harness.kernel.version import Version
+from harness.qemu.recipe import read_recipe
 
 HOSTS = Path(__file__).parent / "hosts"
 
@@ -89,3 +91,40 @@ def test_a_report_holds_the_host_and_the_run_but_no_keys(tmp_path: Path) -> None
 def test_a_report_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     result = ask("--target=emulated", f"--report={tmp_path}/no/such/place.tar.gz")
     assert "cannot write the report" in str(result.exception)
+
+
+def own_qemu() -> dict[str, str]:
+    """What the doctor says of the QEMU that emulates TDX and SNP."""
+    findings = json.loads(ask("--json").output)["findings"]
+    (found,) = [f for f in findings if f["name"] == "QEMU that emulates TDX and SNP"]
+    return dict(found)
+
+
+def test_our_qemu_is_to_be_built_until_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.host.doctor.check_qemu_tools", lambda: None)
+    before = own_qemu()
+    assert before["status"] == "SKIP"
+    assert before["evidence"] == "not built yet"
+    assert "cvm-harness build-qemu" in before["hint"]
+    entry = tmp_path / "cache/entries/qemu/0123"
+    entry.mkdir(parents=True)
+    source = {"kind": "debian", "package": "qemu", "version": "1:10.0.13+ds-1", "suite": "trixie"}
+    record = {"version": "10.0.13", "source": source, "recipe_digest": "of other patches"}
+    (entry / "build.json").write_text(json.dumps(record))
+    assert own_qemu()["evidence"] == "not built yet", "what is carried has changed since"
+    record["recipe_digest"] = read_recipe(Version(10, 0, 13)).digest
+    (entry / "build.json").write_text(json.dumps(record))
+    after = own_qemu()
+    assert after["status"] == "PASS"
+    assert after["evidence"].startswith(str(entry))
+    assert after["evidence"].endswith("10.0.13, built from qemu 1:10.0.13+ds-1 (trixie)")
+
+
+def test_what_our_qemu_lacks_to_be_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.qemu.ninja.LIBRARIES", {"no-such-library >= 3": "libnone-dev"})
+    finding = own_qemu()
+    assert finding["status"] == "SKIP"
+    assert finding["evidence"] == "cannot build QEMU: missing no-such-library >= 3"
+    assert finding["hint"] == "apt-get install libnone-dev"
