@@ -148,6 +148,8 @@ def analyse(run_dir: Path) -> Analysis:
         if load.name == "lkvs" and load.reports:
             cycles = kexec_cycles(load.reports)
             checks.append(lkvs_check(load.reports[0], first, after, load.elapsed_ns, cycles))
+    if why := record.get("trace_refused"):
+        checks.append(Check("accept events", Status.SKIP, str(why), "conservation"))
     status, cause = verdict(checks)
     return Analysis(
         run_id=str(record.get("id", "")),

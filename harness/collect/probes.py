@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness.analysis.probe_pairs import HitWindows, Pairs, write_pairs
@@ -21,6 +21,7 @@ from harness.analysis.probes import (
     PROBES_FILE,
     RETURN,
 )
+from harness.base.spec import TargetName
 from harness.base.status import PreconditionError
 from harness.collect import tracefs
 from harness.collect.accepts import RAW_FILE, EventTrace
@@ -34,8 +35,12 @@ from harness.targets.base import BOOT_TRACE_KIB
 GROUP = "cvm"
 NO_CPU = -1
 """Under which losses are counted that belong to no CPU's ring buffer."""
-PLATFORMS = ("unaccepted_emulation_accept", "tdx_accept_memory", "snp_accept_memory")
-"""What arch_accept_memory(), which is inline, calls: the emulation, TDX, SEV-SNP."""
+PLATFORMS = {
+    TargetName.EMULATED: "unaccepted_emulation_accept",
+    TargetName.TDX: "tdx_accept_memory",
+    TargetName.SNP: "snp_accept_memory",
+}
+"""What arch_accept_memory(), which is inline, calls."""
 EVENTS_PER_BLOCK = 6
 _ARGUMENTS = {
     CALL: "start=$arg1:u64 size=$arg2:u64",
@@ -80,7 +85,7 @@ def boot_words() -> tuple[str, ...]:
     log.
     """
     probes = list(probes_of(0, "accept_memory", False))
-    for number, function in enumerate(PLATFORMS):
+    for number, function in enumerate(PLATFORMS.values()):
         probes += probes_of(number, function, True)
     definitions = ";".join(probe.definition("kprobe").replace(" ", ",") for probe in probes)
     return (f"kprobe_event={definitions}", f"trace_buf_size={BOOT_TRACE_KIB}k", "trace_clock=mono")
@@ -91,29 +96,30 @@ class ProbeTrace:
 
     source = "probes"
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, platform: TargetName) -> None:
         self._guest = guest
+        self._platform = probes_of([*PLATFORMS].index(platform), PLATFORMS[platform], True)
         self._flavour = ""
         self._probes: list[Probe] = []
         self._since_ns = self._until_ns = 0
 
+    def define(self) -> None:
+        """Make the probes, where boot has not. Raises PreconditionError where the kernel takes
+        none."""
+        if self._probes:
+            return
+        calls = probes_of(0, "accept_memory", False)
+        if self._exists(calls) and self._exists(self._platform):
+            self._flavour = "kprobe since boot"
+        else:
+            self._flavour = self._choose((*calls, *self._platform))
+        self._probes += (*calls, *self._platform)
+
     def begin(self, blocks: int, buffer_kib: int | None) -> None:
         """See AcceptTrace. Raises PreconditionError where the kernel takes no probes."""
-        guest = self._guest
-        tracefs.make_room(guest, blocks, EVENTS_PER_BLOCK, kib=buffer_kib)
-        tracefs.use_monotonic_clock(guest)
-        calls = probes_of(0, "accept_memory", False)
-        adopted = self._exists(calls)
-        self._flavour = "kprobe since boot" if adopted else self._choose(calls)
-        self._probes += calls
-        for number, function in enumerate(PLATFORMS):
-            some = probes_of(number, function, True)
-            if self._exists(some) or (not adopted and self._define(some, self._flavour)):
-                self._probes += some
-        if not any(probe.kind == PLATFORM_CALL for probe in self._probes):
-            raise PreconditionError(
-                f"none of {', '.join(PLATFORMS)} can be probed in the guest's kernel"
-            )
+        self.define()
+        tracefs.make_room(self._guest, blocks, EVENTS_PER_BLOCK, kib=buffer_kib)
+        tracefs.use_monotonic_clock(self._guest)
         self._switch(True)
         self._since_ns = self._now_ns()
 
@@ -158,22 +164,26 @@ class ProbeTrace:
             writer.finish(facts)
         return facts
 
-    def _choose(self, some: tuple[Probe, Probe]) -> str:
+    def _choose(self, some: Sequence[Probe]) -> str:
         for flavour in ("fprobe", "kprobe"):
             if self._define(some, flavour):
                 return flavour
+        function = self._platform[0].function
         raise PreconditionError(
-            "the guest's kernel takes neither fprobes nor kprobes on accept_memory()",
+            "the guest's kernel takes neither fprobes nor kprobes on accept_memory() and "
+            f"{function}()",
             hint="it needs CONFIG_UNACCEPTED_MEMORY, and CONFIG_FPROBE_EVENTS or "
-            "CONFIG_KPROBE_EVENTS",
+            "CONFIG_KPROBE_EVENTS; 6.12 compiles SEV's code without the tracer's calls "
+            "(arch/x86/coco/sev/Makefile), so that it takes kprobes, and those only with "
+            "CONFIG_KPROBE_EVENTS_ON_NOTRACE",
         )
 
-    def _exists(self, some: tuple[Probe, Probe]) -> bool:
-        """Whether boot has made both."""
+    def _exists(self, some: Sequence[Probe]) -> bool:
+        """Whether boot has made all."""
         return all(tracefs.has_event(self._guest, f"{GROUP}/{probe.name}") for probe in some)
 
-    def _define(self, some: tuple[Probe, Probe], flavour: str) -> bool:
-        """Whether the kernel took both."""
+    def _define(self, some: Sequence[Probe], flavour: str) -> bool:
+        """Whether the kernel took all; else it has none of them."""
         lines = " && ".join(f"echo '{p.definition(flavour)}' >> dynamic_events" for p in some)
         script = f"cd {tracefs.TRACEFS} && {{ {lines}; }} 2>/dev/null"
         if self._guest.run(script, check=False).exit_status == 0:
@@ -207,10 +217,10 @@ class BothTraces:
 
     source = "event"
 
-    def __init__(self, guest: Guest) -> None:
+    def __init__(self, guest: Guest, platform: TargetName) -> None:
         self._guest = guest
         self._event = EventTrace(guest)
-        self._probes = ProbeTrace(guest)
+        self._probes = ProbeTrace(guest, platform)
 
     def begin(self, blocks: int, buffer_kib: int | None) -> None:
         """See AcceptTrace."""

@@ -12,8 +12,8 @@ import fnmatch
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ PLAIN_IMAGES = (
     Path("/usr/share/edk2/x64/OVMF.4m.fd"),
 )
 """OVMF as one file, where distributions put it."""
+ASKED = "asked for"
+"""Where an image is from that the user named. It may be one that accepts all memory."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,11 @@ class Demand:
     """What to install, for the hint."""
     unsigned_kernel: bool
     """The guest starts a kernel without a signature that Secure Boot would accept."""
+    protocol: uuid.UUID | None = None
+    """What its drivers must know to leave memory unaccepted, where that is one thing."""
+    kernel_hashes: bool = True
+    """The platform can give it the hashes of a directly booted kernel, on which AmdSev builds
+    insist."""
 
 
 SNP = Demand(
@@ -51,6 +58,7 @@ SNP = Demand(
     ovmf.SEV_METADATA,
     "ovmf-amdsev (Debian 14 and later) or edk2-ovmf (Fedora)",
     True,
+    ovmf.SEV_ACCEPT_PROTOCOL,
 )
 TDX = Demand(
     "intel-tdx",
@@ -77,14 +85,14 @@ class Firmware:
 
     path: Path
     source: str
-    """The descriptor's file, or "asked for"."""
+    """The descriptor's file, the package, or ASKED."""
     kernel_hashes: bool
     """Whether it has room for the hashes of a directly booted kernel; AmdSev builds insist."""
     rejected: tuple[Rejected, ...] = ()
 
 
-class _Unfit(Exception):
-    pass
+class UnfitError(Exception):
+    """Why an image or descriptor will not do."""
 
 
 def descriptor_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
@@ -110,31 +118,49 @@ def find_firmware(
     """
     if asked is not None:
         return _asked(demand, view, asked)
-    rejected: list[Rejected] = []
     looked_in = [*(descriptor_directories() if directories is None else directories)]
-    for descriptor in _descriptors(view, looked_in):
+    found, rejected = search(demand, view, looked_in)
+    if found is None:
+        places = ", ".join(map(str, looked_in))
+        raise no_firmware(
+            demand, f"no descriptor in {places} fits, nor does a plain OVMF image", rejected
+        )
+    return found
+
+
+def search(
+    demand: Demand, view: HostView, directories: Iterable[Path]
+) -> tuple[Firmware | None, tuple[Rejected, ...]]:
+    """The first image of this machine that fits, if any, and the candidates before it."""
+    rejected: list[Rejected] = []
+    candidates = [(name, name) for name in _descriptors(view, directories)]
+    candidates += [(str(path), "") for path in PLAIN_IMAGES]
+    for name, descriptor in candidates:
         try:
-            path = _fitting_image(view, descriptor, demand)
-            return _firmware(view, path, descriptor, demand, rejected)
-        except _Unfit as unfit:
-            rejected.append(Rejected(descriptor, str(unfit)))
-    for path in PLAIN_IMAGES:
-        try:
-            return _firmware(view, path, "plain OVMF, no descriptor fits", demand, rejected)
-        except _Unfit as unfit:
-            rejected.append(Rejected(str(path), str(unfit)))
-    raise HostError(
-        f"no firmware for {demand.feature}: no descriptor in "
-        f"{', '.join(map(str, looked_in))} fits, nor does a plain OVMF image",
+            image = _fitting_image(view, descriptor, demand) if descriptor else Path(name)
+            found = judge(view, image, descriptor or "plain OVMF, no descriptor fits", demand)
+            if descriptor and found.kernel_hashes and not demand.kernel_hashes:
+                raise UnfitError("it starts a kernel by its hash only, which this platform lacks")
+        except UnfitError as unfit:
+            rejected.append(Rejected(name, str(unfit)))
+        else:
+            return replace(found, rejected=tuple(rejected)), tuple(rejected)
+    return None, tuple(rejected)
+
+
+def no_firmware(demand: Demand, search: str, rejected: Sequence[Rejected]) -> HostError:
+    """The error that says where was looked, and each candidate's fate."""
+    return HostError(
+        f"no firmware for {demand.feature}: {search}",
         hint=f"install {demand.packages}, or name an image with --firmware",
-        details=map(str, rejected),
+        details=[str(candidate) for candidate in rejected],
     )
 
 
 def _asked(demand: Demand, view: HostView, path: Path) -> Firmware:
     try:
-        return _firmware(view, path, "asked for", demand, [])
-    except _Unfit as unfit:
+        return judge(view, path, ASKED, demand)
+    except UnfitError as unfit:
         raise UsageError(
             f"--firmware {path}: {unfit}",
             hint=f"name an OVMF image for {demand.feature}, or leave the option out",
@@ -150,21 +176,23 @@ def _descriptors(view: HostView, directories: Iterable[Path]) -> list[str]:
 
 
 def _fitting_image(view: HostView, path: str, demand: Demand) -> Path:
-    """The image of a descriptor that meets `demand`. Raises _Unfit."""
+    """The image of a descriptor that meets `demand`. Raises UnfitError."""
     descriptor = _load(view, path)
     features = _list(descriptor, "features")
     if demand.feature not in features:
-        raise _Unfit(f"it does not claim {demand.feature}")
+        raise UnfitError(f"it does not claim {demand.feature}")
     targets = [t for t in _list(descriptor, "targets") if isinstance(t, dict)]
     machines = [
         m for t in targets if t.get("architecture") == "x86_64" for m in _list(t, "machines")
     ]
     if not any(fnmatch.fnmatch(_MACHINE, str(pattern)) for pattern in machines):
-        raise _Unfit("it is not for x86_64 and q35")
+        raise UnfitError("it is not for x86_64 and q35")
     if "requires-smm" in features:
-        raise _Unfit("it needs SMM, which confidential guests do not have")
+        raise UnfitError("it needs SMM, which confidential guests do not have")
     if demand.unsigned_kernel and "enrolled-keys" in features:
-        raise _Unfit("Secure Boot keys are enrolled in it: it would not start an unsigned kernel")
+        raise UnfitError(
+            "Secure Boot keys are enrolled in it: it would not start an unsigned kernel"
+        )
     return _image(descriptor)
 
 
@@ -172,12 +200,12 @@ def _load(view: HostView, path: str) -> dict[str, Any]:
     try:
         text = view.read(path)
         if not text.strip():
-            raise _Unfit("the file is empty: it switches off a descriptor of the same name")
+            raise UnfitError("the file is empty: it switches off a descriptor of the same name")
         descriptor = json.loads(text)
     except (OSError, ValueError) as error:
-        raise _Unfit(f"it cannot be read: {error}") from error
+        raise UnfitError(f"it cannot be read: {error}") from error
     if not isinstance(descriptor, dict):
-        raise _Unfit("it is not a JSON object")
+        raise UnfitError("it is not a JSON object")
     return descriptor
 
 
@@ -194,24 +222,38 @@ def _image(descriptor: Mapping[str, Any]) -> Path:
         name = mapping.get("filename")
     elif device == "flash":
         if mapping.get("mode") != "stateless":
-            raise _Unfit("it is for pflash with a variable store, which KVM refuses here")
+            raise UnfitError("it is for pflash with a variable store, which KVM refuses here")
         executable = mapping.get("executable")
         name = executable.get("filename") if isinstance(executable, dict) else None
     else:
-        raise _Unfit(f"it is to be mapped as {device}")
+        raise UnfitError(f"it is to be mapped as {device}")
     if not isinstance(name, str):
-        raise _Unfit("it names no image")
+        raise UnfitError("it names no image")
     return Path(name)
 
 
-def _firmware(
-    view: HostView, path: Path, source: str, demand: Demand, rejected: list[Rejected]
-) -> Firmware:
+def judge(view: HostView, path: Path, source: str, demand: Demand) -> Firmware:
+    """The image at `path`, if it meets `demand`. Raises UnfitError."""
     try:
         table = view.ovmf_table(str(path))
     except OSError as error:
-        raise _Unfit(f"cannot read {path}: {reason(error)}") from error
+        raise UnfitError(f"cannot read {path}: {reason(error)}") from error
     if str(demand.metadata) not in table:
-        raise _Unfit(f"the image {path} has no metadata for {demand.feature}")
+        raise UnfitError(f"the image {path} has no metadata for {demand.feature}")
+    if source != ASKED and _accepts_everything(view, path, demand):
+        raise UnfitError(
+            f"the image {path} accepts all memory itself: its drivers lack the protocol "
+            f"{demand.protocol} by which a kernel has it left unaccepted"
+        )
     area = table.get(str(ovmf.SEV_HASH_TABLE), "")  # address and size, both 0 where there is none
-    return Firmware(path.absolute(), source, bool(area.strip("0")), tuple(rejected))
+    return Firmware(path.absolute(), source, bool(area.strip("0")))
+
+
+def _accepts_everything(view: HostView, path: Path, demand: Demand) -> bool:
+    """Whether it is known to. Images other than edk2's may not be readable: they get a chance."""
+    if demand.protocol is None:
+        return False
+    try:
+        return not view.ovmf_drivers_mention(str(path), str(demand.protocol))
+    except OSError:
+        return False

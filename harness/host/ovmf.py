@@ -8,8 +8,10 @@ below the end of the image; each entry is data, u16 length (of all of it), 16 by
 
 from __future__ import annotations
 
+import contextlib
+import lzma
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 _FOOTER = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
@@ -22,7 +24,15 @@ SEV_METADATA = uuid.UUID("dc886566-984a-4798-a75e-5585a7bf67cc")
 """Pages that must be valid before an SNP guest starts (OVMF_SEV_METADATA_GUID)."""
 TDX_METADATA = uuid.UUID("e47a6535-984a-4798-865e-4685a7bf8ec2")
 """Sections to load into a TDX guest (TDX_METADATA_OFFSET_GUID)."""
+SEV_ACCEPT_PROTOCOL = uuid.UUID("c5a010fe-38a7-4531-8a4a-0500d2fd1649")
+"""By it the kernel's stub asks firmware to leave memory unaccepted; without the question, or the
+protocol, OVMF accepts all of it (OvmfPkg/AmdSevDxe, edk2-stable202302; arch/x86/boot/compressed and
+drivers/firmware/efi/libstub/x86-stub.c, setup_unaccepted_memory(), 6.6)."""
 _MAX_IMAGE = 64 << 20
+LZMA_SECTION = uuid.UUID("ee4e5898-3914-4259-9d6e-dc7bd79403cf")
+"""A section whose content is LZMA (gLzmaCustomDecompressGuid, MdeModulePkg.dec)."""
+_GUID_DEFINED = 0x02
+_SHORT_HEADER, _LONG_HEADER = 4, 8
 
 
 def guided_table(image: bytes) -> Mapping[uuid.UUID, bytes]:
@@ -54,3 +64,30 @@ def read_table(path: Path) -> Mapping[uuid.UUID, bytes]:
     if path.stat().st_size > _MAX_IMAGE:
         return {}
     return guided_table(path.read_bytes())
+
+
+def drivers_mention(image: bytes, guid: uuid.UUID) -> bool | None:
+    """Whether the packed drivers of `image` hold `guid`; None where none can be unpacked.
+
+    Sections: UEFI Platform Initialization specification 1.8, volume 3, 3.2.5.
+    """
+    found = None
+    for volume in _unpacked(image):
+        if guid.bytes_le in volume:
+            return True
+        found = False
+    return found
+
+
+def _unpacked(image: bytes) -> Iterator[bytes]:
+    at = image.find(LZMA_SECTION.bytes_le)
+    while at >= 0:
+        for header in (_SHORT_HEADER, _LONG_HEADER):
+            start = at - header
+            if start >= 0 and image[start + 3] == _GUID_DEFINED:
+                data = start + int.from_bytes(image[at + 16 : at + 18], "little")
+                with contextlib.suppress(lzma.LZMAError, EOFError):
+                    unpacker = lzma.LZMADecompressor(lzma.FORMAT_ALONE)
+                    yield unpacker.decompress(image[data:], _MAX_IMAGE)
+                    break
+        at = image.find(LZMA_SECTION.bytes_le, at + 1)

@@ -12,12 +12,13 @@ import json
 import os
 import resource
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from harness.base.status import HostError, UsageError
-from harness.base.store import Store
+from harness.base.store import Store, digest_file, digest_of
 from harness.host import accel, kvm, ovmf, psp
 from harness.host.cpuid import Registers, cpuid
 from harness.qemu.binary import Qemu, find_qemu
@@ -61,6 +62,9 @@ class HostView(Protocol):
 
     def ovmf_table(self, path: str) -> dict[str, str]:
         """The GUIDed table of a firmware image: GUID -> its data in hex digits."""
+
+    def ovmf_drivers_mention(self, path: str, guid: str) -> bool:
+        """Whether the packed drivers of a firmware image hold a GUID."""
 
     def kvm_guest(self) -> tuple[bool, str]:
         """Whether a probe guest under KVM got to run, and the evidence."""
@@ -130,6 +134,20 @@ class LiveHost:
         table = ovmf.read_table(Path(path))
         return {str(guid): data.hex() for guid, data in table.items()}
 
+    def ovmf_drivers_mention(self, path: str, guid: str) -> bool:
+        # Unpacking takes most of a second, so that the answer is kept.
+        answer = "answer"
+
+        def ask(directory: Path) -> None:
+            known = ovmf.drivers_mention(Path(path).read_bytes(), uuid.UUID(guid))
+            (directory / answer).write_text(json.dumps(known))
+
+        key = digest_of("ovmf-drivers-mention-1", digest_file(Path(path)), guid)
+        known = json.loads((Store().fetch("firmware-facts", key, ask) / answer).read_text())
+        if known is None:
+            raise OSError(errno.ENODATA, f"no drivers can be unpacked from {path}")
+        return bool(known)
+
     def kvm_guest(self) -> tuple[bool, str]:
         probe = accel.probe_kvm(_qemu(), Store(), self._kvm_patience_s)
         return probe.kvm_works, probe.evidence
@@ -190,6 +208,10 @@ class RecordingHost:
     def ovmf_table(self, path: str) -> dict[str, str]:
         return self._keep(f"ovmf {path}", lambda: self._view.ovmf_table(path), dict)
 
+    def ovmf_drivers_mention(self, path: str, guid: str) -> bool:
+        question = f"ovmf-drivers {path} {guid}"
+        return self._keep(question, lambda: self._view.ovmf_drivers_mention(path, guid), bool)
+
     def kvm_guest(self) -> tuple[bool, str]:
         return self._keep("kvm-guest", self._view.kvm_guest, list)
 
@@ -246,6 +268,9 @@ class RecordedHost:
 
     def ovmf_table(self, path: str) -> dict[str, str]:
         return {str(guid): str(data) for guid, data in self._find(f"ovmf {path}").items()}
+
+    def ovmf_drivers_mention(self, path: str, guid: str) -> bool:
+        return bool(self._find(f"ovmf-drivers {path} {guid}"))
 
     def kvm_guest(self) -> tuple[bool, str]:
         works, evidence = self._find("kvm-guest")

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness.base.guarded import run_guarded
-from harness.base.status import HostError
+from harness.base.status import HostError, UsageError
 
 APT_DIRECTORY = Path("/etc/apt")
 OS_RELEASE = Path("/etc/os-release")
@@ -120,6 +120,9 @@ class Suites:
 
     name: str
     stanzas: tuple[Stanza, ...]
+    suite: str = ""
+    """The suite's own name, by which users ask for it: "bookworm" where `name` says that it is as
+    configured."""
 
 
 def os_release(path: Path = OS_RELEASE) -> tuple[str, str]:
@@ -152,17 +155,21 @@ def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) ->
     if codename in newer:
         newer = newer[newer.index(codename) + 1 :]
     names = dict.fromkeys([f"{codename}-backports", *newer])
-    steps = [Suites("as configured", tuple(own))]
-    return steps + [Suites(name, _renamed(own, name)) for name in names]
+    steps = [Suites("as configured", tuple(own), codename)]
+    return steps + [Suites(name, _renamed(own, name), name) for name in names]
 
 
 def machine_steps(suite: str = "") -> list[Suites]:
-    """Where this machine can look, in order; only in `suite` where that is named."""
-    distribution, codename = os_release()
-    steps = search_order(machine_stanzas(), distribution, codename)
-    if not suite:
-        return steps
-    return [step for step in steps if suite == (codename if step is steps[0] else step.name)]
+    """Where this machine can look, in order; only in `suite` where that is named.
+
+    Raises UsageError for a suite that is none of them.
+    """
+    steps = search_order(machine_stanzas(), *os_release())
+    chosen = [step for step in steps if suite in ("", step.suite)]
+    if suite and not chosen:
+        known = ", ".join(step.suite for step in steps) or "none (no archive of this release)"
+        raise UsageError(f"{suite!r} is no suite to look in here", hint=f"those are: {known}")
+    return chosen
 
 
 def _is_own(suite: str, codename: str) -> bool:

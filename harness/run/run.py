@@ -134,7 +134,12 @@ class Run:
     def _open_record(self, before: Counters) -> None:
         """Have the running kernel's events and clock recorded from here on."""
         self._compare_clocks()
-        self._trace = accept_trace(self.guest, self.spec, self.collect)
+        self._trace = accept_trace(
+            self.guest,
+            self.spec,
+            self.collect,
+            lambda why: self.directory.update(trace_refused=why),
+        )
         if self._trace:
             pages = before.unaccepted_pages + (self.spec.maxmem or 0) // PAGE_SIZE
             self._trace.begin(pages // MAX_ORDER_PAGES, self.collect.buffer_kib)

@@ -250,6 +250,9 @@ class RootView(LiveHost):
     def ovmf_table(self, path: str) -> dict[str, str]:
         return super().ovmf_table(f"{self.root}{path}")
 
+    def ovmf_drivers_mention(self, path: str, guid: str) -> bool:
+        return super().ovmf_drivers_mention(f"{self.root}{path}", guid)
+
 
 def test_real_descriptors_lead_to_firmware_that_can_do_it(root: QemuRoot) -> None:
     view = RootView(root.root)

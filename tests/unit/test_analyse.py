@@ -208,6 +208,16 @@ def test_a_lossy_trace_voids_conservation_and_never_passes(run_dir: RunDir) -> N
     assert analyse(run_dir.path).status is Status.ERROR
 
 
+def test_a_kernel_that_takes_no_probe_is_judged_without_and_says_so(run_dir: RunDir) -> None:
+    (run_dir.path / "events.parquet").unlink()
+    run_dir.update(trace_refused="the kernel takes no probes")
+    found = analyse(run_dir.path)
+    assert found.trace_source is None
+    (said,) = [check for check in found.checks if check.status is Status.SKIP]
+    assert said.detail == "the kernel takes no probes"
+    assert found.status is Status.PASS
+
+
 def test_a_missing_event_is_a_fail(run_dir: RunDir) -> None:
     write_events(run_dir.path / "events.parquet", EVENTS[1:], TraceFacts("event", {}))
     assert status_of(analyse(run_dir.path), "trace accounts") is Status.FAIL

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import lzma
 import struct
 import uuid
 from pathlib import Path
@@ -16,6 +18,13 @@ from harness.base.status import HostError, UsageError
 from harness.host import firmware, ovmf
 from harness.host.firmware import find_firmware
 from harness.host.view import LiveHost
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is learnt of an image is kept in the cache."""
+    monkeypatch.setenv("CVM_HARNESS_CACHE", str(tmp_path / "cache"))
+
 
 FOOTER = uuid.UUID("96b582de-1fb2-45f7-baea-a366c55a082d")
 
@@ -30,6 +39,20 @@ def image(**entries: bytes) -> bytes:
     return b"\xff" * 4096 + table + b"\0" * 32
 
 
+def packed(drivers: bytes, long: bool = False) -> bytes:
+    """A section of LZMA, with a short or a long header."""
+    data = lzma.compress(drivers, format=lzma.FORMAT_ALONE)
+    body = ovmf.LZMA_SECTION.bytes_le
+    if long:
+        size = 28 + len(data)
+        header = b"\xff\xff\xff\x02" + struct.pack("<I", size)
+        return header + body + struct.pack("<HH", 28, 1) + data
+    size = 24 + len(data)
+    return size.to_bytes(3, "little") + b"\x02" + body + struct.pack("<HH", 24, 1) + data
+
+
+LAZY = packed(b"driver" + ovmf.SEV_ACCEPT_PROTOCOL.bytes_le + b"more")
+EAGER = packed(b"a driver that accepts everything")
 SNP_IMAGE = image(
     **{ovmf.SEV_METADATA.hex: b"\1\0\0\0", ovmf.SEV_HASH_TABLE.hex: b"\0\x0c\x81\0\0\4\0\0"}
 )
@@ -49,6 +72,23 @@ def test_the_guided_table_is_read_from_the_end() -> None:
 def test_no_image_makes_the_reader_fail(data: bytes, size: int) -> None:
     ovmf.guided_table(data)
     ovmf.guided_table(data + struct.pack("<H", size) + FOOTER.bytes_le + b"\0" * 32)
+
+
+@pytest.mark.parametrize("long", [False, True])
+def test_drivers_are_unpacked_to_see_what_they_know(long: bool) -> None:
+    guid = ovmf.SEV_ACCEPT_PROTOCOL
+    drivers = b"x" * 5000 + guid.bytes_le
+    assert ovmf.drivers_mention(b"\xff" * 99 + packed(drivers, long) + SNP_IMAGE, guid) is True
+    assert ovmf.drivers_mention(EAGER + packed(drivers, long), guid) is True
+    assert ovmf.drivers_mention(EAGER + SNP_IMAGE, guid) is False
+    assert ovmf.drivers_mention(SNP_IMAGE, guid) is None
+    assert ovmf.drivers_mention(LAZY[:40], guid) in (None, False)
+
+
+@given(st.binary(max_size=100), st.integers(0, 0xFFFF), st.binary(max_size=60))
+def test_no_section_makes_the_reader_fail(before: bytes, offset: int, data: bytes) -> None:
+    section = b"\0\0\1\2" + ovmf.LZMA_SECTION.bytes_le + struct.pack("<H", offset)
+    ovmf.drivers_mention(before + section + data, ovmf.SEV_ACCEPT_PROTOCOL)
 
 
 def descriptor(path: Path, filename: Path, **changes: object) -> None:
@@ -142,6 +182,30 @@ def test_plain_ovmf_with_the_metadata_is_the_last_resort(tmp_path: Path, good: P
     with pytest.raises(HostError, match="no firmware for intel-tdx") as error:
         find_firmware(firmware.TDX, LiveHost(), None, [tmp_path / "none"])
     assert "has no metadata for intel-tdx" in error.value.details[0]
+
+
+def test_plain_ovmf_that_accepts_everything_is_passed_over_unless_asked_for(
+    tmp_path: Path, good: Path
+) -> None:
+    plain = tmp_path / "plain.fd"
+    plain.write_bytes(EAGER + PLAIN_IMAGE)
+    with pytest.raises(HostError) as error:
+        find_firmware(firmware.SNP, LiveHost(), None, [tmp_path / "none"])
+    assert "accepts all memory itself" in error.value.details[0]
+    assert find_firmware(firmware.SNP, LiveHost(), plain).path == plain
+    plain.write_bytes(LAZY + PLAIN_IMAGE)
+    assert find_firmware(firmware.SNP, LiveHost(), None, [tmp_path / "none"]).path == plain
+
+
+def test_what_insists_on_kernel_hashes_is_not_for_a_platform_without(
+    tmp_path: Path, good: Path
+) -> None:
+    descriptor(tmp_path / "d/60-amdsev.json", good)
+    (tmp_path / "plain.fd").write_bytes(SNP_IMAGE)  # has room for them, and does not insist
+    demand = dataclasses.replace(firmware.SNP, kernel_hashes=False)
+    found = find_firmware(demand, LiveHost(), None, [tmp_path / "d"])
+    assert found.path == tmp_path / "plain.fd"
+    assert "by its hash only" in found.rejected[0].reason
 
 
 def test_a_firmware_asked_for_must_be_one(tmp_path: Path, good: Path) -> None:

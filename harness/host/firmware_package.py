@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Firmware from the distribution's package, fetched by apt, where the machine has none that fits.
+
+OVMF as one file is in the package ovmf, or since Debian 14 in ovmf-generic, on which ovmf only
+depends. Suite after suite is tried until an image meets the demand: what a stable release has may
+be too old.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+from harness.base.progress import Progress
+from harness.base.status import HostError
+from harness.base.store import Store
+from harness.host.firmware import (
+    Demand,
+    Firmware,
+    Rejected,
+    UnfitError,
+    descriptor_directories,
+    find_firmware,
+    judge,
+    no_firmware,
+    search,
+)
+from harness.host.view import HostView
+from harness.kernel import apt, packages
+
+IMAGE = PurePosixPath("usr/share/ovmf/OVMF.fd")
+_PACKAGES = ("ovmf-generic", "ovmf")
+
+
+class _NoPackageError(HostError):
+    """The suite has none of the packages."""
+
+
+def find_or_fetch(
+    demand: Demand,
+    view: HostView,
+    store: Store,
+    progress: Progress,
+    asked: Path | None = None,
+    directories: Iterable[Path] | None = None,
+) -> Firmware:
+    """The image `asked` for, else the first of this machine that fits, else a package's.
+
+    Raises UsageError for an `asked` image that cannot be one, HostError with every candidate's fate
+    where none fits.
+    """
+    if asked is not None:
+        return find_firmware(demand, view, asked)
+    looked_in = descriptor_directories() if directories is None else directories
+    found, rejected = search(demand, view, looked_in)
+    return found or fetch_firmware(demand, view, store, progress, rejected=rejected)
+
+
+def fetch_firmware(
+    demand: Demand,
+    view: HostView,
+    store: Store,
+    progress: Progress,
+    suite: str = "",
+    rejected: Sequence[Rejected] = (),
+) -> Firmware:
+    """The image of the first suite that meets `demand`; only `suite`, where that is named.
+
+    `rejected` are candidates that were passed over before. Raises UsageError for an unknown suite,
+    HostError with every candidate's fate where none fits.
+    """
+    passed = list(rejected)
+    steps = apt.machine_steps(suite)
+    for step in steps:
+        try:
+            found = packages.fetch(_wanted(step.suite), store, progress)
+        except _NoPackageError as error:
+            passed.append(Rejected(step.suite, error.cause))
+            continue
+        (record,) = found.records
+        source = f"package {record.package} {record.version} of {record.suite}"
+        try:
+            image = judge(view, found.directory / IMAGE, source, demand)
+        except UnfitError as unfit:
+            passed.append(Rejected(source, str(unfit)))
+            continue
+        return replace(image, rejected=tuple(passed))
+    places = ", ".join(step.suite for step in steps) or "none (no archive of this release)"
+    raise no_firmware(demand, f"suites searched: {places}", passed)
+
+
+def _wanted(suite: str) -> packages.Wanted:
+    def choose(archives: apt.Apt) -> list[apt.Candidate]:
+        offered = (archives.newest([name]) for name in _PACKAGES)
+        return [candidate for candidate in offered if candidate][:1]
+
+    def unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
+        (package,) = files
+        packages.unpack_files(package, directory, lambda path: path == IMAGE)
+        package.unlink()
+        if not (directory / IMAGE).is_file():
+            raise HostError(f"{package.name} holds no {IMAGE}")
+
+    return packages.Wanted(
+        f"ovmf-{suite}",
+        "firmware",
+        "ovmf-1",
+        choose,
+        unpack,
+        lambda _: _NoPackageError(f"it has neither {' nor '.join(_PACKAGES)}"),
+        suite,
+    )

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""A distribution's kernel, as its packages have it, with our initrd is a guest of ours.
+
+Booted by the line of a hardware target without the confidential object, under TCG: its modules
+load in our init, the port and SSH answer, and counters and probes are what such a guest has.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from contract.conftest import RealQemu
+from contract.test_hardware_command_lines import unconfidential, without_kvm
+from harness.base.spec import Accel
+from harness.base.store import Store
+from harness.collect.plan import Collect
+from harness.collect.probes import PLATFORMS, ProbeTrace
+from harness.collect.sources import accept_trace
+from harness.guest.guest import Guest
+from harness.guest.machine import Machine
+from harness.guest.ssh.session import GuestKeys
+from harness.host.snp import SnpHost
+from harness.image.build import build_image, compose_initrd
+from harness.image.keys import Keys
+from harness.image.modules import ModuleTree
+from harness.kernel import KernelRequest, SeriesNotFoundError, build_kernel
+from harness.kernel.kernel import Kernel
+from harness.targets.base import BootFiles, HostFacts, check_kernel
+from harness.targets.choose import guest_spec
+from harness.targets.registry import target_for
+
+pytestmark = pytest.mark.tier("full")
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "traced"),
+    [
+        ("debian-binary:6.12", "snp", False),  # its SEV code is compiled without tracing
+        ("debian-binary:6.12", "tdx", True),
+        ("debian-binary:7.3", "tdx", True),
+        ("debian-binary:7.3-cloud", "snp", True),
+    ],
+)
+def test_a_distribution_kernel_boots_with_our_initrd_and_can_be_traced(
+    source: str, target: str, traced: bool, real: RealQemu, tmp_path: Path
+) -> None:
+    store = Store()
+    try:
+        kernel = build_kernel(KernelRequest(source), store)
+    except SeriesNotFoundError as error:
+        pytest.skip(str(error))
+    spec = guest_spec(target=target, memory="4G")
+    check_kernel(target_for(spec.target), kernel)
+    assert kernel.modules
+    keys = Keys.generate(tmp_path / "keys")
+    initrd = compose_initrd(build_image(store, (), kernel.modules), keys, tmp_path / "initrd")
+    login = GuestKeys(keys.private_key, keys.host_public_key)
+    machine = machine_of(target, kernel, initrd, real)
+    with Guest(machine, tmp_path / "run", keys=login) as guest:
+        init = guest.boot.init
+        assert init.fields["release"] == guest.run("uname -r").text.strip() == kernel.release
+        assert init.nr_unaccepted_pages == 0  # the counter is there, and nothing is left
+        loaded = {line.split()[0] for line in guest.run("cat /proc/modules").text.splitlines()}
+        assert set(ModuleTree(kernel.modules).chosen()) <= loaded
+        assert not guest.splats
+        refused: list[str] = []
+        trace = accept_trace(guest, spec, Collect(), refused.append)
+        if not traced:
+            assert trace is None
+            assert PLATFORMS[spec.target] in refused[0]
+            assert not guest.run("cat /sys/kernel/tracing/dynamic_events").text
+        else:
+            assert isinstance(trace, ProbeTrace)  # by itself: no kernel but ours has the event
+            trace.begin(blocks=16, buffer_kib=None)
+            trace.pause()
+            assert trace.save(tmp_path).source == "probes (fprobe)"
+        guest.poweroff(deadline_s=120)
+
+
+def machine_of(target: str, kernel: Kernel, initrd: Path, real: RealQemu) -> Machine:
+    """The target's line for `kernel`, as far as it goes without the hardware."""
+    spec = guest_spec(target=target, memory="4G")
+    host = HostFacts(real.qemu, Accel.KVM, "contract", snp=SnpHost(51, True, 99, 0))
+    files = BootFiles(kernel.bzimage, initrd, Path("/dev/null"))
+    machine = without_kvm(target_for(spec.target).machine(spec, files, host))
+    direct = [option for option in machine.args if option[0] in ("-kernel", "-initrd", "-append")]
+    args = (*unconfidential(machine), *direct)
+    return dataclasses.replace(machine, args=args, time_scale=4.0)
