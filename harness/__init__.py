@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from harness.run.session import Session
     from harness.targets.choose import guest_spec
 
+__version__ = "0.2.0"
 __all__ = ["Session", "guest_spec"]
 
 _HOMES = {"Session": "harness.run.session", "guest_spec": "harness.targets.choose"}

@@ -87,6 +87,7 @@ def run(
     A bug is caught if a test FAILs for its reason. Exit code 1: one was not; 3: a test fails
     although every bug is off, so that nothing can be said.
     """
+    from harness.base.resources import checkout
     from harness.jobs.catalogue.entry import load_entries, select
     from harness.jobs.catalogue.runner import pytest_on, run_catalogue
     from harness.kernel.version import Version
@@ -94,9 +95,10 @@ def run(
 
     out, err = terminal.consoles()
     entries = select(load_entries(), bugs)
+    tree = checkout()  # before a kernel is built in vain
     with ProgressLine(err) as progress:
         built = _kernel(kernel, runs, progress)
-        pytest = pytest_on(built, runs, ["--snapshot=off"], lambda _: None)
+        pytest = pytest_on(built, tree, runs, ["--snapshot=off"], lambda _: None)
         version = Version.parse(built.version)
         results = run_catalogue(entries, version, pytest, clean=clean, notify=progress)
     if as_json:

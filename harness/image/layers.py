@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from harness.base.resources import carried
 from harness.image import cpio, hosttools
 from harness.image.cpio import Node
 
-RECIPE = Path(__file__).parents[2] / "guest-images" / "minimal"
+RECIPE = carried("guest-images") / "minimal"
 """C sources in src/, plain files in root/."""
 OPTIONAL = {"stress-ng": "stress-ng", "kexec": "kexec"}
 """Optional layers: name -> the host's program in it."""

@@ -12,10 +12,11 @@ import gzip
 import json
 from pathlib import Path
 
+from harness.base.resources import carried
 from harness.base.status import HostError
 from harness.image.keys import Keys
 
-RECIPE = Path(__file__).parents[2] / "guest-images" / "distribution"
+RECIPE = carried("guest-images") / "distribution"
 
 
 def cloud_config(keys: Keys, program: bytes) -> dict[str, object]:

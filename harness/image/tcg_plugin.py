@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness.base.resources import carried
 from harness.base.store import Store, digest_file, digest_of
 from harness.image import hosttools
 from harness.qemu.binary import Qemu
 
-SOURCE = Path(__file__).parents[2] / "guest-images" / "tcg-plugin" / "functions.c"
+SOURCE = carried("guest-images") / "tcg-plugin" / "functions.c"
 _LIBRARY = "functions.so"
 _API_VERSIONS = (((11, 1), 7), ((9, 1), 3), ((9, 0), 2))
 """First QEMU -> the version of the plugin API (include/plugins/qemu-plugin.h) that it takes. A QEMU

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.resources import carried
 from harness.base.status import UsageError
 from harness.kernel.version import Version, VersionRange
 
-DIRECTORY = Path(__file__).parents[2] / "kernel-configs"
+DIRECTORY = carried("kernel-configs")
 
 _SECTION = re.compile(r"#\s*\[(.*)\]\s*")
 _RANGE = re.compile(r"(?:since (?P<since>[\d.]+))?\s*(?:before (?P<before>[\d.]+))?|all")

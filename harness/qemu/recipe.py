@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.resources import carried
 from harness.base.store import digest_of
 from harness.kernel.series import Patch, Series, patches_digest, read_series
 from harness.kernel.tree import blob_id
 from harness.kernel.version import Version
 
-DIRECTORY = Path(__file__).parents[2] / "guest-images" / "qemu"
+DIRECTORY = carried("guest-images") / "qemu"
 
 DEVICES = "configs/devices/x86_64-softmmu/cvm-harness.mak"
 """Where configure looks for `--with-devices-x86_64=cvm-harness` (docs/devel/kconfig.rst)."""

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.resources import checkout
 from harness.base.status import HostError, Status, UsageError
 from harness.cli.app import app
 from harness.jobs.catalogue.entry import (
@@ -26,7 +27,7 @@ from harness.jobs.catalogue.entry import (
     read_entry,
     select,
 )
-from harness.jobs.catalogue.runner import ROOT, node_ids, run_catalogue
+from harness.jobs.catalogue.runner import node_ids, run_catalogue
 from harness.jobs.catalogue.verdicts import judge
 from harness.kernel.series import carried_patches
 from harness.kernel.version import Version
@@ -79,7 +80,7 @@ def test_every_test_of_an_entry_is_there() -> None:
     for node in {test for e in load_entries() for test in node_ids(e.catches)}:
         match = _NODE.fullmatch(node)
         assert match, node
-        assert f"def {match['name']}(" in (ROOT / match["file"]).read_text(), node
+        assert f"def {match['name']}(" in (checkout() / match["file"]).read_text(), node
 
 
 def test_at_most_one_bug_is_not_caught() -> None:

@@ -23,7 +23,6 @@ from harness.kernel.kernel import Kernel
 from harness.kernel.version import Version
 from harness.suite.verdicts import TestVerdict, parse_verdicts
 
-ROOT = Path(__file__).parents[3]
 """Where the tests of the entries are looked for."""
 DEADLINE_S = 900
 """For one pytest; each guest in it has deadlines of its own."""
@@ -84,8 +83,10 @@ Pytest = Callable[[Sequence[str], str], tuple[TestVerdict, ...]]
 """Runs tests with words added to the guests' command line."""
 
 
-def pytest_on(kernel: Kernel, runs: Path, options: Sequence[str], notify: Notify) -> Pytest:
-    """A `Pytest` that runs the suite on `kernel`; `options` are further ones of pytest's."""
+def pytest_on(
+    kernel: Kernel, tree: Path, runs: Path, options: Sequence[str], notify: Notify
+) -> Pytest:
+    """A `Pytest` that runs the suite in `tree` on `kernel`; `options` are more of pytest's."""
 
     def run(tests: Sequence[str], append: str) -> tuple[TestVerdict, ...]:
         with tempfile.TemporaryDirectory(prefix="cvm-catalogue-") as scratch:
@@ -99,7 +100,7 @@ def pytest_on(kernel: Kernel, runs: Path, options: Sequence[str], notify: Notify
             ]
             said: list[str] = []
             code = run_guarded(
-                argv, cwd=ROOT, env=os.environ, line=said.append, deadline_s=DEADLINE_S
+                argv, cwd=tree, env=os.environ, line=said.append, deadline_s=DEADLINE_S
             )
             for line in said:
                 notify(line)
