@@ -69,7 +69,6 @@ _FORMATS: dict[str, Renderer] = {
     "parquet": _parquet,
 }
 _BINARY = frozenset({"parquet"})
-_DIRECTORIES = frozenset({"otava"})
 _ONE_RUN: dict[str, Callable[[RunView, Path], None]] = {
     "perfetto": _perfetto,
     "trace.dat": _trace_dat,
@@ -96,24 +95,17 @@ def export(
     \b
     ktap     the kernel's test format          junit    JUnit XML
     kcidb    kernelci.org's database           csv      one row a run, one column a metric
-    parquet  the same, typed                   otava    directory for Apache Otava
+    parquet  the same, typed
     perfetto one run for ui.perfetto.dev         trace.dat  its accept events for trace-cmd
 
     \b
     cvm-harness export ktap runs/20261124T020000Z-0a1b2c
     cvm-harness export parquet --since 30d -o metrics.parquet
     """
-    if format_name not in {*_FORMATS, *_DIRECTORIES, *_ONE_RUN}:
-        known = ", ".join(sorted({*_FORMATS, *_DIRECTORIES, *_ONE_RUN}))
+    if format_name not in {*_FORMATS, *_ONE_RUN}:
+        known = ", ".join(sorted({*_FORMATS, *_ONE_RUN}))
         raise UsageError(f"unknown format {format_name!r}", hint=f"use one of {known}")
     views = _views(chosen, wanted, runs)
-    if format_name in _DIRECTORIES:
-        from harness.report.tables import write_otava
-
-        if output is None:
-            raise UsageError(f"{format_name} is several files", hint="name a directory with -o")
-        write_otava(views, output)
-        return
     if format_name in _ONE_RUN:
         if output is None or len(views) != 1:
             raise UsageError(

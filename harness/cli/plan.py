@@ -37,9 +37,8 @@ nights_option = click.option(
 @click.argument("file", type=click.Path(path_type=Path))
 @only_option
 @nights_option
-@click.option("--dry-run", is_flag=True, help="Accepted for symmetry: this verb starts nothing.")
 @json_option
-def plan(file: Path, only: tuple[str, ...], nights: Path, dry_run: bool, as_json: bool) -> None:
+def plan(file: Path, only: tuple[str, ...], nights: Path, as_json: bool) -> None:
     """Show what `cvm-harness nightly FILE` would do: cells, times, what is skipped and why.
 
     FILE is TOML: kernels, configs, a matrix of guests, suites, workloads, limits. The cross product

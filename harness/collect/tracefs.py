@@ -107,18 +107,6 @@ def fetch_pages(guest: Guest, out: Path) -> None:
         raise PreconditionError(f"the trace has {out.stat().st_size} bytes: too many to believe")
 
 
-def fetch_text(guest: Guest, out: Path) -> None:
-    """Copy the trace as text, which does not consume it. Stamps are in whole microseconds."""
-    with out.open("wb") as file:
-
-        def collect(data: bytes) -> None:
-            file.write(data)
-
-        guest.run(
-            ["cat", f"{TRACEFS}/trace"], deadline_s=_DEADLINE_S, max_output=0, on_stdout=collect
-        )
-
-
 def symbols(guest: Guest, addresses: Sequence[int]) -> dict[int, str]:
     """The names of kernel addresses, "symbol+0xoffset"; unknown ones are left out."""
     found: dict[int, str] = {}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,9 +25,6 @@ Floats = npt.NDArray[np.float64]
 FEW_RUNS = 10
 """Below this many runs an arm the bootstrap's intervals are too narrow (a sample of three has only
 ten distinct resamples), so the wider of bootstrap and Welch's t is used."""
-
-_TAIL_RESAMPLES = 999
-"""Of all events of all guests, each of which is a sort."""
 
 
 @dataclass(frozen=True)
@@ -204,39 +201,6 @@ def p_value(arms: Arms, statistic: Statistic, drawing: Resampling) -> float:
         random_state=drawing.seed,
     )
     return float(result.pvalue)
-
-
-def tail_ratio(
-    a: Sequence[Floats], b: Sequence[Floats], percentile: float, level: float, drawing: Resampling
-) -> tuple[float, Interval | None]:
-    """The ratio of a percentile of all events, B over A; `a` and `b` hold an array a guest.
-
-    Guests are resampled, not events, for those of one guest have its luck in common.
-    """
-    if not a or not b or any(values.size == 0 for values in (*a, *b)):
-        raise PreconditionError("an arm, or a run of one, has no events to take a percentile of")
-
-    def of(runs: Sequence[Floats], chosen: npt.NDArray[np.int64]) -> float:
-        return float(np.percentile(np.concatenate([runs[i] for i in chosen]), percentile))
-
-    def log_ratio(of_a: npt.NDArray[np.int64], of_b: npt.NDArray[np.int64]) -> float:
-        return float(np.log(of(b, of_b)) - np.log(of(a, of_a)))
-
-    every = np.arange(len(a)), np.arange(len(b))
-    point = float(np.exp(log_ratio(*every)))
-    if min(len(a), len(b)) < FEW_RUNS:
-        return point, None
-    result = scipy.stats.bootstrap(
-        every,
-        log_ratio,
-        confidence_level=level,
-        vectorized=False,
-        n_resamples=min(drawing.resamples, _TAIL_RESAMPLES),
-        method="percentile",
-        random_state=drawing.seed,
-    )
-    low, high = result.confidence_interval
-    return point, Interval(float(np.exp(low)), float(np.exp(high)), level, "bootstrap over guests")
 
 
 def relative_sd(arms: Arms) -> float | None:

@@ -23,7 +23,6 @@ from harness.compare.power import (
     minimum_detectable_effect,
     runs_needed,
 )
-from harness.compare.rules import Opinion, opinions
 from harness.compare.statistics import (
     Arms,
     Interval,
@@ -95,7 +94,6 @@ class Comparison:
     """Relative; None where the noise is not known at all."""
     plan: Mapping[float, int]
     """Relative effect -> runs an arm that would find it."""
-    opinions: tuple[Opinion, ...]
     criteria: Criteria
 
     @property
@@ -130,7 +128,6 @@ def compare(metric: str, arms: Arms, criteria: Criteria | None = None) -> Compar
         relative_sd=rsd,
         minimum_detectable_effect=mde,
         plan={e: runs_needed(rsd, e, criteria.errors) for e in EFFECTS} if rsd is not None else {},
-        opinions=opinions(arms, higher_is_better=criteria.higher_is_better),
         criteria=criteria,
     )
 

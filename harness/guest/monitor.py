@@ -125,11 +125,6 @@ class Monitor:
         return self._scanner.fatal
 
     @property
-    def console_bytes(self) -> int:
-        """Bytes of console so far: tells a guest that still talks from a silent one."""
-        return self._scanner.bytes
-
-    @property
     def rejected(self) -> str:
         """Why the first unreadable message on the ready port was refused; empty if none was."""
         return self._port.first_rejection

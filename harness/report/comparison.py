@@ -69,8 +69,6 @@ def _notes(comparison: Comparison) -> Text:
         text.append(f"; runs still missing an arm: {wanted}")
     elif comparison.relative_sd is None:
         text.append("; one run an arm says nothing about the noise: run more")
-    for opinion in comparison.opinions:
-        text.append(f"\n    {opinion.rule}: {opinion.says}", style="dim")
     return text
 
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 
 from harness.base.units import PAGE_SIZE, format_ns, format_size
 from harness.record.boot import BootRecord
-from harness.report.terminal import latency_cell, throughput_cell
-from harness.run.run import Outcome
 from harness.run.session import Prepared
-from harness.workloads.base import WorkloadResult
 
 Rows = list[tuple[str, str]]
 
@@ -33,21 +30,3 @@ def boot_rows(boot: BootRecord) -> Rows:
         start = ("time to init", format_ns(boot.since_spawn_ns("init")))
     command = ("time to first SSH command", format_ns(boot.since_spawn_ns("first_command")))
     return [unaccepted, start, command]
-
-
-def outcome_rows(outcome: Outcome, result: WorkloadResult) -> Rows:
-    """What the workload did and what acceptance cost."""
-    before, after, accepts = outcome.before, outcome.after, outcome.accepts
-    accepted = (before.unaccepted_pages - after.unaccepted_pages) * PAGE_SIZE
-    rows = [
-        ("touched", f"{format_size(result.touched_bytes)} in {format_ns(result.elapsed_ns)}"),
-        ("accepted meanwhile", format_size(accepted)),
-    ]
-    if accepts:
-        rows += [
-            ("accept calls since boot", f"{accepts.calls:,} for {accepts.units:,} units of 2 MiB"),
-            ("accept latency p50 / p99 / max", latency_cell(accepts.accept)),
-            ("wait for other CPUs p50 / p99 / max", latency_cell(accepts.wait)),
-            ("GiB per second of accept time", throughput_cell(accepts)),
-        ]
-    return rows

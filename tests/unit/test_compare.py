@@ -15,7 +15,7 @@ from scipy import stats
 
 from harness.base.status import PreconditionError, UsageError
 from harness.compare.power import Errors, look_sizes, runs_needed, spending
-from harness.compare.statistics import Arms, Resampling, Statistic, tail_ratio
+from harness.compare.statistics import Arms, Resampling, Statistic
 from harness.compare.verdict import (
     Criteria,
     Verdict,
@@ -45,17 +45,12 @@ def test_the_v9_study_is_inconclusive_and_says_what_it_would_take() -> None:
     assert result.interval is not None
     assert result.interval.low < 0.95
     assert result.interval.high > 1.05
-    assert [opinion.says for opinion in result.opinions] == [
-        "no change: the ranges overlap",
-        "0 of 3 runs would fail",
-    ]
 
 
 def test_three_against_three_can_never_alarm_and_one_run_says_so() -> None:
     far = compare("t", Arms.of([1.0, 1.01, 1.02], [2.0, 2.01, 2.02]))
     assert far.verdict is Verdict.INCONCLUSIVE  # exact permutation test: p is 0.1 at best
     assert far.p_value == pytest.approx(0.1)
-    assert far.opinions[0].says.startswith("regressed")  # where a rule of thumb would have
     one = compare("t", Arms.of([1.0], [2.0]))
     assert one.verdict is Verdict.INCONCLUSIVE
     assert one.interval is None
@@ -210,23 +205,6 @@ def test_the_same_runs_give_the_same_answer() -> None:
 def test_what_cannot_be_compared_is_an_error_never_a_verdict(bad: list[float]) -> None:
     with pytest.raises(PreconditionError):
         Arms.of([1.0, 2.0], bad)
-
-
-def test_tails_are_compared_over_guests_not_over_events() -> None:
-    generator = np.random.default_rng(9)
-    # Each guest has luck of its own, far larger than the spread within it.
-    a, b = (
-        [luck * generator.exponential(1.0, 2000) for luck in np.exp(generator.normal(0, 0.3, 12))]
-        for _ in range(2)
-    )
-    point, interval = tail_ratio(a, b, 99, 0.95, drawing=Resampling())
-    assert interval is not None
-    assert interval.low < point < interval.high
-    assert interval.high / interval.low > 1.3
-    _, none = tail_ratio(a[:3], b[:3], 99, 0.95, drawing=Resampling())
-    assert none is None
-    with pytest.raises(PreconditionError):
-        tail_ratio([], b, 99, 0.95, drawing=Resampling())
 
 
 @given(st.integers(1, 50), st.floats(0.001, 0.2))

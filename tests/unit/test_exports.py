@@ -5,9 +5,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -25,7 +22,7 @@ from harness.record.view import RunView
 from harness.report.junit import junit
 from harness.report.kcidb import VERSION, kcidb
 from harness.report.ktap import ktap
-from harness.report.tables import metric_table, to_csv, to_parquet, write_otava
+from harness.report.tables import metric_table, to_csv, to_parquet
 
 HOSTILE = "</failure>]]><script>alert(1)</script> \x1b[2J\x00\ud800\u202e not ok 1 # SKIP\n1..0"
 """What a guest could print to be taken for something else."""
@@ -112,37 +109,6 @@ def test_tables_hold_every_metric_with_its_unit(views: list[RunView]) -> None:
     assert len(rows) == len(views)
 
 
-def test_otava_input_has_whole_rows_of_numbers(tmp_path: Path, views: list[RunView]) -> None:
-    out = tmp_path / "otava"
-    write_otava(views, out)
-    tests = json.loads((out / "otava.yaml").read_text())["tests"]
-    assert len(tests) == 2  # the unfinished run has no workload, and is a series of its own
-    for test in tests.values():
-        header, *rows = Path(test["file"]).read_text().splitlines()
-        columns = header.split(",")
-        assert set(test["metrics"]) == set(columns) - {"time", "run", "kernel"}
-        for row in rows:
-            values = dict(zip(columns, row.split(","), strict=True))
-            assert all(float(values[name]) >= 0 for name in test["metrics"])
-    with pytest.raises(UsageError, match="not empty"):
-        write_otava(views, out)
-
-
-@pytest.mark.skipif(not shutil.which("otava"), reason="Apache Otava is not installed")
-def test_otava_finds_the_change_in_our_input(tmp_path: Path) -> None:
-    for day in range(40):
-        noise = 1 + day * 7 % 11 / 5000
-        make_run(tmp_path / "runs", day=day, accept_ns=1e6 * noise * (1.02 if day >= 28 else 1))
-    views = [RunView.load(path) for path in sorted((tmp_path / "runs").iterdir())]
-    write_otava(views, tmp_path / "otava")
-    environment = os.environ | {"OTAVA_CONFIG": str(tmp_path / "otava" / "otava.yaml")}
-    command = ["otava", "analyze", "series-1", "--since=2026-01-01"]
-    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-    before, _, after = found.stdout.partition("+2.0%")
-    assert views[27].id in before
-    assert views[28].id in after
-
-
 @pytest.mark.parametrize("name", ["ktap", "kcidb", "junit", "csv"])
 def test_text_exports_hold_nothing_that_takes_effect(views: list[RunView], name: str) -> None:
     content = {
@@ -173,9 +139,7 @@ def test_the_verb_writes_files_and_refuses_what_it_cannot_do(
     runs, file = f"--runs={tmp_path / 'runs'}", tmp_path / "out.csv"
     assert call("csv", runs, "-o", str(file)) == 0
     assert file.read_text().count("\n") == 2
-    assert call("otava", runs, "-o", str(tmp_path / "otava")) == 0
     assert call("yaml", runs) == 2
-    assert call("otava", runs) == 2
     assert call("csv", runs, "--kernel=5.4") == 2
     assert call("csv", "/nowhere") == 2
     assert call("csv", runs, "-o", "/nowhere/x") == 69
