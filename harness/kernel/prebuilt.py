@@ -29,18 +29,21 @@ def check_unchanged(request: KernelRequest) -> None:
 def beside(path: Path, release: str) -> tuple[Path | None, Path | None]:
     """Configuration and module tree of the image at `path`, by where it lies; None: not there.
 
-    ROOT/boot/vmlinuz-RELEASE has ROOT/boot/config-RELEASE and ROOT/lib/modules/RELEASE;
-    ROOT/lib/modules/RELEASE/vmlinuz (Debian from 7.1 on, Fedora) has both in its directory; the
-    bzImage of a kernel built here has .config and modules/lib/modules/RELEASE.
+    ROOT/boot/vmlinuz-RELEASE has ROOT/lib/modules/RELEASE, and its configuration beside it, in
+    ROOT/boot/config-RELEASE, or in that tree (Debian from 7.1 on, Fedora), where the image may be,
+    too. The bzImage of a kernel built here has .config and modules/lib/modules/RELEASE.
     """
-    configs = [path.with_name(name) for name in (f"config-{release}", ".config")]
-    trees = [module_tree(root, release) for root in (path.parent.parent, path.parent / "modules")]
     if path.parent.name == release:
-        configs, trees = [path.with_name("config")], [path.parent]
-    return (
-        next((config for config in configs if config.is_file()), None),
-        next((tree for tree in trees if tree), None),
-    )
+        trees: list[Path | None] = [path.parent]
+    else:
+        trees = [
+            module_tree(root, release) for root in (path.parent.parent, path.parent / "modules")
+        ]
+    tree = next((tree for tree in trees if tree), None)
+    configs = [path.with_name(name) for name in (f"config-{release}", ".config")]
+    if tree:
+        configs.append(tree / "config")
+    return next((config for config in configs if config.is_file()), None), tree
 
 
 def prebuilt(

@@ -168,6 +168,10 @@ def test_a_prebuilt_image_without_config_is_unknown(image: Path, tmp_path: Path)
             (f"{tree}/vmlinuz", f"{tree}/config", tree)
             for tree in ("usr/lib/modules/6.12.117-x", "lib/modules/6.12.117-x")
         ),
+        *(
+            ("boot/vmlinuz-6.12.117-x", f"{tree}/config", tree)
+            for tree in ("usr/lib/modules/6.12.117-x", "lib/modules/6.12.117-x")
+        ),
         ("entry/bzImage", "entry/.config", "entry/modules/lib/modules/6.12.117-x"),
     ],
 )
