@@ -81,6 +81,31 @@ def test_the_signals_of_every_invariant_are_explained(row: Invariant) -> None:
         assert said.issuperset(row.signals)
 
 
+_FILE = re.compile(r"[a-z-]+\.(txt|log|jsonl?|parquet|sh|raw|img|bin)")
+NOT_OF_A_RUN = {"manifest.json", "state.bin"}
+"""Of a snapshot (docs/snapshots.md)."""
+
+
+def files_that_a_run_can_write() -> set[str]:
+    """Every file name that is spelled out in the rooms that hold, read or analyse a guest."""
+    rooms = ("record", "analysis", "collect", "workloads", "run", "guest", "targets")
+    words = {
+        node.value
+        for room in rooms
+        for module in (ROOT / "harness" / room).rglob("*.py")
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    return {word for word in words if _FILE.fullmatch(word)} - NOT_OF_A_RUN
+
+
+def test_every_file_of_a_run_directory_is_documented() -> None:
+    page = (ROOT / "docs" / "run-directory.md").read_text()
+    written = files_that_a_run_can_write()
+    assert written >= {"run.json", "events.parquet", "console.log"}
+    assert written <= set(re.findall(r"`([a-z.-]+)`", page))
+
+
 def test_every_verb_is_explained_somewhere() -> None:
     text = "\n".join(page.read_text() for page in PAGES)
     verbs = cli.app.list_commands(click.Context(cli.app))
