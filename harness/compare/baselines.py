@@ -10,30 +10,31 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal
+
+from msgspec.structs import asdict
 
 from harness.analysis.metrics import metric_named, metrics_of
+from harness.base.reader import FileType, read_json
 from harness.base.status import HostError, PreconditionError, UsageError
 from harness.base.store import digest_of
 from harness.base.units import GIB
 from harness.compare.runs import COST_METRICS, DEFAULT_METRICS, check_arm, criteria_for
 from harness.compare.statistics import Arms
 from harness.compare.verdict import Comparison, Criteria, compare, control_false_discoveries
+from harness.record.rundir import plain
 from harness.record.view import RunView
 
 DIRECTORY = Path("baselines")
-SCHEMA = 1
+SCHEMA: Final = 1
 _UNSAFE = re.compile(r"[^a-z0-9.-]+")
 _VERSIONED = re.compile(
     r"CONFIG_(?:CC|GCC|CLANG|AS|LD|LLD|RUSTC?|PAHOLE)_.*VERSION|CONFIG_LOCALVERSION"
 )
-_MAX_FILE = 16 << 20
 
 
-@dataclass(frozen=True)
-class Configuration:
+class Configuration(FileType, frozen=True):
     """What two runs have in common when the figures of one can be a baseline of the other."""
 
     target: str
@@ -49,8 +50,7 @@ class Configuration:
     """Digest of the kernel's configuration without what names its version or its compiler."""
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(FileType, frozen=True):
     """Where figures were taken: others' are of no use here."""
 
     cpu: str
@@ -60,10 +60,10 @@ class Place:
     qemu: str
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(FileType, frozen=True):
     """The figures of some runs of one configuration in one place."""
 
+    schema: Literal[1]
     configuration: Configuration
     place: Place
     kernel: str
@@ -72,6 +72,10 @@ class Baseline:
     """Names of the run directories, which `gc` keeps."""
     metrics: Mapping[str, tuple[float, ...]]
     """Metric -> one value a run, in the order of `runs`."""
+
+    def __post_init__(self) -> None:
+        if any(len(values) != len(self.runs) for values in self.metrics.values()):
+            raise ValueError("a metric has not one value a run")
 
     @property
     def name(self) -> str:
@@ -97,6 +101,7 @@ def baseline_of(runs: Sequence[RunView], kernel_config: str) -> Baseline:
         raise PreconditionError("the runs have no figure in common")
     first = runs[0]
     return Baseline(
+        SCHEMA,
         configuration_of(first, kernel_config),
         place_of(first),
         first.text("kernel", "release"),
@@ -136,11 +141,10 @@ def place_of(run: RunView) -> Place:
 def save(baseline: Baseline, directory: Path) -> Path:
     """Write the file, in place of an older one of the same configuration and place."""
     path = directory / baseline.name
-    content = {"schema": SCHEMA, **asdict(baseline)}
     try:
         directory.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+        temporary.write_text(json.dumps(plain(baseline), indent=1, sort_keys=True) + "\n")
         temporary.replace(path)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}") from error
@@ -149,24 +153,7 @@ def save(baseline: Baseline, directory: Path) -> Path:
 
 def load(path: Path) -> Baseline:
     """Read one file. Raises UsageError where it is no baseline."""
-    try:
-        if path.stat().st_size > _MAX_FILE:
-            raise ValueError("too large")
-        data = json.loads(path.read_text())
-        if data["schema"] != SCHEMA:
-            raise ValueError(f"schema {data['schema']!r}, not {SCHEMA}")
-        baseline = Baseline(
-            _typed(Configuration, data["configuration"]),
-            _typed(Place, data["place"]),
-            str(data["kernel"]),
-            tuple(str(run) for run in data["runs"]),
-            {str(k): tuple(float(v) for v in values) for k, values in data["metrics"].items()},
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UsageError(f"{path} is not a baseline: {type(error).__name__}: {error}") from error
-    if any(len(values) != len(baseline.runs) for values in baseline.metrics.values()):
-        raise UsageError(f"{path} is not a baseline: a metric has not one value a run")
-    return baseline
+    return read_json(path, Baseline, "a baseline is a file that `baseline save` has written")
 
 
 def load_all(directory: Path) -> list[tuple[Path, Baseline]]:
@@ -226,23 +213,12 @@ def _nearest(now: Baseline, known: Sequence[Baseline]) -> str:
     return "; the nearest differs in " + "; ".join(nearest)
 
 
-def _differences(a: Any, b: Any) -> list[str]:
+def _differences(a: FileType, b: FileType) -> list[str]:
     return [
-        f"{f.name} {getattr(a, f.name)} → {getattr(b, f.name)}"
-        for f in fields(a)
-        if getattr(a, f.name) != getattr(b, f.name)
+        f"{name} {getattr(a, name)} → {getattr(b, name)}"
+        for name in a.__struct_fields__
+        if getattr(a, name) != getattr(b, name)
     ]
-
-
-def _typed(kind: type[Any], data: Mapping[str, Any]) -> Any:
-    """A dataclass of texts and integers from JSON. Raises TypeError for anything else."""
-    made = kind(**data)
-    for field in fields(made):
-        value = getattr(made, field.name)
-        wanted = int if field.type in ("int", int) else str
-        if type(value) is not wanted:
-            raise TypeError(f"{field.name} is {value!r:.80}")
-    return made
 
 
 def _integer(value: object) -> int:

@@ -16,36 +16,42 @@ import shutil
 import signal
 import stat
 import tempfile
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from harness.base.status import HostError
+from msgspec import Meta
+from msgspec.structs import replace
+
+from harness.base.reader import FileType, parse_json
+from harness.base.status import HostError, UsageError
+from harness.record.rundir import plain
 
 _MAX_FILE = 64 * 1024
 
 
-@dataclass(frozen=True)
-class ProcessId:
-    """A process for good: a pid is reused, a pid with its start time is not."""
+class ProcessId(FileType, frozen=True):
+    """Identifies a process across reuse of its pid: pid and start time."""
 
-    pid: int
-    start_ticks: int
+    pid: Annotated[int, Meta(ge=2)]
+    start_ticks: Annotated[int, Meta(ge=0)]
     """Field 22 of /proc/<pid>/stat: clock ticks since host boot (proc(5))."""
 
 
-@dataclass(frozen=True)
-class Record:
+_Text = Annotated[str, Meta(min_length=1)]
+
+
+class Record(FileType, frozen=True):
     """What a lease file says."""
 
-    guest_id: str
+    guest_id: _Text
     """Also QEMU's -name: finds a QEMU that was spawned but not yet recorded."""
-    boot_id: str
+    boot_id: _Text
     """The host boot in which the pids mean something."""
     harness: ProcessId
     qemu: ProcessId | None
-    run_dir: str
-    temporary: tuple[str, ...] = ()
-    """Paths to remove with the lease."""
+    run_dir: _Text
+    temporary: tuple[Annotated[str, Meta(pattern="^/")], ...] = ()
+    """Absolute paths to remove with the lease."""
 
 
 class BadLease(ValueError):
@@ -88,34 +94,9 @@ def process_id(pid: int) -> ProcessId | None:
 def parse_record(text: str | bytes) -> Record:
     """The lease in a file's `text`. Raises BadLease."""
     try:
-        data = json.loads(text)
-        record = Record(
-            guest_id=data["guest_id"],
-            boot_id=data["boot_id"],
-            harness=_process(data["harness"]),
-            qemu=_process(data["qemu"]) if data["qemu"] is not None else None,
-            run_dir=data["run_dir"],
-            temporary=_paths(data["temporary"]),
-        )
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BadLease(f"{type(error).__name__}: {error}") from error
-    strings = (record.guest_id, record.boot_id, record.run_dir, *record.temporary)
-    if not all(isinstance(value, str) and value for value in strings):
-        raise BadLease("a field that must be text is not")
-    return record
-
-
-def _paths(data: object) -> tuple[str, ...]:
-    if not isinstance(data, list) or not all(isinstance(p, str) and p[:1] == "/" for p in data):
-        raise BadLease("temporary paths must be a list of absolute paths")
-    return tuple(data)
-
-
-def _process(data: dict[str, object]) -> ProcessId:
-    pid, start = data["pid"], data["start_ticks"]
-    if type(pid) is not int or type(start) is not int or pid < 2 or start < 0:
-        raise BadLease(f"not a process: pid {pid!r}, start {start!r}")
-    return ProcessId(pid, start)
+        return parse_json(text, Record, "the lease")
+    except UsageError as error:
+        raise BadLease(error.cause) from error
 
 
 class Lease:
@@ -150,7 +131,7 @@ class Lease:
 
     def _write(self) -> None:
         temporary = self._path.with_suffix(".new")
-        temporary.write_text(json.dumps(asdict(self.record)))
+        temporary.write_text(json.dumps(plain(self.record)))
         temporary.rename(self._path)
 
 

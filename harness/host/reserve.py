@@ -12,24 +12,25 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from filelock import FileLock
 from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
-from harness.base.status import HostError
+from harness.base.reader import FileType, read_json
+from harness.base.status import HostError, UsageError
 from harness.base.units import format_size
 from harness.host.lease import ProcessId, lease_directory, process_id
+from harness.record.rundir import plain
 
 DEADLINE_S = 3600.0
 """How long to wait for others to end; a timing run may take as long."""
 _INTERVAL_S = 0.5
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(FileType, frozen=True):
     """What a run takes of its host."""
 
     memory: int = 0
@@ -48,8 +49,9 @@ class Supply:
     keys: int | None = None
 
 
-@dataclass(frozen=True)
-class _Held:
+class _Held(FileType, frozen=True):
+    """What a claim's file says."""
+
     claim: Claim
     process: ProcessId
 
@@ -137,11 +139,10 @@ def _held(directory: Path) -> list[_Held]:
     """Claims whose process lives; those of the dead are removed."""
     found = []
     for path in directory.glob("claim-*.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            data = json.loads(path.read_text())
-            process = ProcessId(**data["process"])
-            if process_id(process.pid) == process:
-                found.append(_Held(Claim(**data["claim"]), process))
+        with contextlib.suppress(UsageError):
+            held = read_json(path, _Held)
+            if process_id(held.process.pid) == held.process:
+                found.append(held)
                 continue
         path.unlink(missing_ok=True)
     return found
@@ -151,5 +152,5 @@ def _write(directory: Path, claim: Claim) -> Path:
     own = process_id(os.getpid())
     assert own is not None  # we run
     path = directory / f"claim-{secrets.token_hex(8)}.json"
-    path.write_text(json.dumps({"claim": asdict(claim), "process": asdict(own)}))
+    path.write_text(json.dumps(plain(_Held(claim, own))))
     return path

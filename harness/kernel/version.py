@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from harness.base.reader import FileType
 from harness.base.status import UsageError
 
 _VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?")
@@ -60,3 +61,21 @@ class VersionRange:
     def __str__(self) -> str:
         ends = [f"since {self.since}" if self.since else "", f"before {self.before}"]
         return " ".join(e for e in (ends if self.before else ends[:1]) if e) or "all"
+
+
+class Ranged(FileType, frozen=True, kw_only=True):
+    """A table of a file with the kernel versions that it is about."""
+
+    since: str = ""
+    """The first version; empty: all that are older, too."""
+    before: str = ""
+    """The first version that it is not about any more; empty: all that are newer, too."""
+
+    def __post_init__(self) -> None:
+        _ = self.versions
+
+    @property
+    def versions(self) -> VersionRange:
+        """Both ends."""
+        ends = (Version.parse(end) if end else None for end in (self.since, self.before))
+        return VersionRange(*ends)

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.base.status import HarnessError, HostError, Status, UsageError
 
 SCHEMA = 1
@@ -25,6 +27,8 @@ UNFINISHED = "the run did not finish: the harness was stopped before it could"
 
 def plain(value: object) -> Any:
     """`value` as JSON has it: dataclasses to objects, arrays to lists, enums to their values."""
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(item) for name, item in msgspec.structs.asdict(value).items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):

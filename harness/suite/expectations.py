@@ -3,34 +3,33 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
-from harness.base.status import UsageError
-from harness.kernel.version import Version, VersionRange
+from harness.base.reader import FileType, read_toml
+from harness.kernel.version import Ranged, Version
 
 EXPECTATIONS = Path(__file__).with_name("expectations.toml")
-_REQUIRED = {"id", "tests", "signals", "reason"}
-_OPTIONAL = {"since", "before", "finding", "strict"}
 
 
-@dataclass(frozen=True)
-class Expectation:
+class Expectation(Ranged, frozen=True):
     """One defect that is known, in the tests and on the kernels where it shows."""
 
     id: str
     tests: tuple[str, ...]
     """Shell patterns over "test_file.py::test_name[parameters]"."""
     signals: frozenset[str]
-    versions: VersionRange
     reason: str
     finding: str = ""
     strict: bool = True
     """Whether the defect must show in each of `tests`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tests or not self.signals:
+            raise ValueError("tests and signals must not be empty")
 
     def describe(self) -> str:
         """One line for reports."""
@@ -65,45 +64,10 @@ def rule(
     return Ruling(expected, frozenset(signals) - covered, absent)
 
 
+class _File(FileType, frozen=True):
+    expectation: tuple[Expectation, ...] = ()
+
+
 def load_expectations(path: Path = EXPECTATIONS) -> tuple[Expectation, ...]:
     """All entries of `path`. Raises UsageError naming the entry and what is wrong with it."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path}: {error}") from error
-    if unknown := content.keys() - {"expectation"}:
-        raise UsageError(f"{path}: unknown table {sorted(unknown)}", hint="use [[expectation]]")
-    entries = content.get("expectation", [])
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UsageError(f"{path}: expectation must be [[expectation]] tables")
-    return tuple(_entry(entry, path) for entry in entries)
-
-
-def _entry(entry: Mapping[str, Any], path: Path) -> Expectation:
-    name = entry.get("id", "?")
-    missing, unknown = _REQUIRED - entry.keys(), entry.keys() - _REQUIRED - _OPTIONAL
-    if missing or unknown:
-        wrong = ", ".join([*(f"no {k}" for k in missing), *(f"unknown key {k}" for k in unknown)])
-        raise UsageError(f"{path}: expectation {name!r}: {wrong}")
-    for key in ("id", "reason", "finding", "since", "before"):
-        if not isinstance(entry.get(key, ""), str):
-            raise UsageError(f"{path}: expectation {name!r}: {key} must be text")
-    if not isinstance(entry.get("strict", True), bool):
-        raise UsageError(f"{path}: expectation {name!r}: strict must be true or false")
-    return Expectation(
-        id=name,
-        tests=_words(entry["tests"], path, name),
-        signals=frozenset(_words(entry["signals"], path, name)),
-        versions=VersionRange(
-            *(Version.parse(entry[end]) if entry.get(end) else None for end in ("since", "before"))
-        ),
-        reason=entry["reason"],
-        finding=entry.get("finding", ""),
-        strict=entry.get("strict", True),
-    )
-
-
-def _words(value: object, path: Path, name: str) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
-        raise UsageError(f"{path}: expectation {name!r}: tests and signals are lists of words")
-    return tuple(value)
+    return read_toml(path, _File, hint="docs/suite.md").expectation

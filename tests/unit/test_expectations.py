@@ -91,11 +91,12 @@ def test_no_checks_at_all_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("[[expectation]]\nid = 'X'\n", "no reason"),
+        ("[[expectation]]\nid = 'X'\n", r"expectation 1 \(X\): tests is missing"),
+        (ENTRY.replace("\nreason =", "\nreasen ="), "unknown key reasen: did you mean reason?"),
         (ENTRY + "colour = 'red'\n", "unknown key colour"),
-        (ENTRY.replace('["waiting"]', '"waiting"'), "lists of words"),
+        (ENTRY.replace('["waiting"]', '"waiting"'), "signals must be a list, not 'waiting'"),
         (ENTRY.replace('"6.12"', '"six"'), "not a version"),
-        ("[[expectations]]\n", "unknown table"),
+        ("[[expectations]]\n", "unknown key expectations: did you mean expectation"),
         ("nonsense", "expectations.toml"),
     ],
 )

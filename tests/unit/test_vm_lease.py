@@ -7,16 +7,17 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from harness.base.status import HostError
 from harness.host import lease
 from harness.host.lease import BadLease, Lease, ProcessId, parse_record, process_id, sweep
+from harness.record.rundir import plain
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def dead() -> ProcessId:
 
 
 def abandon(held: Lease, dead: ProcessId, **changes: object) -> None:
-    held.record = replace(held.record, harness=dead, **changes)  # type: ignore[arg-type]
+    held.record = replace(held.record, harness=dead, **changes)
     held._write()
 
 
@@ -123,7 +124,7 @@ def test_a_directory_that_others_can_write_is_refused(leases: Path) -> None:
 
 def test_records_survive_the_file() -> None:
     record = lease.Record("cvm-1", "b", ProcessId(5, 6), ProcessId(7, 8), "/run", ("/a", "/b"))
-    assert parse_record(json.dumps(asdict(record))) == record
+    assert parse_record(json.dumps(plain(record))) == record
 
 
 json_values = st.recursive(

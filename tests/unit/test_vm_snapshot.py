@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -125,7 +125,7 @@ def flip(path: Path) -> None:
 def change(**fields: Any) -> Callable[[Path], None]:
     def edit(directory: Path) -> None:
         manifest = parse_manifest((directory / MANIFEST).read_bytes())
-        write_manifest(directory, dataclasses.replace(manifest, **fields))
+        write_manifest(directory, msgspec.structs.replace(manifest, **fields))
 
     return edit
 
@@ -228,9 +228,7 @@ def test_no_bytes_are_taken_for_a_manifest(data: bytes) -> None:
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
         lambda inner: (
             st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from([f.name for f in dataclasses.fields(Manifest)]), inner, max_size=11
-            )
+            | st.dictionaries(st.sampled_from(Manifest.__struct_fields__), inner, max_size=11)
         ),
         max_leaves=20,
     )

@@ -13,15 +13,19 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Final, Literal
 
+from msgspec import Meta
+
+from harness.base.reader import FileType, parse_json
+from harness.base.status import UsageError
 from harness.host.lease import host_boot_id
 from harness.image.keys import LAYER, PRIVATE_KEY, Keys
 from harness.record.boot import BootRecord
+from harness.record.rundir import plain
 
-SCHEMA = 1
+SCHEMA: Final = 1
 MANIFEST = "manifest.json"
 STATE = "state.bin"
 CONSOLE = "console.log"
@@ -34,8 +38,7 @@ class BadSnapshot(ValueError):
     """What is there cannot be restored from; the text says why."""
 
 
-@dataclass(frozen=True)
-class RamFile:
+class RamFile(FileType, frozen=True):
     """One memory backend's file, as it was when the template's QEMU had ended."""
 
     name: str
@@ -47,17 +50,19 @@ class RamFile:
     ctime_ns: int
 
 
-@dataclass(frozen=True)
-class Manifest:
+_Text = Annotated[str, Meta(min_length=1)]
+
+
+class Manifest(FileType, frozen=True):
     """What a snapshot is, and what its template's boot left on record."""
 
-    digest: str
+    digest: _Text
     """Of everything that shaped the guest."""
-    host_boot_id: str
+    host_boot_id: _Text
     ram: Mapping[str, RamFile]
     """Backend id -> its file; empty if the memory is in the device state."""
     state_bytes: int
-    state_sha256: str
+    state_sha256: _Text
     save_ns: int
     """Host time from stopping the template to the end of the device state."""
     stages_ns: Mapping[str, int]
@@ -66,9 +71,13 @@ class Manifest:
     """Fields of the template's "init" message."""
     ready: Mapping[str, Any]
     """Fields of its "ready" message."""
-    host_public_key: str
-    authorized_key: str
-    schema: int = SCHEMA
+    host_public_key: _Text
+    authorized_key: _Text
+    schema: Literal[1] = SCHEMA
+
+    def __post_init__(self) -> None:
+        if any(file.name != ram_name(backend) for backend, file in self.ram.items()):
+            raise ValueError("it names files that no snapshot has")
 
 
 def ram_name(backend: str) -> str:
@@ -90,32 +99,15 @@ def stages_since_spawn(boot: BootRecord) -> dict[str, int]:
 
 def write_manifest(directory: Path, manifest: Manifest) -> None:
     """Make `directory` a snapshot."""
-    (directory / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1) + "\n")
+    (directory / MANIFEST).write_text(json.dumps(plain(manifest), indent=1) + "\n")
 
 
 def parse_manifest(text: bytes) -> Manifest:
     """The manifest in a file's `text`. Raises BadSnapshot."""
     try:
-        data = json.loads(text)
-        manifest = Manifest(**{**data, "ram": {k: RamFile(**v) for k, v in data["ram"].items()}})
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadSnapshot(
-            f"its manifest makes no sense ({type(error).__name__}: {error})"
-        ) from error
-    if manifest.schema != SCHEMA:
-        raise BadSnapshot(f"its manifest has schema {manifest.schema!r}, not {SCHEMA}")
-    texts = (
-        manifest.digest,
-        manifest.host_boot_id,
-        manifest.state_sha256,
-        manifest.host_public_key,
-        manifest.authorized_key,
-    )
-    if not all(isinstance(value, str) and value for value in texts):
-        raise BadSnapshot("a text of its manifest is missing")
-    if any(file.name != ram_name(backend) for backend, file in manifest.ram.items()):
-        raise BadSnapshot("its manifest names files that no snapshot has")
-    return manifest
+        return parse_json(text, Manifest, "its manifest")
+    except UsageError as error:
+        raise BadSnapshot(error.cause) from error
 
 
 class OpenSnapshot:
