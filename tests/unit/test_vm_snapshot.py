@@ -156,9 +156,9 @@ WRONGS: dict[str, tuple[Callable[[Path], None], str]] = {
     "memory a link": (link_ram, "ram0.bin cannot be opened"),
     "another guest's": (change(digest="e" * 64), "of another guest"),
     "another boot of the host": (change(host_boot_id="elsewhere"), "another boot of the host"),
-    "another schema": (change(schema=99), "schema 99"),
+    "another schema": (change(schema=99), "manifest: schema must be 1, not 99"),
     "no manifest": (lambda d: (d / MANIFEST).unlink(), "manifest.json cannot be opened"),
-    "half a manifest": (lambda d: os.truncate(d / MANIFEST, 50), "makes no sense"),
+    "half a manifest": (lambda d: os.truncate(d / MANIFEST, 50), "manifest is not JSON"),
     "no keys": (lambda d: (d / KEYS / "id_rsa").unlink(), "id_rsa cannot be opened"),
     "no console": (lambda d: (d / CONSOLE).unlink(), "console.log cannot be opened"),
 }
