@@ -140,9 +140,10 @@ def test_the_verb_writes_files_and_refuses_what_it_cannot_do(
     assert call("csv", runs, "-o", str(file)) == 0
     assert file.read_text().count("\n") == 2
     assert call("yaml", runs) == 2
+    assert call("perfetto", runs) == 2  # without -o
     assert call("csv", runs, "--kernel=5.4") == 2
     assert call("csv", "/nowhere") == 2
     assert call("csv", runs, "-o", "/nowhere/x") == 69
     errors = capsys.readouterr().err
-    for words in ("unknown format 'yaml'", "several files", "no run in", "not a run directory"):
+    for words in ("unknown format 'yaml'", "one run's file", "no run in", "not a run directory"):
         assert words in errors
