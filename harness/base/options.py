@@ -1,59 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Text that people give (command line, pytest options, plan files) to specs, and back."""
+"""Options as people give them: how a value is read from text and written back, and what one row of
+the table of guest options says (harness/base/guest_options.py)."""
 
 from __future__ import annotations
 
+import difflib
+import enum
 import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.base.spec import (
-    SNP_POLICY,
-    AutoOnline,
-    Clock,
-    GuestSpec,
-    HotplugPolicy,
-    HugePages,
-    KernelHashes,
-    Route,
-)
 from harness.base.status import UsageError
 from harness.base.units import MIB, parse_size
 
 DEFAULT_KERNEL = "debian:6.12"
-# Options of the hardware targets: name, default, help, how click is to read them.
-CONFIDENTIAL_OPTIONS: tuple[tuple[str, object, str, dict[str, Any]], ...] = (
-    (
-        "--firmware",
-        None,
-        "OVMF image for -bios; without it QEMU's firmware descriptors are searched (snp, tdx, "
-        "efi route).",
-        {"metavar": "FILE"},
-    ),
-    (
-        "--disk",
-        None,
-        "Boot this distribution image (raw or qcow2, with cloud-init) instead of a kernel "
-        "(snp, tdx). It is not written to.",
-        {"metavar": "IMAGE"},
-    ),
-    ("--snp-policy", None, "SNP guest policy, 64 bits.  [default: 0x30000]", {"metavar": "BITS"}),
-    (
-        "--guest-debug/--no-guest-debug",
-        False,
-        "Let the host read the guest's memory (SNP policy bit 19, TDX attribute bit 0).",
-        {},
-    ),
-    (
-        "--kernel-hashes",
-        "auto",
-        "auto, on or off: SNP firmware gets the hashes of kernel, initrd and command line.",
-        {},
-    ),
-    ("--cpu-model", "", "QEMU CPU model.  [default: EPYC-v4 on snp, host on tdx]", {}),
-    ("--huge-pages", "none", "none, 2M or 1G: backs what the guest shares (snp, tdx).", {}),
-)
 
 _Choice = TypeVar("_Choice", bound=Enum)
 
@@ -83,55 +46,181 @@ def number(text: str, option: str) -> int:
         raise UsageError(f"{option}: not a number: {text!r}") from None
 
 
-def existing_file(path: str | Path | None, option: str) -> Path | None:
+def existing_file(path: str | Path, option: str) -> Path:
     """The absolute path of a file that is there. Raises UsageError naming the option."""
-    if path is None:
-        return None
     found = Path(path).expanduser()
     if not found.is_file():
         raise UsageError(f"{option}: no such file: {path}")
     return found.absolute()
 
 
-def spec_arguments(spec: GuestSpec, kernel: str) -> list[str]:
-    """The options that make `spec` again: for the rerun command of a run."""
-    emulation = spec.emulation
-    asked = spec.confidential
-    cost = emulation.cost
-    arguments = [f"--target={spec.target.value}", f"--kernel={kernel}"]
-    arguments += [f"--memory={spec.memory // MIB}M", f"--vcpus={spec.vcpus}"]
-    arguments += [f"--accept={spec.accept.value}", f"--accel={spec.accel.value}"]
-    optional = [
-        (spec.clock is not Clock.WALL, f"--clock={spec.clock.value}"),
-        (emulation.route is not Route.DIRECT, f"--route={emulation.route.value}"),
-        (
-            cost.name != "free",
-            f"--cost={cost.ns_per_unit if cost.name == 'custom' else cost.name}",
-        ),
-        (not emulation.strict, "--no-strict"),
-        (emulation.zero, "--zero"),
-        (spec.numa_nodes > 1, f"--numa-nodes={spec.numa_nodes}"),
-        (not spec.trace_boot, "--no-trace"),
-        (spec.by_function, "--by-function"),
-        (bool(spec.extra_cmdline), f"--append={shlex.join(spec.extra_cmdline)}"),
-        (spec.maxmem is not None, f"--maxmem={(spec.maxmem or 0) // MIB}M"),
-        (spec.slots > 0, f"--slots={spec.slots}"),
-        (spec.virtio_mem > 0, f"--virtio-mem={spec.virtio_mem // MIB}M"),
-        (emulation.hotplug is not HotplugPolicy.LAZY, f"--hotplug={emulation.hotplug.value}"),
-        (spec.memmap_on_memory, "--memmap-on-memory"),
-        (
-            spec.auto_online is not AutoOnline.MOVABLE,
-            f"--auto-online={spec.auto_online.value}",
-        ),
-        (asked.firmware is not None, f"--firmware={asked.firmware}"),
-        (asked.disk is not None, f"--disk={asked.disk}"),
-        (asked.snp_policy != SNP_POLICY, f"--snp-policy={asked.snp_policy:#x}"),
-        (asked.debug, "--guest-debug"),
-        (
-            asked.kernel_hashes is not KernelHashes.AUTO,
-            f"--kernel-hashes={asked.kernel_hashes.value}",
-        ),
-        (bool(asked.cpu_model), f"--cpu-model={asked.cpu_model}"),
-        (asked.huge_pages is not HugePages.NONE, f"--huge-pages={asked.huge_pages.value}"),
-    ]
-    return arguments + [text for given, text in optional if given]
+def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
+    """The error for a name that is none of `known`: its hint has the nearest, or all of them."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"use one of {', '.join(names)}"
+    return UsageError(f"{what} {name!r}", hint=hint)
+
+
+class Door(enum.Flag):
+    """A place where guest options can be given."""
+
+    CLI = enum.auto()
+    """`cvm-harness run`, `boot` and every other verb that starts guests."""
+    PYTEST = enum.auto()
+    PLAN = enum.auto()
+    """Plan files (docs/nightly.md)."""
+    MARK = enum.auto()
+    """`@pytest.mark.acceptance(...)`."""
+
+
+EVERY_DOOR = Door.CLI | Door.PYTEST | Door.PLAN | Door.MARK
+GUEST_DOORS = EVERY_DOOR & ~Door.MARK
+"""Every door but the mark: for what a test leaves to whoever runs it."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of value: how it is read, written and shown."""
+
+    name: str
+    value_type: type
+    """Of the value itself."""
+    read: Callable[[str, str], Any]
+    """(text, option) -> value. Raises UsageError naming the option."""
+    write: Callable[[Any], str]
+    """The text that `read` makes the same value of."""
+    metavar: str
+    plan: type = str
+    """Type of the value in a plan file: str, int or bool."""
+    choices: tuple[str, ...] = ()
+    """Every text that `read` takes; empty where they cannot be listed."""
+
+
+def _flag(text: str, option: str) -> bool:
+    raise UsageError(f"{option} is true or false, not {text!r}")
+
+
+def _write_size(size: int) -> str:
+    return f"{size // MIB}M" if size % MIB == 0 else str(size)
+
+
+def _words(text: str, option: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}: {text!r}") from None
+
+
+def _names(text: str, _option: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+SIZE = Kind("size", int, size, _write_size, "SIZE")
+NUMBER = Kind("number", int, number, str, "N", plan=int)
+BITS = Kind("bits", int, number, hex, "BITS")
+FLAG = Kind("flag", bool, _flag, str, "", plan=bool)
+TEXT = Kind("text", str, lambda text, _: text, str, "TEXT")
+FILE = Kind("file", Path, existing_file, str, "FILE")
+WORDS = Kind("words", tuple, _words, shlex.join, "WORDS")
+NAMES = Kind("names", tuple, _names, ",".join, "NAME,…")
+
+
+def one_of(kind: type[_Choice], what: str) -> Kind:
+    """The members of `kind`, by their values; `what` is what an error calls them."""
+    known = tuple(member.value for member in kind)
+    return Kind(
+        "choice",
+        kind,
+        lambda text, _: choice(kind, text, what),
+        lambda member: str(member.value),
+        f"[{'|'.join(known)}]",
+        choices=known,
+    )
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a field of the spec says of its option: the metadata of `option` fields."""
+
+    kind: Kind
+    help: str
+    """One full sentence."""
+    name: str = ""
+    """As a keyword, a plan's key and a mark's argument; empty: the field's own name."""
+    targets: tuple[str, ...] = ()
+    """The targets whose guests can have it; empty: all."""
+    doors: Door = EVERY_DOOR
+    needs: str = ""
+    """The option without which this one means nothing."""
+    moving: str = ""
+    """What the default is where it depends on the host or the target, in words."""
+    wish: bool = False
+    """A test that asks for it runs as well on a target that cannot have it."""
+
+
+def option(default: Any, kind: Kind, help: str, **facts: Any) -> Any:
+    """A field of the spec that people can give. `facts` are the other fields of Row."""
+    return field(default=default, metadata={"option": Row(kind, help, **facts)})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One guest option: a row of the table, and where in the spec its value is."""
+
+    name: str
+    path: tuple[str, ...]
+    """Fields that lead to the value: ("emulation", "route")."""
+    default: Any
+    row: Row
+
+    @property
+    def flag(self) -> str:
+        """As written on a command line: --numa-nodes."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def negative(self) -> str:
+        """How a flag is switched off: --no-strict."""
+        return "--no-" + self.name.replace("_", "-")
+
+    @property
+    def default_text(self) -> str:
+        """The default in words; empty where there is none."""
+        return self.row.moving or self._text(self.default)
+
+    def _text(self, value: Any) -> str:
+        if self.row.kind is FLAG:
+            return "on" if value else "off"
+        return self.row.kind.write(value) if value not in (None, "", (), 0) else ""
+
+    def help_with(self, default: Any = None) -> str:
+        """The sentence, which targets have it, and the default: the table's, or `default`."""
+        only = f" ({', '.join(self.row.targets)})" if self.row.targets else ""
+        text = self.default_text if default is None else self._text(default)
+        shown = f"  [default: {text}]" if text else ""
+        return f"{self.row.help.removesuffix('.')}{only}.{shown}"
+
+    def applies_to(self, target: str) -> bool:
+        """Whether guests of `target` can have it."""
+        return not self.row.targets or target in self.row.targets
+
+    def value(self, given: object) -> Any:
+        """What `given` means: a text, or a value of the option's own type.
+
+        Raises UsageError naming the option. None for what stands for the default ("auto").
+        """
+        kind = self.row.kind
+        if isinstance(given, str | Path) and kind.value_type is not str:
+            return kind.read(str(given), self.flag)
+        if isinstance(given, bool) is not (kind.value_type is bool) or not isinstance(
+            given, kind.value_type
+        ):
+            raise UsageError(f"{self.flag}: not a {kind.name}: {given!r}")
+        return given
+
+    def argument(self, value: Any) -> str:
+        """The word of a command line that says `value`."""
+        if self.row.kind is FLAG:
+            return self.flag if value else self.negative
+        return f"{self.flag}={self.row.kind.write(value)}"

@@ -2,14 +2,30 @@
 """What is to be run: frozen types shared by every package. No I/O here.
 
 The command line, pytest options and plan files all build these: one set of checks serves all.
+Fields made by `option` are the table of guest options (harness/base/guest_options.py).
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
+from harness.base.options import (
+    BITS,
+    FILE,
+    FLAG,
+    GUEST_DOORS,
+    NAMES,
+    NUMBER,
+    SIZE,
+    TEXT,
+    WORDS,
+    Kind,
+    choice,
+    one_of,
+    option,
+)
 from harness.base.status import UsageError
 from harness.base.units import GIB, MIB, format_size
 
@@ -20,6 +36,10 @@ class TargetName(enum.StrEnum):
     EMULATED = "emulated"
     SNP = "snp"
     TDX = "tdx"
+
+
+_EMULATED = (TargetName.EMULATED,)
+_CONFIDENTIAL = (TargetName.SNP, TargetName.TDX)
 
 
 class AcceptMode(enum.StrEnum):
@@ -118,19 +138,72 @@ def cost_model(name: str) -> CostModel:
     )
 
 
+COST = Kind(
+    "cost model",
+    CostModel,
+    lambda text, _: cost_model(text),
+    lambda cost: str(cost.ns_per_unit) if cost.name == "custom" else cost.name,
+    "MODEL",
+)
+
+
 @dataclass(frozen=True)
 class Emulation:
-    """Parameters of the emulated platform (docs/emulation.md); ignored on hardware targets."""
+    """Parameters of the emulated platform (docs/emulation.md)."""
 
-    route: Route = Route.DIRECT
-    cost: CostModel = COST_MODELS["free"]
-    zero: bool = False
-    strict: bool = True
-    hotplug: HotplugPolicy = HotplugPolicy.LAZY
-    start: int = 16 * MIB
-    """First byte that may be unaccepted."""
-    end: int | None = None
-    """End of the unaccepted range in bytes; None: end of RAM."""
+    route: Route = option(
+        Route.DIRECT,
+        one_of(Route, "route"),
+        "The guest gets its table of unaccepted memory from the kernel patch (direct), or by OVMF "
+        "and the EFI stub (efi).",
+        targets=_EMULATED,
+    )
+    cost: CostModel = option(
+        COST_MODELS["free"],
+        COST,
+        "Accepting 2 MiB takes what this model says: free, tdx, snp, or a number of ns.",
+        targets=_EMULATED,
+        wish=True,
+    )
+    strict: bool = option(
+        True,
+        FLAG,
+        "Unaccepted memory is unmapped, so that touching it is caught.",
+        targets=_EMULATED,
+        wish=True,
+    )
+    zero: bool = option(
+        False, FLAG, "Memory is zeroed when it is accepted.", targets=_EMULATED, wish=True
+    )
+    hotplug: HotplugPolicy = option(
+        HotplugPolicy.LAZY,
+        one_of(HotplugPolicy, "hotplug policy"),
+        "Plugged memory is accepted already (off), as it is allocated, when it is added, or when "
+        "its block goes online.",
+        targets=_EMULATED,
+    )
+    start: int = option(
+        16 * MIB,
+        SIZE,
+        "This is the first byte of memory that may be unaccepted.",
+        name="unaccepted_start",
+        targets=_EMULATED,
+    )
+    end: int | None = option(
+        None,
+        SIZE,
+        "Memory from this byte on is accepted; without it unaccepted memory ends with RAM.",
+        name="unaccepted_end",
+        targets=_EMULATED,
+    )
+
+    def __post_init__(self) -> None:
+        for bound in (self.start, self.end or 0):
+            if bound % MIB:
+                raise UsageError(
+                    f"the range of unaccepted memory is told in MiB: {bound} bytes is no multiple",
+                    hint="choose another --unaccepted-start or --unaccepted-end",
+                )
 
     def kernel_parameter(self) -> str:
         """The value for the kernel's unaccepted_emulation= parameter."""
@@ -176,20 +249,59 @@ _SNP_POLICY_KNOWN = (1 << 26) - 1
 
 @dataclass(frozen=True)
 class Confidential:
-    """Parameters of the hardware targets (docs/hardware.md); the emulated one has no use for them,
-    except `firmware`, which its efi route takes."""
+    """Parameters of the confidential targets (docs/hardware.md)."""
 
-    firmware: Path | None = None
-    """Image for -bios; None: found by QEMU's firmware descriptors."""
-    disk: Path | None = None
-    """A distribution's disk image to boot instead of a kernel."""
-    snp_policy: int = SNP_POLICY
-    debug: bool = False
-    """The host may read the guest's memory: SNP policy bit 19, TDX attribute bit 0."""
-    kernel_hashes: KernelHashes = KernelHashes.AUTO
-    cpu_model: str = ""
-    """QEMU CPU model; "": what the target is known to work with."""
-    huge_pages: HugePages = HugePages.NONE
+    firmware: Path | None = option(
+        None,
+        FILE,
+        "This OVMF image is the guest's firmware; without it QEMU's firmware descriptors are "
+        "searched.",
+        doors=GUEST_DOORS,
+    )
+    disk: Path | None = option(
+        None,
+        FILE,
+        "This distribution image (raw or qcow2, with cloud-init) is booted instead of a kernel, "
+        "and not written to.",
+        doors=GUEST_DOORS,
+    )
+    snp_policy: int = option(
+        SNP_POLICY,
+        BITS,
+        "The SNP guest policy is these 64 bits.",
+        targets=(TargetName.SNP,),
+        doors=GUEST_DOORS,
+    )
+    debug: bool = option(
+        False,
+        FLAG,
+        "The host may read the guest's memory: SNP policy bit 19, TDX attribute bit 0.",
+        name="guest_debug",
+        targets=_CONFIDENTIAL,
+        doors=GUEST_DOORS,
+    )
+    kernel_hashes: KernelHashes = option(
+        KernelHashes.AUTO,
+        one_of(KernelHashes, "use of kernel hashes"),
+        "The firmware gets the hashes of kernel, initrd and command line; auto: where it has room "
+        "for them.",
+        targets=(TargetName.SNP,),
+        doors=GUEST_DOORS,
+    )
+    cpu_model: str = option(
+        "",
+        TEXT,
+        "QEMU gives the guest this CPU model; without it EPYC-v4 on snp, host on tdx.",
+        targets=_CONFIDENTIAL,
+        doors=GUEST_DOORS,
+    )
+    huge_pages: HugePages = option(
+        HugePages.NONE,
+        one_of(HugePages, "size of huge pages"),
+        "Huge pages of this size back the memory that the guest shares with the host.",
+        targets=_CONFIDENTIAL,
+        doors=GUEST_DOORS,
+    )
 
     def __post_init__(self) -> None:
         if not self.snp_policy & _SNP_POLICY_ONE or self.snp_policy & ~_SNP_POLICY_KNOWN:
@@ -205,8 +317,6 @@ class Confidential:
 
 
 MIN_MEMORY = 256 * MIB
-MIN_HARDWARE_MEMORY = 4 * GIB
-"""QEMU's q35 puts 2 GiB of it below 4 GiB, where the firmware accepts everything itself."""
 MAX_MEMORY = 1 << 40
 """The emulated platform's table covers 1 TiB (docs/emulation.md)."""
 MAX_VCPUS = 255
@@ -214,35 +324,96 @@ MAX_SLOTS = 256
 """QEMU's limit on x86 (ACPI_MAX_RAM_SLOTS, include/hw/acpi/acpi.h, 7.2)."""
 
 
+def _read_target(text: str, _option: str) -> TargetName | None:
+    """None for "auto"."""
+    return None if text == "auto" else choice(TargetName, text, "target")
+
+
+_TARGET = replace(
+    one_of(TargetName, "target"),
+    read=_read_target,
+    metavar=f"[auto|{'|'.join(TargetName)}]",
+    choices=("auto", *TargetName),
+)
+
+
 @dataclass(frozen=True)
 class GuestSpec:
-    """One guest: everything about it that a run can vary."""
+    """One guest: everything about it that a run can vary.
 
-    target: TargetName = TargetName.EMULATED
-    memory: int = 4 * GIB
-    """Boot memory in bytes."""
-    vcpus: int = 2
-    accept: AcceptMode = AcceptMode.LAZY
-    accel: Accel = Accel.AUTO
-    clock: Clock = Clock.WALL
+    What a target cannot be is not checked here, but where the two meet: Target.check().
+    """
+
+    target: TargetName = option(
+        TargetName.EMULATED,
+        _TARGET,
+        "This platform makes memory unaccepted; auto takes the best that this host can run.",
+        moving="auto",
+        doors=GUEST_DOORS,
+    )
+    memory: int = option(
+        4 * GIB,
+        SIZE,
+        "The guest has this much memory at boot; an emulated guest's may exceed the host's.",
+        moving="4G, on snp and tdx 16G; for tests 2G and 16G",
+    )
+    vcpus: int = option(2, NUMBER, "The guest has this many virtual CPUs.")
+    accept: AcceptMode = option(
+        AcceptMode.LAZY,
+        one_of(AcceptMode, "accept mode"),
+        "The kernel accepts memory as it is needed (lazy), or all of it at boot (eager).",
+    )
+    accel: Accel = option(
+        Accel.AUTO,
+        one_of(Accel, "accelerator"),
+        "QEMU runs the guest under this accelerator; auto boots a probe guest once to find out.",
+        doors=GUEST_DOORS,
+    )
+    clock: Clock = option(
+        Clock.WALL,
+        one_of(Clock, "clock"),
+        "Guest time is the host's (wall), or counts the guest's instructions (icount, TCG only).",
+        doors=GUEST_DOORS,
+    )
     emulation: Emulation = field(default_factory=Emulation)
-    numa_nodes: int = 1
-    trace_boot: bool = True
-    """Record acceptance from the first moments of boot (trace_event= on the command line)."""
-    by_function: bool = False
-    """Count the workload's instructions by function (QEMU TCG plugin; icount clock)."""
-    extra_cmdline: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
-    """Optional image layers beside the base image, e.g. "stress-ng"."""
-    maxmem: int | None = None
-    """Bytes of memory the guest can grow to by hotplug; None: no hotplug."""
-    slots: int = 0
-    """How many DIMMs can be plugged at a time."""
-    virtio_mem: int = 0
-    """Bytes that each NUMA node's virtio-mem device can grow to; 0: no such devices."""
-    memmap_on_memory: bool = False
-    """Whether plugged memory holds its own memory map (memory_hotplug.memmap_on_memory=)."""
-    auto_online: AutoOnline = AutoOnline.MOVABLE
+    numa_nodes: int = option(1, NUMBER, "Memory and vCPUs are spread over this many NUMA nodes.")
+    trace_boot: bool = option(
+        True,
+        FLAG,
+        "Every acceptance is recorded from early boot on, by trace_event= on the command line.",
+        name="trace",
+        doors=GUEST_DOORS,
+    )
+    by_function: bool = option(
+        False,
+        FLAG,
+        "A QEMU plugin counts the workload's instructions by function, under the icount clock.",
+        doors=GUEST_DOORS,
+    )
+    extra_cmdline: tuple[str, ...] = option(
+        (), WORDS, "These words end the guest kernel's command line.", name="append"
+    )
+    layers: tuple[str, ...] = option(
+        (), NAMES, "The guest's image has these optional layers, such as stress-ng."
+    )
+    maxmem: int | None = option(
+        None, SIZE, "The guest can grow to this much memory by hotplug; without it there is none."
+    )
+    slots: int = option(8, NUMBER, "This many DIMMs can be plugged at a time.", needs="maxmem")
+    virtio_mem: int = option(
+        0, SIZE, "Each NUMA node's virtio-mem device can grow to this size.", needs="maxmem"
+    )
+    memmap_on_memory: bool = option(
+        False,
+        FLAG,
+        "Plugged memory holds its own memory map (memory_hotplug.memmap_on_memory=).",
+    )
+    auto_online: AutoOnline = option(
+        AutoOnline.MOVABLE,
+        one_of(AutoOnline, "auto-online policy"),
+        "The guest does this with new memory blocks (memhp_default_state=); what is movable can be "
+        "unplugged again.",
+    )
     confidential: Confidential = field(default_factory=Confidential)
 
     def __post_init__(self) -> None:
@@ -271,47 +442,16 @@ class GuestSpec:
                 hint="add --clock=icount",
             )
         self._check_hotplug()
-        self._check_platform()
-
-    @property
-    def cost_words(self) -> str:
-        """Where the price of acceptance comes from, to print with every figure."""
-        if self.target is TargetName.EMULATED:
-            return self.emulation.cost.describe()
-        return f"measured on {self.target.value} hardware"
-
-    def _check_platform(self) -> None:
-        name = self.target.value
-        if self.target is TargetName.EMULATED:
-            if self.confidential.disk:
-                raise UsageError(
-                    "a disk image has its own kernel, which has no emulated platform",
-                    hint="use --target=snp or --target=tdx, or leave out --disk",
-                )
-            return
-        if self.memory < MIN_HARDWARE_MEMORY:
-            raise UsageError(
-                f"an {name} guest of {format_size(self.memory)} has nothing to accept: its "
-                "firmware accepts all memory below 4 GiB",
-                hint=f"give at least {format_size(MIN_HARDWARE_MEMORY)} with --memory",
-            )
-        if self.accel is Accel.TCG or self.clock is Clock.ICOUNT:
-            raise UsageError(
-                f"{name} guests need KVM and the wall clock",
-                hint="leave out --accel and --clock, or use --target=emulated",
-            )
-        if self.confidential.disk and (self.accept is AcceptMode.EAGER or self.extra_cmdline):
-            raise UsageError(
-                "a disk image has its own kernel command line: no --accept=eager and no --append",
-                hint="change it in the image, or boot a kernel instead",
-            )
 
     def _check_hotplug(self) -> None:
         if self.maxmem is None:
-            if self.slots or self.virtio_mem:
-                raise UsageError(
-                    "DIMM slots and virtio-mem need room to grow into", hint="give --maxmem"
-                )
+            for f in fields(self):
+                row = f.metadata.get("option")
+                if row and row.needs == "maxmem" and getattr(self, f.name) != f.default:
+                    name = f.name.replace("_", "-")
+                    raise UsageError(
+                        f"--{name}: the guest has no room to grow into", hint="give --maxmem"
+                    )
             return
         least = self.memory + self.virtio_mem * self.numa_nodes
         if not (self.memory < self.maxmem <= MAX_MEMORY and least <= self.maxmem):

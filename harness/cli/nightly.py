@@ -19,7 +19,7 @@ from harness.cli.options import json_option
 from harness.cli.plan import nights_option, only_option
 from harness.jobs.nightly.estimate import JOURNAL
 from harness.jobs.nightly.plan import Cell, Plan, cells, parse_filter, select
-from harness.jobs.nightly.plan_check import check_plan, pytest_options
+from harness.jobs.nightly.plan_check import check_plan
 from harness.jobs.nightly.plan_file import read_plan
 from harness.record.journal import Journal
 from harness.record.rundir import plain, write_json
@@ -93,7 +93,7 @@ def _new(nights: Path, file: Path | None, only: tuple[str, ...]) -> Path:
     assert file is not None
     plan = read_plan(file)
     check_plan(plan, app)
-    select(cells(plan, pytest_options()), [parse_filter(text) for text in only])
+    select(cells(plan), [parse_filter(text) for text in only])
     directory = nights / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{plan.name}"
     try:
         directory.mkdir(parents=True)
@@ -116,4 +116,4 @@ def _opened(directory: Path) -> tuple[Plan, list[Cell]]:
             hint="name one that holds plan.toml and journal.jsonl",
         ) from error
     plan = read_plan(directory / "plan.toml")
-    return plan, select(cells(plan, pytest_options()), [parse_filter(text) for text in only])
+    return plan, select(cells(plan), [parse_filter(text) for text in only])

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.base.options import CONFIDENTIAL_OPTIONS, DEFAULT_KERNEL, choice
+from harness.base import guest_options as table
+from harness.base.options import DEFAULT_KERNEL, FLAG, Door, Option, choice
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.collect.plan import Collect, TraceMode
-from harness.targets.choose import guest_spec
+from harness.targets.choose import spec_and_reason
 
 if TYPE_CHECKING:
     from harness.kernel.kernel import Kernel
     from harness.run.session import Session
 
 Command = Callable[..., Any]
-_SPEC_OPTIONS = inspect.signature(guest_spec).parameters.keys()
 
 
 @dataclass(frozen=True)
@@ -105,64 +104,44 @@ def guest_options(**defaults: object) -> Callable[[Command], Command]:
 
     `defaults` replaces the default of single options.
     """
-
-    def option(name: str, default: object, **rest: Any) -> Callable[[Command], Command]:
-        key = name.removeprefix("--").split("/")[0].replace("-", "_")
-        return click.option(name, default=defaults.get(key, default), show_default=True, **rest)
-
     options = [
-        option(
-            "--target", "auto", help="auto, emulated, snp or tdx. auto: the best there is here."
-        ),
-        option(
-            "--memory",
-            None,
-            metavar="SIZE",
-            help="Guest memory: 4G, 2700M; an emulated guest's may exceed the host's.  "
-            "[default: 4G, on snp and tdx 16G]",
-        ),
-        option("--vcpus", 2, help="Virtual CPUs."),
-        option("--accept", "lazy", help="lazy or eager: the kernel's accept_memory=."),
-        option("--accel", "auto", help="auto, kvm or tcg. auto boots a probe guest once."),
-        option("--clock", "wall", help="wall, or icount: guest time is instructions (TCG)."),
-        option("--route", "direct", help="direct: no firmware; efi: OVMF and the EFI stub."),
-        option("--cost", "free", help="Model of accepting 2 MiB: free, tdx, snp, or ns."),
-        option("--strict/--no-strict", True, help="Unmap unaccepted memory: touching is caught."),
-        option("--zero/--no-zero", False, help="Zero memory when it is accepted."),
-        option("--numa-nodes", 1, help="NUMA nodes to spread memory and vCPUs over."),
-        option("--trace/--no-trace", True, help="Record every acceptance from early boot on."),
-        option(
-            "--by-function/--no-by-function",
-            False,
-            help="Count the workload's instructions by function (icount; QEMU TCG plugin).",
-        ),
-        option("--append", "", help="More words for the guest kernel's command line."),
-        option("--maxmem", None, metavar="SIZE", help="Memory the guest can grow to by hotplug."),
-        option("--slots", None, type=int, help="DIMM slots, with --maxmem (8)."),
-        option("--virtio-mem", None, metavar="SIZE", help="Size of each node's virtio-mem device."),
-        option("--hotplug", "lazy", help="Plugged memory is accepted: off, lazy, eager, online."),
-        option("--memmap-on-memory/--no-memmap-on-memory", False, help="Kernel parameter."),
-        option(
-            "--auto-online",
-            "online_movable",
-            help="New memory blocks: offline, online, online_kernel, online_movable.",
-        ),
-        *(
-            option(name, default, help=words, **rest)
-            for name, default, words, rest in CONFIDENTIAL_OPTIONS
-        ),
+        _guest_option(option, defaults.get(option.name)) for option in table.guest_options(Door.CLI)
     ]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def wrapper(**given: Any) -> Any:
-            names = _SPEC_OPTIONS & given.keys()
-            spec = guest_spec(**{name: given.pop(name) for name in names})
-            return command(spec=spec, **given)
+        def wrapper(**rest: Any) -> Any:
+            given = table.given_options(Door.CLI, lambda option: rest.pop(option.name))
+            return command(spec=spec_and_reason(given, defaults=defaults)[0], **rest)
 
         return _apply(options, wrapper)
 
     return decorate
+
+
+class _Value(click.ParamType[Any]):
+    """Has the option itself read its value, while the command line is parsed."""
+
+    def __init__(self, option: Option) -> None:
+        self.name = option.row.kind.name
+        self._option = option
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Raises UsageError as every other door."""
+        self._option.value(value)
+        return value
+
+
+def _guest_option(option: Option, default: object) -> Callable[[Command], Command]:
+    kind = option.row.kind
+    text = option.help_with(None if default is None else option.value(default))
+    if kind is FLAG:
+        return click.option(
+            f"{option.flag}/{option.negative}", option.name, default=None, help=text
+        )
+    return click.option(
+        option.flag, option.name, metavar=kind.metavar, type=_Value(option), help=text
+    )
 
 
 def collect_options(command: Command) -> Command:

@@ -12,7 +12,7 @@ from harness.base.units import format_duration
 from harness.cli.options import json_option
 from harness.jobs.nightly.estimate import past_of
 from harness.jobs.nightly.plan import cells, parse_filter, select
-from harness.jobs.nightly.plan_check import check_plan, pytest_options
+from harness.jobs.nightly.plan_check import check_plan
 from harness.jobs.nightly.plan_file import read_plan
 from harness.record.rundir import plain
 from harness.report import terminal
@@ -51,7 +51,7 @@ def plan(file: Path, only: tuple[str, ...], nights: Path, as_json: bool) -> None
     out, _ = terminal.consoles()
     parsed = read_plan(file)
     check_plan(parsed, app)
-    found = select(cells(parsed, pytest_options()), [parse_filter(text) for text in only])
+    found = select(cells(parsed), [parse_filter(text) for text in only])
     past = past_of(nights, Store().root / "entries")
     estimates = [past.estimate(cell) for cell in found]
     if as_json:

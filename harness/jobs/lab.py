@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 from harness.analysis.metrics import metrics_of
 from harness.base.guarded import run_guarded
-from harness.base.options import spec_arguments
+from harness.base.guest_options import spec_arguments
 from harness.base.spec import Clock, GuestSpec
 from harness.base.status import (
     HarnessError,

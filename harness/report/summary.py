@@ -17,7 +17,7 @@ def prepared_rows(prepared: Prepared) -> Rows:
         ("target", f"{spec.target.value}, route {spec.emulation.route.value}"),
         ("accelerator", f"{host.accel.value} ({host.accel_reason})"),
         ("kernel", f"{prepared.kernel.release}, {spec.accept.value} acceptance"),
-        ("cost of acceptance", spec.cost_words),
+        ("cost of acceptance", prepared.target.cost_words(spec)),
     ]
 
 

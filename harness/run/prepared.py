@@ -9,7 +9,6 @@ from pathlib import Path
 
 from harness.base.spec import GuestSpec
 from harness.guest.machine import Machine
-from harness.host.ready import HARDWARE
 from harness.image.build import Image, compose_initrd
 from harness.image.keys import Keys
 from harness.image.seed import write_seed
@@ -49,10 +48,11 @@ class Prepared:
 
     def target_facts(self) -> dict[str, object]:
         """What run.json is to hold for this target alone."""
-        if self.spec.target not in HARDWARE:
-            return {"cost_model": self.spec.cost_words}
+        cost = self.target.cost_words(self.spec)
+        if not self.target.on_hardware(self.spec):
+            return {"cost_model": cost}
         return {
-            "cost_model": self.spec.cost_words,
+            "cost_model": cost,
             "kernel_hashes": self.host.kernel_hashes,
             "snp_host": self.host.snp,
             "memory_backing": {"huge_pages": self.spec.confidential.huge_pages},

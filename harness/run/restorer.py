@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from harness.base.spec import Accel, SnapshotMode, TargetName
+from harness.base.spec import SnapshotMode
 from harness.base.status import EmulatorFlaw, HarnessError, HostError
 from harness.base.store import Store, digest_file, digest_of
 from harness.guest.guest import Guest
@@ -130,14 +130,9 @@ class Restorer:
 
 def why_not(prepared: Prepared, mode: SnapshotMode) -> str:
     """Why this guest has to be booted; empty if it can start from a snapshot."""
-    spec = prepared.spec
     if mode is SnapshotMode.OFF:
         return "snapshots are off"
-    if spec.target is not TargetName.EMULATED:
-        return f"no {spec.target.value} guest can be saved: its memory is encrypted"
-    if spec.accel is not Accel.TCG:
-        return f"only guests under TCG are saved, not under {spec.accel.value}"
-    return ""
+    return prepared.target.why_no_snapshot(prepared.spec)
 
 
 def snapshot_digest(prepared: Prepared) -> str:

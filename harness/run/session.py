@@ -20,7 +20,6 @@ from harness.base.store import Store
 from harness.collect.plan import Collect
 from harness.guest.guest import Guest
 from harness.guest.ssh.session import GuestKeys
-from harness.host.ready import HARDWARE
 from harness.host.reserve import Claim, Supply, reserve
 from harness.host.watch import HostWatch
 from harness.image.build import build_image, build_program
@@ -36,10 +35,9 @@ from harness.run.boots import boot_again
 from harness.run.prepared import INITRD, Prepared, furnish, record
 from harness.run.restorer import Restorer
 from harness.run.run import Run
-from harness.targets.base import HostFacts, check_kernel
+from harness.targets.base import HostFacts, check_kernel, need_hotplug
 from harness.targets.claims import claim_of, supply_for
 from harness.targets.facts import host_facts
-from harness.targets.hotplug import need_hotplug
 from harness.targets.registry import target_for
 
 __all__ = ["Prepared", "Session"]
@@ -113,11 +111,12 @@ class Session:
         """Build the image and look at the host. Raises HostError where it cannot run `spec`.
 
         Raises PreconditionError for a kernel that cannot be what `spec` asks for, NotApplicable
-        where no kernel can.
+        where no kernel can, UsageError where the target cannot.
         """
-        if spec.maxmem is not None:
-            need_hotplug(spec.target)
         target = target_for(spec.target)
+        target.check(spec)
+        if spec.maxmem is not None:
+            need_hotplug(target, spec)
         check_kernel(target, kernel)
         host = self.check_host(spec)
         image = build_image(self.store, spec.layers, modules=kernel.modules)
@@ -159,7 +158,8 @@ class Session:
 
         Emulated guests are slower than what disturbs them by so much that this would only wait.
         """
-        return self.alone() if spec.target in HARDWARE else contextlib.nullcontext()
+        hardware = target_for(spec.target).on_hardware(spec)
+        return self.alone() if hardware else contextlib.nullcontext()
 
     def _waiting(self, why: str) -> None:
         self.progress("wait", 0, None, f"waiting: {why}")

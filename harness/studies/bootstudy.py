@@ -12,10 +12,10 @@ from harness.analysis.bootstudy import BootPoint, StudyRow, boot_point, study
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import HarnessError, PreconditionError, Status, UsageError, worst
 from harness.collect.plan import Collect, TraceMode
-from harness.host.ready import HARDWARE
 from harness.kernel.kernel import Kernel
 from harness.record.rundir import plain, write_json
 from harness.run.session import Session
+from harness.targets.registry import target_for
 
 FILE = "study.json"
 
@@ -65,7 +65,7 @@ def traced(spec: GuestSpec) -> tuple[GuestSpec, Collect]:
 
     The emulated platform counts and times what it accepts; on hardware only the trace does.
     """
-    if spec.target in HARDWARE and spec.accept is AcceptMode.LAZY:
+    if target_for(spec.target).on_hardware(spec) and spec.accept is AcceptMode.LAZY:
         return spec, Collect(hz=0)
     return replace(spec, trace_boot=False), Collect(hz=0, trace=TraceMode.OFF)
 
@@ -101,7 +101,7 @@ def run_study(
             out / FILE,
             {
                 "target": base.target.value,
-                "cost": base.cost_words,
+                "cost": target_for(base.target).cost_words(base),
                 "points": points,
                 "failures": failures,
             },

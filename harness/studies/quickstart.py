@@ -16,6 +16,7 @@ from harness.record.boot import BootRecord
 from harness.report.terminal import columns, latency_cell, throughput_cell
 from harness.run.run import Outcome
 from harness.run.session import Session
+from harness.targets.registry import target_for
 from harness.workloads.base import WorkloadResult
 from harness.workloads.touch import Touch
 
@@ -99,7 +100,8 @@ def table(arms: list[Arm]) -> Table:
         ),
         ("verdict", lambda a: a.outcome.status.value),
     ]
-    cost = arms[0].spec.cost_words
+    spec = arms[0].spec
+    cost = target_for(spec.target).cost_words(spec)
     return columns(
         f"Lazy against eager acceptance, emulated platform; {cost}",
         ["", *(arm.spec.accept.value for arm in arms)],

@@ -7,25 +7,18 @@ import dataclasses
 import enum
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from harness.base.options import choice, size
+from harness.base.guest_options import guest_option, guest_options, read_options, with_options
+from harness.base.options import Door, choice, size, unknown
 from harness.base.overhead import Overhead
-from harness.base.spec import (
-    MIN_HARDWARE_MEMORY,
-    AcceptMode,
-    AutoOnline,
-    GuestSpec,
-    HotplugPolicy,
-    Route,
-    TargetName,
-    cost_model,
-)
+from harness.base.spec import AcceptMode, GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.record.console import Kind
-from harness.targets.choose import DEFAULT_SLOTS
+from harness.targets.registry import target_for
 
 _SPLIT = 0xB000_0000
 """From this size on QEMU's q35 puts memory above 4 GiB (hw/i386/pc_q35.c, pc_q35_init(), 7.2)."""
@@ -51,30 +44,11 @@ class Tier(enum.IntEnum):
 
 @dataclass(frozen=True)
 class Need:
-    """Arguments of `@pytest.mark.acceptance(...)`: what to boot, what must be there, what is asked.
+    """Arguments of `@pytest.mark.acceptance(...)`: what to boot, what must be there, what is
+    asked."""
 
-    Fields of the guest that are None keep what the command line says.
-    """
-
-    memory: str | None = None
-    vcpus: int | None = None
-    accept: str | None = None
-    route: str | None = None
-    cost: str | None = None
-    numa_nodes: int | None = None
-    strict: bool | None = None
-    start: str | None = None
-    """First byte that may be unaccepted, of the emulated platform."""
-    maxmem: str | None = None
-    """The guest can grow to this by hotplug."""
-    slots: int | None = None
-    virtio_mem: str | None = None
-    hotplug: str | None = None
-    """When the emulated platform's hot-added memory is accepted."""
-    memmap_on_memory: bool | None = None
-    auto_online: str | None = None
-    append: tuple[str, ...] = ()
-    layers: tuple[str, ...] = ()
+    guest: Mapping[str, Any] = field(default_factory=dict)
+    """The guest options among the mark's arguments; all others are as the command line says."""
     unaccepted: str = "64M"
     """Memory that must be unaccepted when the test starts, or there is nothing to test."""
     features: tuple[str, ...] = ()
@@ -100,10 +74,12 @@ class Need:
     @classmethod
     def of(cls, arguments: dict[str, Any]) -> Need:
         """From a mark's keyword arguments. Raises UsageError for one it does not know."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        if unknown := arguments.keys() - known:
-            raise UsageError(f"the acceptance mark has no argument {', '.join(sorted(unknown))}")
-        need = cls(**arguments)
+        own = {f.name for f in dataclasses.fields(cls)} - {"guest"}
+        options = {option.name for option in guest_options(Door.MARK)}
+        for name in arguments.keys() - own - options:
+            raise unknown("the acceptance mark has no argument", name, [*options, *own])
+        guest = read_options({n: v for n, v in arguments.items() if n in options})
+        need = cls(guest, **{n: v for n, v in arguments.items() if n in own})
         if need.ahead:
             need = dataclasses.replace(need, large_calls=True)
         for kind in need.splats:
@@ -113,7 +89,7 @@ class Need:
     @property
     def unaccepted_pages(self) -> int:
         """`unaccepted` in pages; 0 where the guest is to have none."""
-        if self.accept == AcceptMode.EAGER.value or self.unaccepted == "0":
+        if self.guest.get("accept") is AcceptMode.EAGER or self.unaccepted == "0":
             return 0
         return size(self.unaccepted, "unaccepted") // PAGE_SIZE
 
@@ -122,67 +98,30 @@ class Need:
         """The kinds that are not a failure in this test."""
         return frozenset(Kind(kind) for kind in self.splats)
 
-    def _growth(self) -> dict[str, Any]:
-        """Fields of the guest that have to do with hotplug."""
-        fields: dict[str, Any] = {}
-        if self.maxmem is not None:
-            fields["maxmem"] = size(self.maxmem, "maxmem")
-            fields["slots"] = DEFAULT_SLOTS if self.slots is None else self.slots
-        if self.virtio_mem is not None:
-            fields["virtio_mem"] = size(self.virtio_mem, "virtio_mem")
-        if self.memmap_on_memory is not None:
-            fields["memmap_on_memory"] = self.memmap_on_memory
-        if self.auto_online is not None:
-            fields["auto_online"] = choice(AutoOnline, self.auto_online, "auto-online policy")
-        return fields
+    def cannot_on(self, name: TargetName) -> str:
+        """Why guests of the target `name` cannot be what the test wants; "" where they can."""
+        hotplug = self.guest.keys() & {"maxmem", "virtio_mem", "hotplug"}
+        if hotplug and target_for(name).why_no_hotplug(GuestSpec(target=name)):
+            return f"not on {name.value}: the test wants hot-plugged memory"
+        wants = [guest_option(option).flag for option in self.guest if self._refused(option, name)]
+        return f"not on {name.value}: the test wants {', '.join(wants)}" if wants else ""
 
-    def cannot_on(self, target: TargetName) -> str:
-        """Why guests of `target` cannot be what the test wants; "" where they can."""
-        if target is TargetName.EMULATED:
-            return ""
-        wants = {
-            "hot-plugged memory": self.maxmem or self.virtio_mem or self.hotplug,
-            "a boot route of the emulated platform": self.route,
-            "to say where unaccepted memory begins": self.start,
-        }
-        return next(
-            (f"not on {target.value}: the test wants {what}" for what, it in wants.items() if it),
-            "",
-        )
+    @staticmethod
+    def _refused(name: str, target: TargetName) -> bool:
+        option = guest_option(name)
+        return not option.applies_to(target) and not option.row.wish
 
     def spec(self, base: GuestSpec) -> GuestSpec:
         """`base`, the command line's guest, with what this test wants otherwise."""
-        emulation = base.emulation
-        if self.route is not None:
-            emulation = dataclasses.replace(emulation, route=choice(Route, self.route, "route"))
-        if self.cost is not None:
-            emulation = dataclasses.replace(emulation, cost=cost_model(self.cost))
-        if self.strict is not None:
-            emulation = dataclasses.replace(emulation, strict=self.strict)
-        if self.start is not None:
-            start = size(self.start, "start") // MIB * MIB
-            emulation = dataclasses.replace(emulation, start=start)
-        if self.hotplug is not None:
-            policy = choice(HotplugPolicy, self.hotplug, "hotplug policy")
-            emulation = dataclasses.replace(emulation, hotplug=policy)
-        changes: dict[str, Any] = {"emulation": emulation, **self._growth()}
-        if self.memory is not None:
-            changes["memory"] = size(self.memory, "memory")
-            if base.target is not TargetName.EMULATED:
-                # As much above 4 GiB, beside the 2 GiB below, which the firmware accepts itself.
-                asked = changes["memory"] + MIN_HARDWARE_MEMORY // 2
-                changes["memory"] = max(asked, MIN_HARDWARE_MEMORY)
-        if self.vcpus is not None:
-            changes["vcpus"] = self.vcpus
-        if self.accept is not None:
-            changes["accept"] = choice(AcceptMode, self.accept, "accept mode")
-        if self.numa_nodes is not None:
-            changes["numa_nodes"] = self.numa_nodes
-        if self.append:
-            changes["extra_cmdline"] = (*self.append, *base.extra_cmdline)
-        if self.layers:
-            changes["layers"] = tuple(dict.fromkeys((*base.layers, *self.layers)))
-        return dataclasses.replace(base, **changes)
+        target = base.target
+        wanted = {n: v for n, v in self.guest.items() if guest_option(n).applies_to(target)}
+        if "memory" in wanted:
+            wanted["memory"] = target_for(target).memory_for(wanted["memory"])
+        if "append" in wanted:
+            wanted["append"] = (*wanted["append"], *base.extra_cmdline)
+        if "layers" in wanted:
+            wanted["layers"] = tuple(dict.fromkeys((*base.layers, *wanted["layers"])))
+        return with_options(base, wanted)
 
 
 def with_room_for(spec: GuestSpec, overhead: Overhead) -> GuestSpec:

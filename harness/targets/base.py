@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar
 
-from harness.base.spec import Accel, AcceptMode, GuestSpec
-from harness.base.status import PreconditionError
+from harness.base.guest_options import check_applies
+from harness.base.spec import Accel, AcceptMode, Clock, GuestSpec, TargetName
+from harness.base.status import NotApplicable, PreconditionError, UsageError
 from harness.guest.machine import Machine
 from harness.host.snp import SnpHost
 from harness.kernel.kernel import Kernel
@@ -82,37 +84,89 @@ class GuestEvidence:
     """What QEMU answers to the target's QMP commands; text where it refuses."""
 
 
-class Target(Protocol):
-    """A platform that makes memory unaccepted."""
+class Target(abc.ABC):
+    """A platform that makes memory unaccepted, and all that differs between platforms.
 
-    @property
-    def fragments(self) -> tuple[str, ...]:
-        """Kernel config fragments its guests need beside the common ones."""
+    What depends on the accelerator is a method that gets the spec: a confidential guest under TCG
+    is the same target on a platform that stands in for the hardware.
+    """
 
-    @property
-    def symbols(self) -> tuple[str, ...]:
-        """Config symbols without which a kernel cannot be such a guest."""
+    name: ClassVar[TargetName]
+    title: ClassVar[str]
+    """What people call its guests."""
+    accelerators: ClassVar[tuple[Accel, ...]]
+    """Those that its guests run under."""
+    default_memory: ClassVar[int]
+    """Bytes of a guest's memory where nothing else is asked for."""
+    suite_memory: ClassVar[int]
+    """The same, for tests."""
+    fragments: ClassVar[tuple[str, ...]]
+    """Kernel config fragments its guests need beside the common ones."""
+    symbols: ClassVar[tuple[str, ...]]
+    """Config symbols without which a kernel cannot be such a guest."""
+    guest_questions: ClassVar[tuple[str, ...]] = ()
+    """Shell commands whose output in the guest its proofs are judged on."""
+    qmp_questions: ClassVar[tuple[str, ...]] = ()
+    """QMP commands whose answers its proofs are judged on."""
+    more_unaccepted: ClassVar[str]
+    """What to do where too little is unaccepted."""
 
-    @property
-    def guest_questions(self) -> tuple[str, ...]:
-        """Shell commands whose output in the guest its proofs are judged on."""
+    def check(self, spec: GuestSpec) -> None:
+        """Raise UsageError where no guest of this target can be what `spec` says."""
+        if spec.accel not in (Accel.AUTO, *self.accelerators) or (
+            spec.clock is Clock.ICOUNT and Accel.TCG not in self.accelerators
+        ):
+            raise UsageError(
+                f"{self.name.value} guests need KVM and the wall clock",
+                hint="leave out --accel and --clock, or use --target=emulated",
+            )
+        self.check_shape(spec)
+        check_applies(spec)
 
-    @property
-    def qmp_questions(self) -> tuple[str, ...]:
-        """QMP commands ditto."""
+    @abc.abstractmethod
+    def check_shape(self, spec: GuestSpec) -> None:
+        """The part of `check` that is this target's own."""
 
-    @property
-    def more_unaccepted(self) -> str:
-        """What to do where too little is unaccepted."""
+    @abc.abstractmethod
+    def on_hardware(self, spec: GuestSpec) -> bool:
+        """Whether the platform under such a guest is a confidential-computing processor."""
 
+    @abc.abstractmethod
+    def cost_words(self, spec: GuestSpec) -> str:
+        """Where the price of acceptance comes from, to print with every figure."""
+
+    @abc.abstractmethod
+    def memory_for(self, testable: int) -> int:
+        """Bytes of memory of a guest that is to have about `testable` bytes unaccepted at boot."""
+
+    @abc.abstractmethod
+    def why_no_hotplug(self, spec: GuestSpec) -> str:
+        """Why such a guest cannot have memory plugged; "" where it can."""
+
+    @abc.abstractmethod
+    def why_no_snapshot(self, spec: GuestSpec) -> str:
+        """Why such a guest cannot be saved and restored; "" where it can."""
+
+    @abc.abstractmethod
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments. Raises HostError where this host cannot run it."""
 
+    @abc.abstractmethod
     def least_unaccepted_pages(self, spec: GuestSpec) -> int:
         """What must be unaccepted at the first userspace instruction of a lazy guest."""
 
+    @abc.abstractmethod
     def proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
         """At least two independent proofs that the guest runs on this platform."""
+
+
+def need_hotplug(target: Target, spec: GuestSpec) -> None:
+    """Raises NotApplicable (SKIP) with the reason where `spec` cannot have memory plugged."""
+    if why := target.why_no_hotplug(spec):
+        raise NotApplicable(
+            f"no memory hotplug on {target.name.value}: {why}",
+            hint="use --target=emulated, whose platform accepts hot-added memory",
+        )
 
 
 _SMALL_TCP_HASH = "thash_entries=1024"

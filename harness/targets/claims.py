@@ -8,16 +8,16 @@ import psutil
 from harness.base.spec import GuestSpec
 from harness.base.units import GIB
 from harness.host.memory import needed_memory
-from harness.host.ready import HARDWARE
 from harness.host.reserve import Claim, Supply
 from harness.targets.base import HostFacts
+from harness.targets.registry import target_for
 
 _HOST_KEEPS = 2 * GIB
 
 
 def claim_of(spec: GuestSpec) -> Claim:
     """A confidential guest may come to hold all its memory, which cannot be swapped, and a key."""
-    if spec.target in HARDWARE:
+    if target_for(spec.target).on_hardware(spec):
         return Claim(memory=spec.memory, keys=1)
     return Claim(memory=needed_memory(spec))
 
@@ -25,7 +25,7 @@ def claim_of(spec: GuestSpec) -> Claim:
 def supply_for(spec: GuestSpec, host: HostFacts) -> Supply:
     """What confidential guests can share. Emulated ones are not counted: what they never touch
     costs nothing, and harness.host.memory has looked at what is free."""
-    if spec.target not in HARDWARE:
+    if not target_for(spec.target).on_hardware(spec):
         return Supply()
     total = psutil.virtual_memory().total
     return Supply(memory=max(total - _HOST_KEEPS, 0), keys=host.keys)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What TDX and SEV-SNP guests have in common: KVM, -bios, a kernel or a disk, their proofs."""
+"""What TDX and SEV-SNP guests have in common: -bios, a kernel or a disk, what they cannot do, their
+proofs."""
 
 from __future__ import annotations
 
@@ -8,10 +9,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.base.spec import MIN_HARDWARE_MEMORY, AcceptMode, GuestSpec, HugePages
-from harness.base.status import HostError
-from harness.base.units import GIB, PAGE_SIZE
-from harness.targets.base import BootFiles, GuestEvidence, Proof, kernel_command_line
+from harness.base.spec import Accel, AcceptMode, GuestSpec, HugePages
+from harness.base.status import HostError, UsageError
+from harness.base.units import GIB, PAGE_SIZE, format_size
+from harness.targets.base import BootFiles, GuestEvidence, Proof, Target, kernel_command_line
 from harness.targets.shape import memory_backends
 
 Args = list[tuple[str, ...]]
@@ -29,12 +30,63 @@ _EFI_TABLE = re.compile(r"Unaccepted=0x[0-9a-f]+")
 _QCOW2_MAGIC = b"QFI\xfb"
 
 
-def least_unaccepted_pages(spec: GuestSpec) -> int:
-    """A quarter of what lies above 4 GiB: less is firmware or kernel accepting ahead."""
-    if spec.accept is AcceptMode.EAGER:
-        return 0
-    above = spec.memory - MIN_HARDWARE_MEMORY // 2
-    return above // 4 // PAGE_SIZE
+_LOW = 2 * GIB
+"""QEMU's q35 puts this much of the memory below 4 GiB, where the firmware accepts everything."""
+LEAST_MEMORY = 4 * GIB
+_NO_ACCEPT = (
+    "Linux 6.12 and 7.3 have no acceptance for hot-added memory (arch_add_memory() in "
+    "arch/x86/mm/init_64.c does not accept, and puts nothing into the table of unaccepted memory)"
+)
+
+
+class ConfidentialTarget(Target):
+    """TDX or SEV-SNP."""
+
+    accelerators = (Accel.KVM,)
+    default_memory = 16 * GIB
+    suite_memory = 16 * GIB
+    more_unaccepted = MORE_UNACCEPTED
+    guest_questions = QUESTIONS
+
+    def check_shape(self, spec: GuestSpec) -> None:
+        """Memory above 4 GiB, and nothing that only a kernel started by QEMU can have."""
+        if spec.memory < LEAST_MEMORY:
+            raise UsageError(
+                f"an {self.name.value} guest of {format_size(spec.memory)} has nothing to accept: "
+                "its firmware accepts all memory below 4 GiB",
+                hint=f"give at least {format_size(LEAST_MEMORY)} with --memory",
+            )
+        if spec.confidential.disk and (spec.accept is AcceptMode.EAGER or spec.extra_cmdline):
+            raise UsageError(
+                "a disk image has its own kernel command line: no --accept=eager and no --append",
+                hint="change it in the image, or boot a kernel instead",
+            )
+
+    def on_hardware(self, spec: GuestSpec) -> bool:
+        """Under KVM."""
+        return spec.accel is not Accel.TCG
+
+    def cost_words(self, spec: GuestSpec) -> str:
+        """The hardware's own."""
+        return f"measured on {self.name.value} hardware"
+
+    def memory_for(self, testable: int) -> int:
+        """As much above 4 GiB, beside what is below, which the firmware accepts itself."""
+        return max(testable + _LOW, LEAST_MEMORY)
+
+    def why_no_hotplug(self, spec: GuestSpec) -> str:
+        """No kernel accepts plugged memory."""
+        return f"{_NO_ACCEPT}: a {self.title} guest would die at the first touch of a plugged page"
+
+    def why_no_snapshot(self, spec: GuestSpec) -> str:
+        """QEMU cannot read what it would have to save."""
+        return f"no {self.name.value} guest can be saved: its memory is encrypted"
+
+    def least_unaccepted_pages(self, spec: GuestSpec) -> int:
+        """A quarter of what lies above 4 GiB: less is firmware or kernel accepting ahead."""
+        if spec.accept is AcceptMode.EAGER:
+            return 0
+        return (spec.memory - _LOW) // 4 // PAGE_SIZE
 
 
 def time_scale(spec: GuestSpec) -> float:

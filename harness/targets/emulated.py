@@ -5,12 +5,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.base.spec import Accel, AcceptMode, Clock, GuestSpec, Route
-from harness.base.status import HostError
-from harness.base.units import MIB, UNIT_SIZE
+from harness.base.spec import Accel, AcceptMode, Clock, GuestSpec, Route, TargetName
+from harness.base.status import HostError, UsageError
+from harness.base.units import GIB, MIB, UNIT_SIZE
 from harness.guest.machine import Machine
 from harness.host.firmware import PLAIN_IMAGES
-from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof, kernel_command_line
+from harness.targets.base import (
+    BootFiles,
+    GuestEvidence,
+    HostFacts,
+    Proof,
+    Target,
+    kernel_command_line,
+)
 from harness.targets.shape import memory_backends, memory_option, sockets
 
 _MACHINE = "q35"
@@ -32,17 +39,50 @@ def find_firmware() -> Path:
     )
 
 
-class EmulatedTarget:
+class EmulatedTarget(Target):
     """Runs anywhere: TCG or KVM, no TDX or SEV-SNP needed."""
 
+    name = TargetName.EMULATED
+    title = "emulated"
+    accelerators = (Accel.KVM, Accel.TCG)
+    default_memory = 4 * GIB
+    suite_memory = 2 * GIB
     fragments = ("emulated", "hotplug")
     symbols = ("UNACCEPTED_MEMORY", "UNACCEPTED_MEMORY_EMULATION")
     more_unaccepted = (
         "give the guest more memory (--memory): its boot has accepted all there was, some hundred "
         "MiB, with KASAN an eighth of memory more; docs/findings/early-acceptance.md"
     )
-    guest_questions: tuple[str, ...] = ()
-    qmp_questions: tuple[str, ...] = ()
+
+    def check_shape(self, spec: GuestSpec) -> None:
+        """Its kernel has to be ours."""
+        if spec.confidential.disk:
+            raise UsageError(
+                "a disk image has its own kernel, which has no emulated platform",
+                hint="use --target=snp or --target=tdx, or leave out --disk",
+            )
+
+    def on_hardware(self, spec: GuestSpec) -> bool:
+        """Never."""
+        return False
+
+    def cost_words(self, spec: GuestSpec) -> str:
+        """The cost model's."""
+        return spec.emulation.cost.describe()
+
+    def memory_for(self, testable: int) -> int:
+        """Nearly all of it is unaccepted."""
+        return testable
+
+    def why_no_hotplug(self, spec: GuestSpec) -> str:
+        """It can."""
+        return ""
+
+    def why_no_snapshot(self, spec: GuestSpec) -> str:
+        """Under KVM a guest's state is the processor's as well."""
+        if spec.accel is Accel.TCG:
+            return ""
+        return f"only guests under TCG are saved, not under {spec.accel.value}"
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments for an emulated guest (QEMU system emulation manual, invocation)."""

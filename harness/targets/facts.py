@@ -7,11 +7,12 @@ from harness.base.spec import Accel, GuestSpec, Route
 from harness.base.store import Store
 from harness.host.accel import choose_accel
 from harness.host.memory import check_room
-from harness.host.ready import HARDWARE, examine_target, require
+from harness.host.ready import examine_target, require
 from harness.host.view import HostView, LiveHost
 from harness.qemu.binary import find_qemu
 from harness.targets.base import HostFacts
 from harness.targets.emulated import find_firmware
+from harness.targets.registry import target_for
 
 
 def host_facts(spec: GuestSpec, store: Store, view: HostView | None = None) -> HostFacts:
@@ -19,7 +20,7 @@ def host_facts(spec: GuestSpec, store: Store, view: HostView | None = None) -> H
 
     Cheap but for the first time KVM is tried: to be asked before a kernel is built for minutes.
     """
-    if spec.target in HARDWARE:
+    if target_for(spec.target).on_hardware(spec):
         return _hardware(spec, view or LiveHost())
     qemu = find_qemu()
     check_room(spec)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from harness.base.spec import SNP_POLICY_SMT, GuestSpec, KernelHashes
+from harness.base.spec import SNP_POLICY_SMT, GuestSpec, KernelHashes, TargetName
 from harness.base.status import HostError, UsageError
 from harness.guest.machine import Machine
 from harness.targets import confidential as common
@@ -17,14 +17,14 @@ VIRTIO = "disable-legacy=on,iommu_platform=on"
 _SEV_TYPE = "sev-snp"
 
 
-class SnpTarget:
+class SnpTarget(common.ConfidentialTarget):
     """Needs an EPYC 7003 or later with SNP switched on, Linux 6.11, QEMU 9.1."""
 
+    name = TargetName.SNP
+    title = "SEV-SNP"
     fragments = ("snp",)
     # without PAT, early_memremap_encrypted_wp() fails and __sme_early_enc_dec() BUGs (6.12, 7.3)
     symbols = ("UNACCEPTED_MEMORY", "AMD_MEM_ENCRYPT", "X86_PAT")
-    more_unaccepted = common.MORE_UNACCEPTED
-    guest_questions = common.QUESTIONS
     qmp_questions = ("query-sev",)
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
@@ -65,10 +65,6 @@ class SnpTarget:
         if _hashes(spec, host):
             options.append("kernel-hashes=on")
         return ",".join(options)
-
-    def least_unaccepted_pages(self, spec: GuestSpec) -> int:
-        """What the kernel must find unaccepted for the guest to be worth testing."""
-        return common.least_unaccepted_pages(spec)
 
     def proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
         """The guest's kernel, the guest's device, and QEMU, each for itself."""

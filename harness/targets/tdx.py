@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 
-from harness.base.spec import GuestSpec
+from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.guest.machine import Machine
 from harness.targets import confidential as common
@@ -18,14 +18,13 @@ _DEBUG = 1 << 0
 """TD attributes (TDX module ABI, ATTRIBUTES; arch/x86/include/asm/shared/tdx.h)."""
 
 
-class TdxTarget:
+class TdxTarget(common.ConfidentialTarget):
     """Needs a Sapphire Rapids Xeon or later with TDX switched on, Linux 6.16, QEMU 10.1."""
 
+    name = TargetName.TDX
+    title = "TDX"
     fragments = ("tdx",)
     symbols = ("UNACCEPTED_MEMORY", "INTEL_TDX_GUEST")
-    more_unaccepted = common.MORE_UNACCEPTED
-    guest_questions = common.QUESTIONS
-    qmp_questions: tuple[str, ...] = ()
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments. Raises HostError or UsageError where they cannot work here."""
@@ -53,10 +52,6 @@ class TdxTarget:
         if spec.confidential.debug:
             properties["attributes"] = _SEPT_VE_DISABLE | _DEBUG
         return json.dumps(properties, separators=(",", ":"))
-
-    def least_unaccepted_pages(self, spec: GuestSpec) -> int:
-        """What the kernel must find unaccepted for the guest to be worth testing."""
-        return common.least_unaccepted_pages(spec)
 
     def proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
         """The guest's kernel by its messages, and the processor by the flag or the device."""

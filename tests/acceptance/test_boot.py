@@ -179,7 +179,7 @@ def test_a_crash_kernels_memory_is_reserved(subject: Subject) -> None:
 
 
 @full
-@pytest.mark.acceptance(memory="8G", vcpus=4, start="6G", features=("emulated",))
+@pytest.mark.acceptance(memory="8G", vcpus=4, unaccepted_start="6G", features=("emulated",))
 def test_only_the_upper_part_is_unaccepted(subject: Subject) -> None:
     lowest = min(run.start for run in subject.pending())
     subject.verify("table", lowest >= 6 * GIB, f"lowest pending address {lowest:#x}")

@@ -34,16 +34,18 @@ from harness.suite.operations import Operation, apply, inspect, load_sequence, s
 from harness.suite.plugin.options import option
 
 pytestmark = [pytest.mark.guest]
-NEED = Need(
-    memory="1G",
-    vcpus=2,
-    cost="tdx",
-    maxmem="4G",
-    slots=4,
-    layers=("kexec",),
-    unaccepted="256M",
-    features=("hook",),
-    fresh=True,
+NEED = Need.of(
+    {
+        "memory": "1G",
+        "vcpus": 2,
+        "cost": "tdx",
+        "maxmem": "4G",
+        "slots": 4,
+        "layers": ("kexec",),
+        "unaccepted": "256M",
+        "features": ("hook",),
+        "fresh": True,
+    }
 )
 EXAMPLES = {"quick": 1, "full": 12, "soak": 400}
 STEPS = {"quick": 6, "full": 12, "soak": 24}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.options import spec_arguments
+from harness.base.guest_options import spec_arguments
 from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, PAGE_SIZE
@@ -18,6 +18,7 @@ from harness.qemu.binary import Qemu
 from harness.targets import confidential
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Target, lazy_in_force
 from harness.targets.choose import guest_spec
+from harness.targets.emulated import EmulatedTarget
 from harness.targets.snp import SnpTarget
 from harness.targets.tdx import TdxTarget
 
@@ -161,12 +162,12 @@ def test_what_hardware_cannot_do_is_a_usage_error(
     target: str, options: dict[str, str], says: str
 ) -> None:
     with pytest.raises(UsageError, match=says):
-        guest_spec(target=target, **options)  # type: ignore[arg-type]
+        guest_spec(target=target, **options)
 
 
 def test_a_figure_from_hardware_is_not_said_to_rest_on_a_cost_model() -> None:
-    assert guest_spec(target="tdx").cost_words == "measured on tdx hardware"
-    assert "cost model 'tdx'" in guest_spec(cost="tdx").cost_words
+    assert TdxTarget().cost_words(guest_spec(target="tdx")) == "measured on tdx hardware"
+    assert "cost model 'tdx'" in EmulatedTarget().cost_words(guest_spec(cost="tdx"))
 
 
 def test_hardware_guests_default_to_well_above_four_gib() -> None:

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from harness.base.options import spec_arguments
-from harness.base.spec import Accel, AutoOnline, HotplugPolicy, TargetName
+from harness.base.guest_options import spec_arguments
+from harness.base.spec import Accel, AutoOnline, GuestSpec, HotplugPolicy, TargetName
 from harness.base.status import NotApplicable, Status, UsageError
 from harness.qemu.binary import Qemu
-from harness.targets.base import BootFiles, HostFacts
+from harness.targets.base import BootFiles, HostFacts, need_hotplug
 from harness.targets.choose import guest_spec
 from harness.targets.emulated import EmulatedTarget
-from harness.targets.hotplug import need_hotplug, why_no_hotplug
+from harness.targets.registry import target_for
 
 
 def command(**options: object) -> str:
     host = HostFacts(Qemu(Path("qemu"), "7.2"), Accel.TCG, "")
     files = BootFiles(Path("k"), Path("i"))
-    return EmulatedTarget().machine(guest_spec(**options), files, host).command_line()  # type: ignore[arg-type]
+    return EmulatedTarget().machine(guest_spec(**options), files, host).command_line()
 
 
 def test_a_guest_that_can_grow_has_slots_and_the_kernels_parameters() -> None:
@@ -57,7 +57,7 @@ def test_a_guest_without_maxmem_has_nothing_of_it() -> None:
 )
 def test_what_no_guest_can_be_is_a_usage_error(options: dict[str, object]) -> None:
     with pytest.raises(UsageError):
-        guest_spec(**options)  # type: ignore[arg-type]
+        guest_spec(**options)
 
 
 def test_the_rerun_command_has_all_of_it() -> None:
@@ -87,7 +87,7 @@ def test_the_rerun_command_has_all_of_it() -> None:
 @pytest.mark.parametrize("target", [TargetName.SNP, TargetName.TDX])
 def test_hardware_targets_are_a_skip_with_the_reason(target: TargetName) -> None:
     with pytest.raises(NotApplicable, match="no acceptance for hot-added memory") as found:
-        need_hotplug(target)
+        need_hotplug(target_for(target), GuestSpec(target=target))
     assert found.value.status is Status.SKIP
     assert found.value.exit_code == 0
-    assert why_no_hotplug(TargetName.EMULATED) == ""
+    assert EmulatedTarget().why_no_hotplug(GuestSpec()) == ""

@@ -27,7 +27,6 @@ from harness.jobs.lab import (
 from harness.jobs.nightly import disk as nightly_disk
 from harness.jobs.nightly.night import Night
 from harness.jobs.nightly.plan import Kind, cells
-from harness.jobs.nightly.plan_check import pytest_options
 from harness.jobs.nightly.plan_file import parse_plan
 from harness.jobs.nightly.rollup import Results, roll_up
 from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
@@ -130,7 +129,7 @@ def night(
     directory: Path, lab: FakeLab, text: str = PLAN, clock: Callable[[], float] | None = None
 ) -> Results:
     plan = parse_plan(text)
-    found = cells(plan, pytest_options())
+    found = cells(plan)
     with Journal(directory / "journal.jsonl") as journal:
         journal.append("session")
         running = Night(plan, found, directory, journal, lab)

@@ -3,19 +3,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.guest_options import guest_options
+from harness.base.options import Door
 from harness.base.spec import AcceptMode, Clock
 from harness.base.status import UsageError
 from harness.base.units import GIB
 from harness.cli.app import app
 from harness.jobs.nightly.estimate import Past, durations, past_of
 from harness.jobs.nightly.plan import Cell, Kind, cells, guest_points, matches, parse_filter, select
-from harness.jobs.nightly.plan_check import check_plan, check_run_options, pytest_options
+from harness.jobs.nightly.plan_check import check_plan, check_run_options
 from harness.jobs.nightly.plan_file import parse_duration, parse_plan
 
 PLAN = """
@@ -47,12 +50,11 @@ reason = "eager boots accept before anything runs"
 time = "8h"
 disk = "5G"
 """
-OPTIONS = frozenset({"--target", "--kernel", "--memory", "--vcpus", "--accept", "--accel"})
 
 
 def test_the_cross_product_with_builds_first_and_reasons_for_what_is_left_out() -> None:
     plan = parse_plan(PLAN)
-    found = cells(plan, OPTIONS)
+    found = cells(plan)
 
     assert [cell.kind for cell in found[:2]] == [Kind.BUILD, Kind.BUILD]
     suites = [cell for cell in found if cell.kind is Kind.SUITE]
@@ -72,34 +74,37 @@ def test_the_cross_product_with_builds_first_and_reasons_for_what_is_left_out() 
 
 def test_an_exclusion_may_list_values_and_must_fit_a_cell() -> None:
     listed = PLAN.replace('workload = "cost"\naccept', 'workload = ["other", "cost"]\naccept')
-    assert [c.skip for c in cells(parse_plan(listed), OPTIONS)] == [
-        c.skip for c in cells(parse_plan(PLAN), OPTIONS)
-    ]
+    assert [c.skip for c in cells(parse_plan(listed))] == [c.skip for c in cells(parse_plan(PLAN))]
     typo = parse_plan(PLAN.replace('workload = "cost"\naccept', 'workload = "costs"\naccept'))
     with pytest.raises(UsageError, match="exclude: no cell has workload = 'costs'"):
-        cells(typo, OPTIONS)
+        cells(typo)
 
 
-def test_a_suite_says_which_option_pytest_does_not_have() -> None:
+def test_a_suite_says_which_option_pytest_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = parse_plan(PLAN.replace('memory = ["2G", "4G"]', "numa_nodes = 2"))
-    skips = {cell.skip for cell in cells(plan, OPTIONS) if cell.kind is Kind.SUITE}
+    assert {cell.skip for cell in cells(plan) if cell.kind is Kind.SUITE} == {""}
+    without = [
+        replace(o, row=replace(o.row, doors=Door.CLI | Door.PLAN)) if o.name == "numa_nodes" else o
+        for o in guest_options()
+    ]
+    monkeypatch.setattr("harness.base.guest_options._options", lambda _: without)
+    skips = {cell.skip for cell in cells(plan) if cell.kind is Kind.SUITE}
     assert skips == {"pytest has no --numa-nodes"}
-    assert {"--memory", "--kernel", "--runs", "--verdicts"} <= pytest_options()
 
 
 def test_a_kernel_without_base_is_measured_alone() -> None:
     plan = parse_plan(PLAN.replace('base = "base"\n', ""))
-    arms = {(c.kernel, c.base) for c in cells(plan, OPTIONS) if c.kind is Kind.MEASURE}
+    arms = {(c.kernel, c.base) for c in cells(plan) if c.kind is Kind.MEASURE}
     assert arms == {("base", None), ("patched", None)}
 
 
 def test_the_same_plan_gives_the_same_keys() -> None:
-    first = [cell.key for cell in cells(parse_plan(PLAN), OPTIONS)]
-    assert first == [cell.key for cell in cells(parse_plan(PLAN), OPTIONS)]
+    first = [cell.key for cell in cells(parse_plan(PLAN))]
+    assert first == [cell.key for cell in cells(parse_plan(PLAN))]
 
 
 def test_only_keeps_the_builds_that_what_is_left_needs() -> None:
-    found = cells(parse_plan(PLAN), OPTIONS)
+    found = cells(parse_plan(PLAN))
     chosen = select(found, [parse_filter("suite=quick,kernel=patched,memory=2G")])
     assert [cell.kind for cell in chosen] == [Kind.BUILD, Kind.SUITE, Kind.SUITE]
     assert {cell.kernel for cell in chosen} == {"patched"}
@@ -141,7 +146,7 @@ def test_a_mistake_is_named(old: str, new: str, complaint: str) -> None:
     text = PLAN.replace('workload = "cost"\naccept', "accept") if complaint == "would" else PLAN
     assert old in text
     with pytest.raises(UsageError, match=complaint):
-        cells(parse_plan(text.replace(old, new, 1)), OPTIONS)
+        cells(parse_plan(text.replace(old, new, 1)))
 
 
 def test_a_guest_that_cannot_be_is_refused_as_on_the_command_line() -> None:
@@ -180,7 +185,7 @@ def test_tests_and_options_that_are_not_there_are_found_before_the_night() -> No
 
 
 def test_estimates_are_medians_of_what_was_seen_and_none_otherwise(tmp_path: Path) -> None:
-    found = cells(parse_plan(PLAN), OPTIONS)
+    found = cells(parse_plan(PLAN))
     suite = next(cell for cell in found if cell.kind is Kind.SUITE)
     measure = next(cell for cell in found if cell.kind is Kind.MEASURE and not cell.skip)
     night = tmp_path / "nights" / "one"

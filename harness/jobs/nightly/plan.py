@@ -13,7 +13,8 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from harness.base.options import spec_arguments
+from harness.base.guest_options import changed_options
+from harness.base.options import Door
 from harness.base.spec import GuestSpec
 from harness.base.status import UsageError
 from harness.targets.choose import guest_spec
@@ -197,15 +198,14 @@ def guest_points(matrix: Mapping[str, tuple[GuestValue, ...]]) -> list[GuestPoin
 
 
 def _point(values: Mapping[str, GuestValue]) -> GuestPoint:
-    return GuestPoint(dict(values), guest_spec(**values))  # type: ignore[arg-type]
+    return GuestPoint(dict(values), guest_spec(**values))
 
 
-def cells(plan: Plan, pytest_options: frozenset[str]) -> list[Cell]:
+def cells(plan: Plan) -> list[Cell]:
     """Every cell of `plan`, builds first, what is excluded with its reason.
 
-    `pytest_options` are the guest options that pytest has ("--memory"): a suite cannot run on a
-    guest that it cannot describe, and that cell says so. Raises UsageError for an exclusion that
-    fits no cell: whoever wrote it meant one.
+    A suite cannot run on a guest that pytest's options cannot describe, and that cell says so.
+    Raises UsageError for an exclusion that fits no cell: whoever wrote it meant one.
     """
     found = [
         Cell(Kind.BUILD, arm.name, config.name) for config in plan.configs for arm in plan.kernels
@@ -217,7 +217,7 @@ def cells(plan: Plan, pytest_options: frozenset[str]) -> list[Cell]:
                 Cell(
                     *(Kind.SUITE, arm.name, config.name, point),
                     suite=suite,
-                    skip=_not_for_pytest(point.spec, pytest_options),
+                    skip=_not_for_pytest(point.spec),
                 )
             )
         for workload in plan.workloads:
@@ -250,9 +250,8 @@ def _unique(found: list[Cell]) -> list[Cell]:
     return list({cell.key: cell for cell in found}.values())
 
 
-def _not_for_pytest(spec: GuestSpec, pytest_options: frozenset[str]) -> str:
-    asked = [argument.split("=")[0] for argument in spec_arguments(spec, "")]
-    unknown = [name for name in asked if name not in pytest_options]
+def _not_for_pytest(spec: GuestSpec) -> str:
+    unknown = [o.flag for o in changed_options(spec) if Door.PYTEST not in o.row.doors]
     return f"pytest has no {', '.join(unknown)}" if unknown else ""
 
 

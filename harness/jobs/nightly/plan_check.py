@@ -12,13 +12,6 @@ from harness.base.status import UsageError
 from harness.jobs.nightly.plan import Plan
 
 
-def pytest_options() -> frozenset[str]:
-    """The options that our pytest plugin adds."""
-    from harness.suite.plugin.options import NAMES
-
-    return frozenset(NAMES)
-
-
 def check_plan(plan: Plan, app: click.Group) -> None:
     """Raise UsageError for a test path, workload or option that does not exist.
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import functools
 import re
 import tomllib
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.analysis.metrics import metric_named
-from harness.base.options import size
+from harness.base.guest_options import guest_option, guest_options
+from harness.base.options import Door, size
 from harness.base.status import UsageError
 from harness.jobs.nightly.plan import (
     Config,
@@ -25,7 +25,6 @@ from harness.jobs.nightly.plan import (
     Suite,
 )
 from harness.kernel.source import parse_source
-from harness.targets.choose import guest_spec
 
 _T = TypeVar("_T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
@@ -221,7 +220,8 @@ def _workload(table: Table) -> Measured:
 def _exclude(table: Table, matrix: Mapping[str, object]) -> Exclude:
     reason = table.take("reason", str)
     match = table.rest()
-    known = {"kind", "kernel", "config", "suite", "workload", *_guest_options()}
+    known = {"kind", "kernel", "config", "suite", "workload"}
+    known |= {option.name for option in guest_options(Door.PLAN)}
     for key in match:
         if key not in known:
             raise UsageError(f"{table.where}: cells have no {key!r}")
@@ -250,25 +250,11 @@ def parse_duration(text: str, where: str) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
-@functools.cache
-def _guest_options() -> Mapping[str, type]:
-    """The options of a guest that are one value, with its type."""
-    hints = typing.get_type_hints(guest_spec)
-    hints.pop("return")
-    found = {}
-    for name, hint in hints.items():
-        kinds = typing.get_args(hint) or (hint,)
-        kind = next((kind for kind in (str, int, bool) if kind in kinds), None)
-        if kind and typing.get_origin(hint) is not tuple:
-            found[name] = kind
-    return found
-
-
 def _guest_value(where: str, key: str, value: object) -> GuestValue:
-    kind = _guest_options().get(key)
-    if kind is None:
-        known = ", ".join(_guest_options())
-        raise UsageError(f"{where}: guests have no option {key!r}", hint=f"use one of {known}")
+    option = guest_option(key, f"{where}: ")
+    kind = option.row.kind.plan
+    if Door.PLAN not in option.row.doors:
+        raise UsageError(f"{where}: plans have no guest option {key!r}")
     if type(value) is not kind:
         raise UsageError(f"{where}: {key} must be {_english(kind)}, not {value!r}")
     return value  # type: ignore[return-value]

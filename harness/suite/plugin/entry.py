@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
         Tier.parse(option(config, "--tier"))
         snapshot_mode(config)
         spec = command_line_spec(config)
-        if option(config, "--target") != "auto":
+        if option(config, "--target") not in (None, "auto"):
             host_facts(spec, Store())
     except UsageError as error:
         raise pytest.UsageError(verdicts.one_line(error)) from None

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from harness.base.spec import TargetName
 from harness.base.status import GuestFailure, HarnessError, Status, UsageError
 from harness.suite.plugin.options import (
     command_line_spec,
@@ -80,14 +79,13 @@ def boot(
     ) -> Iterator[Run]:
         from harness.analysis.properties import properties
         from harness.record.view import RunView
+        from harness.targets.registry import target_for
 
-        base = spec or cvm_spec
+        wanted = dataclasses.replace(spec or cvm_spec, **changes)
         try:
-            wanted = dataclasses.replace(base, **changes)
+            target_for(wanted.target).check(wanted)
         except UsageError as error:
-            if base.target is TargetName.EMULATED:
-                raise
-            pytest.skip(f"not on {base.target.value}: {error.cause}")
+            pytest.skip(f"not on {wanted.target.value}: {error.cause}")
         prepared = cvm_session.prepare(wanted, kernel or cvm_kernel)
         rerun = rerun_command(request.config, request.node.nodeid)
         run = None
@@ -137,7 +135,7 @@ def host_turn(
     from harness.suite.plugin.acceptance import need_of
     from harness.suite.turns import turn
 
-    vcpus = need_of(request.node).vcpus or cvm_spec.vcpus
+    vcpus = need_of(request.node).guest.get("vcpus", cvm_spec.vcpus)
     wide = vcpus > 2 * len(os.sched_getaffinity(0))
     with turn(tmp_path_factory.getbasetemp().parent, alone=wide):  # the workers' common directory
         yield

@@ -5,24 +5,20 @@ from __future__ import annotations
 
 import pytest
 
-from harness.base.spec import TargetName
+from harness.base.guest_options import guest_option
 from harness.base.status import HarnessError
 from harness.base.store import Store
-from harness.suite.plugin.options import command_line_spec, option
+from harness.suite.plugin.options import option, spec_and_why
 from harness.suite.plugin.verdicts import one_line
-from harness.targets.choose import choose_target
 from harness.targets.facts import host_facts
 
 
 def header(config: pytest.Config) -> list[str]:
     """One line a fact; a host that cannot run the target is told with the reason."""
     try:
-        spec = command_line_spec(config)
+        spec, why = spec_and_why(config)
     except HarnessError as error:
         return [one_line(error)]
-    chosen, why = choose_target(option(config, "--target"))
-    if chosen is not spec.target:
-        why = "auto: the options are those of an emulated guest"
     lines = [f"target {spec.target.value} ({why})"]
     try:
         host = host_facts(spec, Store())
@@ -31,7 +27,7 @@ def header(config: pytest.Config) -> list[str]:
             lines.append(f"firmware {host.firmware}")
     except HarnessError as error:
         lines.append(one_line(error))
-    emulated = spec.target is TargetName.EMULATED
     kernel = spec.confidential.disk or option(config, "--kernel")
-    cost = f"cost {spec.emulation.cost.name}, " if emulated else ""
+    modelled = guest_option("cost").applies_to(spec.target)
+    cost = f"cost {spec.emulation.cost.name}, " if modelled else ""
     return [*lines, f"kernel {kernel}, {cost}tier {option(config, '--tier')}"]

@@ -8,41 +8,28 @@ shows whether any was given; what is not given is `DEFAULTS`'.
 
 from __future__ import annotations
 
-import dataclasses
+import argparse
 import shlex
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from harness.base.options import CONFIDENTIAL_OPTIONS, DEFAULT_KERNEL, choice, spec_arguments
-from harness.base.spec import GuestSpec, SnapshotMode, TargetName
-from harness.base.units import GIB
+from harness.base.guest_options import given_options, guest_options, spec_arguments
+from harness.base.options import DEFAULT_KERNEL, FLAG, Door, Option, choice
+from harness.base.spec import GuestSpec, SnapshotMode
 
 ACTIVE = "cvm_harness"
 """Name of the ini option that makes a project's tests the harness's."""
-_EMULATED_MEMORY = 2 * GIB
-_SPEC = pytest.StashKey[GuestSpec]()
+_SPEC = pytest.StashKey[tuple[GuestSpec, str]]()
 
-_ADDED: tuple[tuple[str, dict[str, Any], str], ...] = (
-    ("--target", {}, "auto, emulated, snp or tdx; auto takes the best this host can do (auto)"),
+_OWN: tuple[tuple[str, dict[str, Any], str], ...] = (
     (
         "--kernel",
         {},
         "debian:6.12, debian-binary:6.12, a kernel tree, git:REPO@REF, or a bzImage "
         f"({DEFAULT_KERNEL})",
     ),
-    ("--memory", {}, "guest memory (2G; on snp and tdx 16G, of which 14G lie high)"),
-    ("--vcpus", {"type": int}, "virtual CPUs (2)"),
-    ("--accept", {}, "lazy or eager (lazy)"),
-    ("--accel", {}, "auto, kvm or tcg (auto)"),
-    ("--route", {}, "direct or efi (direct)"),
-    ("--cost", {}, "cost model: free, tdx, snp or ns per 2 MiB (free)"),
-    *(
-        (name.split("/")[0], {"action": "store_true"} if "/" in name else rest, words)
-        for name, _, words, rest in CONFIDENTIAL_OPTIONS
-    ),
-    ("--append", {}, "more words for the guest kernel's command line"),
     (
         "--patch",
         {"action": "append", "metavar": "FILE"},
@@ -73,17 +60,9 @@ _ADDED: tuple[tuple[str, dict[str, Any], str], ...] = (
     ),
     ("--runs", {"metavar": "DIRECTORY"}, "where run directories go (runs)"),
 )
-NAMES = tuple(name for name, _, _ in _ADDED)
+"""The options that are not the guest's."""
 DEFAULTS: dict[str, Any] = {
-    "--target": "auto",
     "--kernel": DEFAULT_KERNEL,
-    "--vcpus": 2,
-    "--accept": "lazy",
-    "--accel": "auto",
-    "--route": "direct",
-    "--cost": "free",
-    **{name.split("/")[0]: default for name, default, _, _ in CONFIDENTIAL_OPTIONS},
-    "--append": "",
     "--patch": (),
     "--fragment": (),
     "--set": (),
@@ -97,10 +76,21 @@ def add_options(parser: pytest.Parser) -> None:
     """Add each option under its own name where that is free, and always as `--cvm-NAME`."""
     taken = set(_taken(parser))
     group = parser.getgroup("cvm-harness", "confidential-VM guests")
-    for name, rest, words in _ADDED:
+    for name, rest, words in (*map(_guest_option, guest_options(Door.PYTEST)), *_OWN):
         names = [_own(name)] if name in taken else [name, _own(name)]
-        rest = {**rest, "default": None, "dest": _dest(name), "help": words}
+        rest = {"dest": _dest(name), **rest, "default": None, "help": words.replace("%", "%%")}
         group.addoption(*names, **rest)
+
+
+def _guest_option(option: Option) -> tuple[str, dict[str, Any], str]:
+    """As a row of `_OWN`. A flag has only the spelling that changes it: pytest itself has --trace
+    and --strict."""
+    if option.row.kind is FLAG:
+        name = option.negative if option.default else option.flag
+        rest: dict[str, Any] = {"action": "store_const", "const": not option.default}
+    else:
+        name, rest = option.flag, {"metavar": option.row.kind.metavar}
+    return name, {**rest, "dest": _dest(option.flag)}, option.help_with()
 
 
 def _taken(parser: pytest.Parser) -> Iterator[str]:
@@ -119,14 +109,20 @@ def _dest(name: str) -> str:
 
 
 def option(config: pytest.Config, name: str) -> Any:
-    """What was given for our option called `name`, else its default."""
+    """What was given for our option called `name`, else its default; None for the guest's."""
     given = config.getoption(_dest(name), default=None)
-    return DEFAULTS.get(name) if given is None or given is False else given
+    return DEFAULTS.get(name) if given is None else given
+
+
+def given_by(options: argparse.Namespace) -> dict[str, object]:
+    """The guest options among the parsed `options`, by name."""
+    return given_options(Door.PYTEST, lambda option: getattr(options, _dest(option.flag), None))
 
 
 def was_given(config: pytest.Config) -> bool:
     """Whether the command line has any of our options."""
-    return any(config.getoption(_dest(name), default=None) for name in NAMES)
+    own = (config.getoption(_dest(name), default=None) for name, _, _ in _OWN)
+    return bool(given_by(config.option)) or any(own)
 
 
 def active(config: pytest.Config) -> bool:
@@ -139,24 +135,18 @@ def active(config: pytest.Config) -> bool:
 
 def command_line_spec(config: pytest.Config) -> GuestSpec:
     """The guest that the options describe, worked out on first use. Raises UsageError."""
+    return spec_and_why(config)[0]
+
+
+def spec_and_why(config: pytest.Config) -> tuple[GuestSpec, str]:
+    """The same, and why it has its target."""
     if _SPEC not in config.stash:
-        config.stash[_SPEC] = _spec(config)
+        from harness.targets.choose import spec_and_reason
+
+        config.stash[_SPEC] = spec_and_reason(
+            given_by(config.option), memory=lambda target: target.suite_memory
+        )
     return config.stash[_SPEC]
-
-
-def _spec(config: pytest.Config) -> GuestSpec:
-    from harness.targets.choose import guest_spec
-
-    spec = guest_spec(
-        **{
-            name.removeprefix("--").replace("-", "_"): option(config, name)
-            for name in NAMES[: NAMES.index("--append") + 1]
-            if name != "--kernel"
-        }
-    )
-    if spec.target is TargetName.EMULATED and not option(config, "--memory"):
-        spec = dataclasses.replace(spec, memory=_EMULATED_MEMORY)
-    return spec
 
 
 def snapshot_mode(config: pytest.Config) -> SnapshotMode:
@@ -164,14 +154,9 @@ def snapshot_mode(config: pytest.Config) -> SnapshotMode:
     return choice(SnapshotMode, option(config, "--snapshot"), "snapshot mode")
 
 
-_TOLD = ("--target", "--kernel", "--memory", "--vcpus", "--accept", "--accel", "--route", "--cost")
-"""The options that name the guest, of those that spec_arguments() makes."""
-
-
 def rerun_command(config: pytest.Config, test: str) -> str:
     """The command line that runs one test again as it was run."""
-    made = spec_arguments(command_line_spec(config), option(config, "--kernel"))
-    words = [word for word in made if word.startswith((*_TOLD, "--append"))]
+    words = spec_arguments(command_line_spec(config), option(config, "--kernel"))
     words += [*kernel_words(config), f"--tier={option(config, '--tier')}"]
     return shlex.join(["pytest", *words, test])
 
