@@ -10,16 +10,16 @@ A directory holds `series.toml`, which lists the releases and the patches, in or
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from harness.base.reader import FileType, read_toml
 from harness.base.status import UsageError
 from harness.base.store import digest_file, digest_of
 from harness.kernel.fragment import DIRECTORY
-from harness.kernel.version import Version, VersionRange
+from harness.kernel.version import Ranged, Version
 
 
 @dataclass(frozen=True)
@@ -57,23 +57,31 @@ def patches_digest(patches: Iterable[Patch]) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Release:
+class Release(Ranged, frozen=True, kw_only=True):
     """Versions that one set of patch files is for."""
 
     name: str
     """Of the directory below `patches`."""
-    versions: VersionRange
 
 
-@dataclass(frozen=True)
-class Carried:
+class Carried(FileType, frozen=True):
     """One patch of a series."""
 
     name: str
     summary: str
     fragment: str = ""
     """Applied only if this configuration fragment is asked for; empty: always."""
+
+
+class _File(FileType, frozen=True):
+    release: tuple[Release, ...] = ()
+    patch: tuple[Carried, ...] = ()
+
+    def __post_init__(self) -> None:
+        for rows in (self.release, self.patch):
+            names = [row.name for row in rows]
+            if len(set(names)) < len(names):
+                raise ValueError(f"a name is there twice: {', '.join(names)}")
 
 
 @dataclass(frozen=True)
@@ -141,61 +149,8 @@ class Series:
 
 def read_series(directory: Path = DIRECTORY, product: str = "kernel") -> Series:
     """The series in `directory`. Raises UsageError."""
-    file = directory / "series.toml"
-    try:
-        return parse_series(file.read_text(), directory, product)
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror}") from error
-
-
-def parse_series(text: str, directory: Path, product: str = "kernel") -> Series:
-    """The series that a series.toml in `directory` describes. Raises UsageError."""
-    try:
-        tables = tomllib.loads(text)
-        _refuse_others(tables, {"release", "patch"})
-        releases = tuple(_release(table) for table in _rows(tables, "release"))
-        patches = tuple(_carried(table) for table in _rows(tables, "patch"))
-        for names in ([x.name for x in releases], [x.name for x in patches]):
-            if len(set(names)) < len(names):
-                raise TypeError(f"a name is there twice: {', '.join(names)}")
-    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
-        reason = f"missing {error}" if isinstance(error, KeyError) else str(error)
-        raise UsageError(
-            f"{directory / 'series.toml'}: {reason}",
-            hint='each [[release]] has name, since = "6.12" and before; each [[patch]] has name, '
-            "summary and optionally fragment",
-        ) from error
-    return Series(directory, releases, patches, product)
-
-
-def _rows(tables: Mapping[str, object], key: str) -> list[dict[str, str]]:
-    rows = tables.get(key, [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise TypeError(f"{key} is not a list of tables")
-    for row in rows:
-        for name, value in row.items():
-            if not isinstance(value, str):
-                raise TypeError(f"{key}: {name} is not a string")
-    return rows
-
-
-def _refuse_others(table: Mapping[str, object], known: set[str]) -> None:
-    if other := sorted(table.keys() - known):
-        raise TypeError(f"unknown key {other[0]}")
-
-
-def _release(table: Mapping[str, str]) -> Release:
-    _refuse_others(table, {"name", "since", "before"})
-    try:
-        versions = VersionRange(Version.parse(table["since"]), Version.parse(table["before"]))
-    except UsageError as error:
-        raise TypeError(error.cause) from error
-    return Release(table["name"], versions)
-
-
-def _carried(table: Mapping[str, str]) -> Carried:
-    _refuse_others(table, {"name", "summary", "fragment"})
-    return Carried(table["name"], table["summary"], table.get("fragment", ""))
+    file = read_toml(directory / "series.toml", _File, hint="docs/kernels.md")
+    return Series(directory, file.release, file.patch, product)
 
 
 def carried_patches(version: Version, fragments: Collection[str] = ()) -> list[Patch]:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.base.status import UsageError
@@ -24,7 +24,7 @@ from harness.kernel.fragment import (
 )
 from harness.kernel.kconfig import Kconfig, holds, parse_kconfig
 from harness.kernel.kernel import DEFAULT_FRAGMENTS
-from harness.kernel.series import carried_patches, parse_series, read_series
+from harness.kernel.series import carried_patches, read_series
 from harness.kernel.source import DebianSource, GitSource, PathSource, parse_source
 from harness.kernel.version import Version, VersionRange, makefile_version
 
@@ -418,9 +418,12 @@ def carried(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@given(versions)
-def test_a_version_has_the_patches_of_the_release_that_it_is_in(version: Version) -> None:
-    release = parse_series(SERIES, Path("/p")).release_of(version)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(version=versions)
+def test_a_version_has_the_patches_of_the_release_that_it_is_in(
+    carried: Path, version: Version
+) -> None:
+    release = read_series(carried).release_of(version)
     if (version.major, version.minor) == (6, 12):
         assert release
         assert release.name == "6.12"
@@ -499,21 +502,27 @@ def test_a_kernel_without_the_event_accepts_as_upstream_does() -> None:
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
-        ("[[patch", "Expected"),
-        ("patch = 1", "patch is not a list of tables"),
-        ("patch = ['a']", "patch is not a list of tables"),
-        ("[patch]\nname='a'", "patch is not a list of tables"),
-        ("[[patch]]\nname='a'", "missing 'summary'"),
-        ("[[patch]]\nname='a'\nsummary='s'\nfile='f'", "unknown key file"),
-        ("[[patch]]\nname='a'\nsummary='s'\n" * 2, "a name is there twice"),
-        ("[[release]]\nname='a'\nsince='6.12'", "missing 'before'"),
-        ("[[release]]\nname='a'\nsince=6.12\nbefore='7.0'", "since is not a string"),
+        ("[[patch", "is not TOML"),
+        ("patch = 1", "patch must be a list"),
+        ("patch = ['a']", "must be a table"),
+        ("[patch]\nname='a'", "patch must be a list"),
+        ("[[patch]]\nname='a'", "patch 1 (a): summary is missing"),
+        ("[[patch]]\nname='a'\nsummary='s'\nfile='f'", "patch 1 (a): unknown key file"),
+        ("[[patch]]\nname='a'\nsummary='s'\n" * 2, "a name is there twice: a, a"),
+        ("[[release]]\nsince='6.12'", "release 1: name is missing"),
+        ("[[release]]\nname='a'\nsince=6.12\nbefore='7.0'", "since must be a string"),
         ("[[release]]\nname='a'\nsince='new'\nbefore='7.0'", "not a version: 'new'"),
         ("[[series]]", "unknown key series"),
     ],
 )
-def test_bad_series(text: str, cause: str) -> None:
+def test_bad_series(tmp_path: Path, text: str, cause: str) -> None:
+    (tmp_path / "series.toml").write_text(text)
     with pytest.raises(UsageError, match=re.escape(cause)) as caught:
-        parse_series(text, Path("/carried"))
-    assert caught.value.cause.startswith("/carried/series.toml: ")
+        read_series(tmp_path)
+    assert str(tmp_path / "series.toml") in caught.value.cause
     assert caught.value.hint
+
+
+def test_a_series_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"cannot read .*series\.toml"):
+        read_series(tmp_path)
