@@ -328,29 +328,6 @@ class Apt:
         complaints = self._run("download", request, cwd=into, percent=percent)
         return only_file(candidate, into.glob(f"{candidate.package}_*.deb"), complaints)
 
-    def download_closure(
-        self, packages: Iterable[str], release: str, percent: Callable[[int], None]
-    ) -> list[Path]:
-        """Download packages and all they depend on, `release` before other suites.
-
-        Nothing counts as installed, so that the files together are a root to run them in. Raises
-        HostError.
-        """
-        archives = self.root / "cache/archives"
-        for old in archives.glob("*.deb"):
-            old.unlink()
-        options = ["-y", "--no-install-recommends", "--download-only"]
-        wanted = ["-o", f"APT::Default-Release={release}", *options, "install", *packages]
-        complaints = self._run(*wanted, cwd=self.root, percent=percent)
-        files = sorted(archives.glob("*.deb"))
-        if complaints or not files:
-            raise HostError(
-                f"could not download {' '.join(packages)} of {release}",
-                hint="look at the network and at `apt-get update`",
-                details=complaints,
-            )
-        return files
-
 
 def dependency_names(field: str) -> list[str]:
     """The package names in a Depends field (Debian Policy 7.1), alternatives included."""

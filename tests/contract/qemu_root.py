@@ -9,6 +9,7 @@ it, by their own dynamic loader.
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +59,33 @@ class QemuRoot:
         return self.root / "usr/share/qemu/firmware"
 
 
+class _Closure(apt.Apt):
+    """Downloads whole roots."""
+
+    def download_closure(
+        self, packages: Iterable[str], release: str, percent: Callable[[int], None]
+    ) -> list[Path]:
+        """Download packages and all they depend on, `release` before other suites.
+
+        Nothing counts as installed, so that the files together are a root to run them in. Raises
+        HostError.
+        """
+        archives = self.root / "cache/archives"
+        for old in archives.glob("*.deb"):
+            old.unlink()
+        options = ["-y", "--no-install-recommends", "--download-only"]
+        wanted = ["-o", f"APT::Default-Release={release}", *options, "install", *packages]
+        complaints = self._run(*wanted, cwd=self.root, percent=percent)
+        files = sorted(archives.glob("*.deb"))
+        if complaints or not files:
+            raise HostError(
+                f"could not download {' '.join(packages)} of {release}",
+                hint="look at the network and at `apt-get update`",
+                details=complaints,
+            )
+        return files
+
+
 def qemu_root(store: Store) -> QemuRoot:
     """The root, made if need be. Raises HostError where this machine cannot make it."""
     digest = digest_of("qemu-root", RECIPE, PACKAGES, SUITES, _WRAPPER, _KEEP)
@@ -82,7 +110,7 @@ def _download(store: Store) -> list[Path]:
     if not known:
         raise HostError("this machine's apt has no Debian archive to take QEMU from")
     stanzas = tuple(stanza for name in known for stanza in known[name])
-    source = apt.Apt(store.work("apt"), apt.Suites("qemu root", stanzas))
+    source = _Closure(store.work("apt"), apt.Suites("qemu root", stanzas))
     source.update(lambda done: None)
     release = RELEASE if RELEASE in known else next(iter(known))
     return source.download_closure(PACKAGES, release, lambda done: None)
