@@ -10,8 +10,7 @@ import pytest
 from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, PAGES_PER_UNIT
 from harness.record.counters import Counters
 from harness.suite.subject import Subject
-
-from .guests import MAIN
+from tests.support.guest_marks import MAIN
 
 pytestmark = [pytest.mark.guest, MAIN]
 SIZE = 48 * MIB

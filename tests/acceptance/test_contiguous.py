@@ -9,8 +9,7 @@ import pytest
 
 from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.subject import Subject
-
-from .guests import MAIN
+from tests.support.guest_marks import MAIN
 
 pytestmark = [pytest.mark.guest, MAIN, pytest.mark.acceptance(features=("hook",))]
 BLOCK = MAX_ORDER_PAGES * PAGE_SIZE

@@ -8,8 +8,7 @@ import pytest
 from harness.base.units import GIB, MIB, PAGE_SIZE
 from harness.suite.subject import Subject
 from harness.workloads.base import report_int
-
-from .guests import MAIN
+from tests.support.guest_marks import MAIN
 
 pytestmark = [pytest.mark.guest, MAIN]
 SIZE = 48 * MIB

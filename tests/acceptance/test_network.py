@@ -13,8 +13,7 @@ import pytest
 
 from harness.base.units import MIB, PAGE_SIZE
 from harness.suite.subject import Subject
-
-from .guests import MAIN
+from tests.support.guest_marks import MAIN
 
 pytestmark = [
     pytest.mark.guest,

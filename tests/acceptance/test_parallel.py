@@ -11,8 +11,7 @@ from harness.base.status import GuestFailure
 from harness.base.units import MIB, UNIT_SIZE
 from harness.suite.subject import Subject
 from harness.suite.window import Window
-
-from .guests import MANY
+from tests.support.guest_marks import MANY
 
 pytestmark = [pytest.mark.guest, MANY]
 SIZE = 192 * MIB

@@ -9,8 +9,7 @@ from harness.analysis.pressure import moved
 from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
 from harness.record.console import Kind
 from harness.suite.subject import Subject
-
-from .guests import MAIN
+from tests.support.guest_marks import MAIN
 
 pytestmark = pytest.mark.guest
 SMALL = pytest.mark.acceptance(memory="768M", vcpus=2, unaccepted="64M")

@@ -7,8 +7,7 @@ import pytest
 
 from harness.base.units import MIB
 from harness.suite.subject import Subject
-
-from .guests import MANY
+from tests.support.guest_marks import MANY
 
 pytestmark = [pytest.mark.guest, MANY]
 _TIGHT = (

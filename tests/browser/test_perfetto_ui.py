@@ -3,23 +3,19 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from browser import needs_browser
-from perfetto_ui import PerfettoUi, open_trace
 
 from harness.base.units import PAGE_SIZE
 from harness.record.console import Kind, Splat
 from harness.record.view import RunView
 from harness.report.perfetto import write_perfetto
-
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
-from sample_runs import make_measured_run
+from tests.support.browser import needs_browser
+from tests.support.perfetto_ui import PerfettoUi, open_trace
+from tests.support.sample_runs import make_measured_run
 
 pytestmark = needs_browser
 

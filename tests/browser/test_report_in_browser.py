@@ -3,16 +3,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from browser import browse, needs_browser
-
 from harness.record.view import RunView
-
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
-from sample_runs import make_measured_run
-from test_html_report import hostile_run, written
+from tests.support.browser import browse, needs_browser
+from tests.support.sample_runs import make_measured_run
+from tests.unit.test_html_report import hostile_run, written
 
 
 @needs_browser

@@ -14,9 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from contract.conftest import RealQemu
-from contract.distribution_disk import disk_image
-from contract.test_hardware_command_lines import unconfidential, without_kvm
 from harness.base.spec import Accel
 from harness.base.store import Store
 from harness.guest.guest import Guest
@@ -29,6 +26,8 @@ from harness.image.seed import write_seed
 from harness.targets.base import BootFiles, HostFacts
 from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
+from tests.support.distribution_disk import disk_image
+from tests.support.real_qemu import RealQemu, unconfidential, without_kvm
 
 FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
 BOOT_DEADLINE_S = 600.0

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from contract.conftest import RealQemu
-from contract.test_hardware_command_lines import unconfidential, without_kvm
 from harness.base.spec import Accel
 from harness.base.store import Store
 from harness.collect.plan import Collect
@@ -31,6 +29,7 @@ from harness.kernel.kernel import Kernel
 from harness.targets.base import BootFiles, HostFacts, check_kernel
 from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
+from tests.support.real_qemu import RealQemu, unconfidential, without_kvm
 
 pytestmark = pytest.mark.tier("full")
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from contract.conftest import RealQemu
-from contract.qemu_root import QemuRoot
 from harness.base.status import HostError
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
 from harness.guest.ssh.session import GuestKeys
 from harness.image.keys import Keys
+from tests.support.qemu_root import QemuRoot
+from tests.support.real_qemu import RealQemu
 
 
 def efi_program(path: Path) -> Path:

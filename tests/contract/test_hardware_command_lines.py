@@ -12,15 +12,12 @@ import dataclasses
 import functools
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from contract.conftest import RealQemu
-from contract.qemu_root import QemuRoot
 from harness.base.spec import Accel, GuestSpec
 from harness.base.status import HostError, Status
 from harness.guest.guest import Guest
@@ -35,6 +32,8 @@ from harness.image.keys import Keys
 from harness.targets.base import BootFiles, HostFacts
 from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
+from tests.support.qemu_root import QemuRoot
+from tests.support.real_qemu import RealQemu, unconfidential, without_kvm
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -214,30 +213,6 @@ def test_the_rest_of_each_command_line_starts(
     words = [w for option in (*unconfidential(machine), *plumbing) for w in option]
     (status,) = real.ask(["-nodefaults", "-display", "none", "-S", *words], [("query-status", {})])
     assert status["status"] == "prelaunch"
-
-
-def without_kvm(machine: Machine) -> Machine:
-    """The same guest under TCG, with a processor that TCG can be."""
-    replaced = {"-accel": ("-accel", "tcg"), "-cpu": ("-cpu", "max")}
-    return dataclasses.replace(
-        machine, args=tuple(replaced.get(option[0], option) for option in machine.args)
-    )
-
-
-def unconfidential(machine: Machine) -> list[tuple[str, ...]]:
-    """Without the confidential object; huge pages, which this machine may not have, become plain;
-    empty files stand for kernel and firmware, so that these are left out."""
-    found: list[tuple[str, ...]] = []
-    for name, *rest in machine.args:
-        value = rest[0] if rest else ""
-        if "sev-snp-guest" in value or "tdx-guest" in value or name in ("-bios", "-kernel"):
-            continue
-        if name in ("-initrd", "-append"):  # useless without -kernel
-            continue
-        value = re.sub(r",confidential-guest-support=cgs0|,hugetlb=on|,hugetlbsize=\w+", "", value)
-        value = value.replace("kernel-irqchip=split,", "")  # KVM's
-        found.append((name, value) if rest else (name,))
-    return found
 
 
 class RootView(LiveHost):

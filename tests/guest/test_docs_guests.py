@@ -10,9 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.kernel.kernel import Kernel
-
-sys.path.append(str(Path(__file__).parents[1] / "unit"))
-from docs import blocks
+from tests.support.pages import blocks
 
 pytestmark = pytest.mark.guest
 

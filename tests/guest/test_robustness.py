@@ -16,7 +16,12 @@ from pathlib import Path
 
 import paramiko
 import pytest
-from robustness_support import (
+
+from harness.base.status import GuestFailure, HostError, PreconditionError
+from harness.guest.guest import Guest
+from harness.host.lease import lease_directory, sweep
+from harness.record.console import Kind
+from tests.support.robustness import (
     BootMachine,
     all_end,
     boot_machine,
@@ -25,11 +30,6 @@ from robustness_support import (
     processes_of,
     sockets,
 )
-
-from harness.base.status import GuestFailure, HostError, PreconditionError
-from harness.guest.guest import Guest
-from harness.host.lease import lease_directory, sweep
-from harness.record.console import Kind
 
 __all__ = ["boot_machine"]
 

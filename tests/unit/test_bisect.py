@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from numbered_lab import FakeLab, Killed, numbered_repository, run_git
 
 from harness.base.status import HarnessError, Status, UsageError
 from harness.jobs.bench import Bench
@@ -26,6 +25,7 @@ from harness.jobs.bisect.trial import (
 )
 from harness.record.journal import Journal
 from harness.targets.choose import guest_spec
+from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run_git
 
 COMMITS = 12
 SPEC = guest_spec(memory="1G", clock="icount")

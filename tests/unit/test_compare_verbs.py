@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample_runs import make_run
 
 from harness.base.spec import Accel, Clock, CostModel, Emulation, GuestSpec
 from harness.base.status import PreconditionError, Status, UsageError
@@ -25,6 +24,7 @@ from harness.record.rundir import RunDir, write_json
 from harness.record.view import RunView
 from harness.studies.ab import Design, side_by_side
 from harness.studies.alarms import false_alarms, found
+from tests.support.sample_runs import make_run
 
 Captured = pytest.CaptureFixture[str]
 Spoil = Callable[[RunDir], None]

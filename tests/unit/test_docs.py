@@ -15,13 +15,13 @@ from types import ModuleType
 import click
 import pytest
 from click.testing import CliRunner
-from sample_runs import make_measured_run
 
-from docs import PAGES, ROOT, blocks
 from harness.analysis.invariants import INVARIANTS, Invariant
 from harness.cli import app as cli
 from harness.record.console import Kind
 from harness.report import invariant_reference, metric_reference
+from tests.support.pages import PAGES, ROOT, blocks
+from tests.support.sample_runs import make_measured_run
 
 _LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 COMMANDS = sorted({(b.page, tuple(words)) for b in blocks() for words in b.commands()})

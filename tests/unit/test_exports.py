@@ -12,7 +12,6 @@ import junitparser
 import kcidb_io
 import pyarrow.parquet as pq
 import pytest
-from sample_runs import make_run
 
 from harness.analysis.metrics import METRICS
 from harness.base.status import Status, UsageError
@@ -23,6 +22,7 @@ from harness.report.junit import junit
 from harness.report.kcidb import VERSION, kcidb
 from harness.report.ktap import ktap
 from harness.report.tables import metric_table, to_csv, to_parquet
+from tests.support.sample_runs import make_run
 
 HOSTILE = "</failure>]]><script>alert(1)</script> \x1b[2J\x00\ud800\u202e not ok 1 # SKIP\n1..0"
 """What a guest could print to be taken for something else."""

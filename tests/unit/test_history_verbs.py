@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from sample_runs import make_run
 
 from harness.base.status import Status
 from harness.cli import app as cli
+from tests.support.sample_runs import make_run
 
 Captured = pytest.CaptureFixture[str]
 

@@ -7,8 +7,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from debian_archive import Archive, use_archive
-from test_host_firmware import EAGER, LAZY, PLAIN_IMAGE
 
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
@@ -16,6 +14,8 @@ from harness.base.store import Store
 from harness.host import firmware
 from harness.host.firmware_package import fetch_firmware, find_or_fetch
 from harness.host.view import LiveHost
+from tests.support.debian_archive import Archive, use_archive
+from tests.unit.test_host_firmware import EAGER, LAZY, PLAIN_IMAGE
 
 needs_apt = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt is not installed"

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sample_runs import make_measured_run, make_run
 
 from harness.base.status import Status, UsageError
 from harness.cli import app as cli
@@ -30,6 +29,7 @@ from harness.report.html.content import night_page, runs_page, series_page
 from harness.report.html.figure import quantiles
 from harness.report.html.render import LIBRARY, render
 from harness.report.night import load_night, load_series
+from tests.support.sample_runs import make_measured_run, make_run
 
 HOSTILE = b'"><script>window.pwned=1</script><img src=x onerror="window.pwned=2"> \x1b[2J \xff\xfe'
 OOPS = (

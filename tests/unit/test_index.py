@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_runs import make_run
 
 from harness.base.spec import AcceptMode
 from harness.base.status import Status, UsageError
@@ -18,6 +17,7 @@ from harness.compare.history import series_of
 from harness.compare.index import FILE, Filter, open_index
 from harness.record.rundir import RunDir, write_json
 from harness.record.view import RunView
+from tests.support.sample_runs import make_run
 
 ALL = Filter()
 

@@ -8,10 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from debian_archive import Archive, deb, use_archive
 from hypothesis import given
 from hypothesis import strategies as st
-from test_kernel_bzimage import bzimage
 
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
@@ -22,6 +20,8 @@ from harness.kernel.apt import dependency_names
 from harness.kernel.binary import image_packages
 from harness.kernel.packages import unpack_files
 from harness.kernel.source import BinarySource, parse_source
+from tests.support.debian_archive import Archive, deb, use_archive
+from tests.unit.test_kernel_bzimage import bzimage
 
 needs_apt = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt is not installed"

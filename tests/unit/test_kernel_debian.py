@@ -11,12 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
-from debian_archive import Archive, use_archive
 
 from harness.base.progress import silent
 from harness.base.status import HostError
 from harness.base.store import Store
 from harness.kernel import SeriesNotFoundError, apt, debian
+from tests.support.debian_archive import Archive, use_archive
 
 pytestmark = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt is not installed"

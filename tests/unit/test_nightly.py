@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
-from numbered_lab import numbered_repository
 
 from harness.base.status import HostError, Status
 from harness.base.units import GIB
@@ -35,6 +34,7 @@ from harness.record.journal import Journal
 from harness.report.night_summary import write_summary
 from harness.suite.verdicts import TestVerdict
 from harness.targets.choose import guest_spec
+from tests.support.numbered_lab import numbered_repository
 
 PLAN = """
 [[kernel]]

@@ -14,13 +14,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
-from sample_runs import make_measured_run, make_run
 
 from harness.base.status import PreconditionError
 from harness.base.units import PAGE_SIZE
 from harness.record.console import Kind, Splat
 from harness.record.view import RunView
 from harness.report.perfetto import write_perfetto
+from tests.support.sample_runs import make_measured_run, make_run
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from pathlib import Path
 
 import pytest
+
+from harness.base.resources import checkout
 
 PASSES = "def test_nothing():\n    pass\n"
 RAISES = """
@@ -82,8 +83,8 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
-sys.path.append({unit!r})
-from sample_runs import make_run
+sys.path.append({root!r})
+from tests.support.sample_runs import make_run
 
 @pytest.fixture(scope="session")
 def cvm_kernel():
@@ -100,7 +101,7 @@ def cvm_session(tmp_path_factory):
 
 
 def test_junit_xml_tells_kernel_target_and_metrics_of_each_guest(pytester: pytest.Pytester) -> None:
-    pytester.makeconftest(STAND_INS.format(unit=str(Path(__file__).parent)))
+    pytester.makeconftest(STAND_INS.format(root=str(checkout())))
     pytester.makepyfile("def test_boots(boot):\n    with boot() as run:\n        pass\n")
     assert pytester.runpytest_subprocess("--junit-xml=out.xml").ret == 0
     (case,) = ET.parse(pytester.path / "out.xml").getroot().iter("testcase")
@@ -159,7 +160,7 @@ def test_boots(cvm_session):
 def test_what_qemu_spoils_is_run_again_and_what_the_kernel_does_is_not(
     pytester: pytest.Pytester, error: str, spoilt: int, tries: int, code: int
 ) -> None:
-    pytester.makeconftest(STAND_INS.format(unit=str(Path(__file__).parent)))
+    pytester.makeconftest(STAND_INS.format(root=str(checkout())))
     pytester.makepyfile(SPOILT.format(error=error, spoilt=spoilt))
     result = pytester.runpytest_subprocess("--verdicts=v.jsonl")
     assert result.ret == code

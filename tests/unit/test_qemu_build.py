@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-from qemu_in_small import MAIN, tarball, write_carried, write_source
 
 from harness.base.status import HostError, Status, UsageError
 from harness.base.store import Store
@@ -22,6 +21,7 @@ from harness.kernel.make import Toolchain
 from harness.qemu import build as module
 from harness.qemu.build import BuiltQemu, build_qemu, held_qemu
 from harness.qemu.platforms import emulated_platforms
+from tests.support.qemu_in_small import MAIN, tarball, write_carried, write_source
 
 
 @pytest.fixture(autouse=True)

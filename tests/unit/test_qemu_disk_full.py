@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from qemu_in_small import tarball, write_carried
+
+from tests.support.qemu_in_small import tarball, write_carried
 
 _CHILD = """
 import json, os, subprocess, sys

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from qemu_in_small import MAIN
 
 from harness.base.status import HostError
 from harness.base.store import Store
@@ -14,6 +13,7 @@ from harness.qemu import find
 from harness.qemu.binary import find_qemu
 from harness.qemu.build import BuiltQemu
 from harness.qemu.find import platform_qemu
+from tests.support.qemu_in_small import MAIN
 
 PLAIN = MAIN.replace("tdx-tcg-guest", "tdx-guest").replace("snp-tcg-guest", "sev-snp-guest")
 NAME = "qemu-system-x86_64"

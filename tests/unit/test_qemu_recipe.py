@@ -6,13 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from qemu_in_small import write_carried
 
 from harness.base.store import Store, default_root
 from harness.kernel.patches import apply_patches
 from harness.kernel.version import Version
 from harness.qemu.recipe import DIRECTORY, qemu_series, read_recipe
 from harness.qemu.source import held_source
+from tests.support.qemu_in_small import write_carried
 
 CACHE = default_root()
 TENS = Version(10, 0, 13)

@@ -7,16 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from debian_archive import Archive, use_archive
 from hypothesis import given
 from hypothesis import strategies as st
-from qemu_in_small import tarball, write_source
 
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.kernel.version import Version
 from harness.qemu.source import open_source, upstream_version
+from tests.support.debian_archive import Archive, use_archive
+from tests.support.qemu_in_small import tarball, write_source
 
 needs_apt = pytest.mark.skipif(not shutil.which("apt-get"), reason="apt is not installed")
 

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from sample_runs import START, make_run
 
 from harness.base.status import HostError, Status
 from harness.cli import app as cli
 from harness.compare.retention import examine, removable, remove
+from tests.support.sample_runs import START, make_run
 
 NOW = START + datetime.timedelta(days=100)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from numbered_lab import FakeLab, Killed, numbered_repository, run_git
 from rich.console import Console
 
 from harness.base.status import PreconditionError, Status, UsageError
@@ -16,6 +15,7 @@ from harness.jobs.series.series import Check, Cost, Row, Series, warnings_in
 from harness.record.journal import Journal
 from harness.report.series_summary import print_rows
 from harness.targets.choose import guest_spec
+from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run_git
 
 SPEC = guest_spec(memory="1G", clock="icount")
 COST = Cost("cost.workload", "touch", (), SPEC)

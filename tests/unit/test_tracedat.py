@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from sample_runs import make_measured_run, make_run
 
 from harness.base.status import PreconditionError
 from harness.record.view import RunView
 from harness.report.tracedat import write_trace_dat
+from tests.support.sample_runs import make_measured_run, make_run
 
 _EVENT = re.compile(
     r"\s*(?P<comm>.+)-(?P<pid>\d+)\s+\[(?P<cpu>\d+)\]\s+"

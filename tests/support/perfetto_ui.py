@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from browser import Browser, browse
+from tests.support.browser import Browser, browse
 
 _TRACE = "/run.pftrace"
 _QUERY = """

@@ -144,7 +144,8 @@ def driver(boot: BootMachine, run_dir: Path, scratch: Path) -> Iterator[subproce
         "TMPDIR": str(temporary),
     }
     with subprocess.Popen(
-        [sys.executable, __file__, json.dumps(request)],
+        [sys.executable, "-m", __name__, json.dumps(request)],
+        cwd=Path(__file__).parents[2],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -1,2 +1,0 @@
-# SPDX-License-Identifier: MIT
-"""Contracts with programs that the harness drives."""
