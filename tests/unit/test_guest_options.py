@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from docs import ROOT
 from harness.base import guest_options as table
 from harness.base.options import FLAG, GUEST_DOORS, Door, Option, one_of, option
 from harness.base.spec import COST_MODELS, Clock, CostModel, GuestSpec, TargetName
@@ -33,6 +32,7 @@ from harness.suite.need import Need
 from harness.suite.plugin.options import add_options, given_by
 from harness.targets.choose import guest_spec, spec_and_reason
 from harness.targets.registry import TARGETS, target_for
+from tests.support.pages import ROOT
 
 FILE = Path(__file__).absolute()
 PLAN = """
