@@ -14,7 +14,6 @@ from pathlib import Path
 from harness.base.options import (
     BITS,
     FILE,
-    FIRMWARE,
     FLAG,
     GUEST_DOORS,
     NAMES,
@@ -23,7 +22,6 @@ from harness.base.options import (
     TEXT,
     WORDS,
     Kind,
-    PackagedFirmware,
     choice,
     one_of,
     option,
@@ -253,11 +251,11 @@ _SNP_POLICY_KNOWN = (1 << 26) - 1
 class Confidential:
     """Parameters of the confidential targets (docs/hardware.md)."""
 
-    firmware: Path | PackagedFirmware | None = option(
+    firmware: Path | None = option(
         None,
-        FIRMWARE,
-        "This OVMF image is the guest's firmware, or that of the distribution's package; without "
-        "it QEMU's firmware descriptors are searched.",
+        FILE,
+        "This OVMF image is the guest's firmware; without it QEMU's firmware descriptors are "
+        "searched.",
         doors=GUEST_DOORS,
     )
     disk: Path | None = option(

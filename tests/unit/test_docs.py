@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -71,6 +72,13 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_a_reference_is_what_the_code_says(module: ModuleType) -> None:
     page = {metric_reference: "metrics.md", invariant_reference: "invariants.md"}[module]
     assert (ROOT / "docs" / page).read_text() == module.reference()
+
+
+def test_the_table_of_rooms_is_the_order_that_imports_keep() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = (c for c in project["tool"]["importlinter"]["contracts"] if c["type"] == "layers")
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    assert re.findall(r"^\| `harness/(\w+)/` ", page, re.M) == contract["layers"][::-1]
 
 
 @pytest.mark.parametrize("row", INVARIANTS, ids=lambda row: row.name)
