@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import difflib
 import enum
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar
 
 from harness.base.status import UsageError
@@ -62,6 +64,26 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"{what} {name!r}", hint=hint)
 
 
+@dataclass(frozen=True)
+class PackagedFirmware:
+    """OVMF from the distribution's package, as apt offers it."""
+
+    suite: str = ""
+    """The only suite to look in; empty: all that this machine's archive has."""
+
+    def __str__(self) -> str:
+        return f"debian:{self.suite}" if self.suite else "debian"
+
+
+def firmware(text: str, option: str) -> Path | PackagedFirmware:
+    """The image file or package meant by `text`: debian, debian:SUITE, or a file that is there.
+
+    Raises UsageError naming the option.
+    """
+    package = re.fullmatch(r"debian(?::([a-z][a-z0-9-]*))?", text)
+    return PackagedFirmware(package[1] or "") if package else existing_file(text, option)
+
+
 class Door(enum.Flag):
     """A place where guest options can be given."""
 
@@ -84,7 +106,7 @@ class Kind:
     """A kind of value: how it is read, written and shown."""
 
     name: str
-    value_type: type
+    value_type: type | UnionType
     """Of the value itself."""
     read: Callable[[str, str], Any]
     """(text, option) -> value. Raises UsageError naming the option."""
@@ -122,6 +144,7 @@ BITS = Kind("bits", int, number, hex, "BITS")
 FLAG = Kind("flag", bool, _flag, str, "", plan=bool)
 TEXT = Kind("text", str, lambda text, _: text, str, "TEXT")
 FILE = Kind("file", Path, existing_file, str, "FILE")
+FIRMWARE = Kind("firmware", Path | PackagedFirmware, firmware, str, "FILE or debian[:SUITE]")
 WORDS = Kind("words", tuple, _words, shlex.join, "WORDS")
 NAMES = Kind("names", tuple, _names, ",".join, "NAME,…")
 

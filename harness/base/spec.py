@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.base.options import (
     BITS,
     FILE,
+    FIRMWARE,
     FLAG,
     GUEST_DOORS,
     NAMES,
@@ -22,6 +23,7 @@ from harness.base.options import (
     TEXT,
     WORDS,
     Kind,
+    PackagedFirmware,
     choice,
     one_of,
     option,
@@ -251,11 +253,11 @@ _SNP_POLICY_KNOWN = (1 << 26) - 1
 class Confidential:
     """Parameters of the confidential targets (docs/hardware.md)."""
 
-    firmware: Path | None = option(
+    firmware: Path | PackagedFirmware | None = option(
         None,
-        FILE,
-        "This OVMF image is the guest's firmware; without it QEMU's firmware descriptors are "
-        "searched.",
+        FIRMWARE,
+        "This OVMF image is the guest's firmware, or that of the distribution's package; without "
+        "it QEMU's firmware descriptors are searched.",
         doors=GUEST_DOORS,
     )
     disk: Path | None = option(

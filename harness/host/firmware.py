@@ -40,8 +40,8 @@ class Demand:
 
     feature: str
     """In the descriptor: "amd-sev-snp", "intel-tdx"."""
-    metadata: uuid.UUID
-    """Entry that the image's table must have."""
+    metadata: uuid.UUID | None
+    """Entry that the image's table must have, if any."""
     packages: str
     """What to install, for the hint."""
     unsigned_kernel: bool
@@ -66,6 +66,10 @@ TDX = Demand(
     "ovmf-inteltdx (Debian 14 and later) or edk2-ovmf (Fedora)",
     True,
 )
+
+
+PLAIN = Demand("efi", None, "ovmf", True)
+"""Of the emulated target's efi route."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +242,7 @@ def judge(view: HostView, path: Path, source: str, demand: Demand) -> Firmware:
         table = view.ovmf_table(str(path))
     except OSError as error:
         raise UnfitError(f"cannot read {path}: {reason(error)}") from error
-    if str(demand.metadata) not in table:
+    if demand.metadata and str(demand.metadata) not in table:
         raise UnfitError(f"the image {path} has no metadata for {demand.feature}")
     if source != ASKED and _accepts_everything(view, path, demand):
         raise UnfitError(

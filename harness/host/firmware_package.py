@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
+from harness.base.options import PackagedFirmware
 from harness.base.progress import Progress
 from harness.base.status import HostError
 from harness.base.store import Store
@@ -35,6 +36,19 @@ _PACKAGES = ("ovmf-generic", "ovmf")
 
 class _NoPackageError(HostError):
     """The suite has none of the packages."""
+
+
+def named_image(
+    asked: Path | PackagedFirmware | None,
+    demand: Demand,
+    view: HostView,
+    store: Store,
+    progress: Progress,
+) -> Path | None:
+    """The file that was `asked` for, fetched where a package was. Raises as `fetch_firmware`."""
+    if isinstance(asked, PackagedFirmware):
+        return fetch_firmware(demand, view, store, progress, asked.suite).path
+    return asked
 
 
 def find_or_fetch(

@@ -33,7 +33,7 @@ _QEMU = {
     TargetName.SNP: ("sev-snp-guest", (9, 1), "9.1"),
     TargetName.TDX: ("tdx-guest", (10, 1), "10.1"),
 }
-_DEMANDS = {TargetName.SNP: firmware.SNP, TargetName.TDX: firmware.TDX}
+DEMANDS = {TargetName.SNP: firmware.SNP, TargetName.TDX: firmware.TDX}
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def examine_target(
     guest boots a signed distribution, so that firmware with Secure Boot keys will do."""
     findings, snp, tdx = _hardware(target, view)
     findings.append(_qemu(target, view))
-    demand = replace(_DEMANDS[target], unsigned_kernel=not disk)
+    demand = replace(DEMANDS[target], unsigned_kernel=not disk)
     found: Firmware | None = None
     try:
         found = firmware.find_firmware(demand, view, image)

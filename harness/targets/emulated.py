@@ -35,7 +35,8 @@ def find_firmware() -> Path:
             return path
     raise HostError(
         "the efi route needs OVMF, and none of these exists: " + ", ".join(map(str, PLAIN_IMAGES)),
-        hint="install it (Debian, Ubuntu: apt install ovmf), or use --route=direct",
+        hint="install it (Debian, Ubuntu: apt install ovmf), have it fetched with "
+        "--firmware=debian, or use --route=direct",
     )
 
 

@@ -3,11 +3,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from harness.base.progress import silent
 from harness.base.spec import Accel, GuestSpec, Route
 from harness.base.store import Store
 from harness.host.accel import choose_accel
+from harness.host.firmware import PLAIN
+from harness.host.firmware_package import named_image
 from harness.host.memory import check_room
-from harness.host.ready import examine_target, require
+from harness.host.ready import DEMANDS, examine_target, require
 from harness.host.view import HostView, LiveHost
 from harness.qemu.binary import find_qemu
 from harness.targets.base import HostFacts
@@ -18,24 +23,26 @@ from harness.targets.registry import target_for
 def host_facts(spec: GuestSpec, store: Store, view: HostView | None = None) -> HostFacts:
     """What shapes the command line of `spec` here. Raises HostError (MISS) where it cannot run.
 
-    Cheap but for the first time KVM is tried: to be asked before a kernel is built for minutes.
+    Cheap but for the first time KVM is tried or firmware is fetched: to be asked before a kernel is
+    built for minutes.
     """
+    view = view or LiveHost()
+    demand = DEMANDS.get(spec.target, PLAIN)
+    image = named_image(spec.confidential.firmware, demand, view, store, silent)
     if target_for(spec.target).on_hardware(spec):
-        return _hardware(spec, view or LiveHost())
+        return _hardware(spec, view, image)
     qemu = find_qemu()
     check_room(spec)
     firmware = None
     if spec.emulation.route is Route.EFI:
-        firmware = spec.confidential.firmware or find_firmware()
+        firmware = image or find_firmware()
     accel, reason = choose_accel(spec.accel, spec.clock, qemu, store)
     return HostFacts(qemu, accel, reason, firmware)
 
 
-def _hardware(spec: GuestSpec, view: HostView) -> HostFacts:
-    asked = spec.confidential
-    ready = require(
-        examine_target(spec.target, view, image=asked.firmware, disk=asked.disk is not None)
-    )
+def _hardware(spec: GuestSpec, view: HostView, image: Path | None) -> HostFacts:
+    disk = spec.confidential.disk is not None
+    ready = require(examine_target(spec.target, view, image=image, disk=disk))
     assert ready.firmware is not None, "nothing is missing, so firmware was found"
     check_room(spec)
     keys = (ready.snp.asids if ready.snp else 0) or (ready.tdx.keyids if ready.tdx else 0)

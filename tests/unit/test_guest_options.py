@@ -19,7 +19,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.base import guest_options as table
-from harness.base.options import FLAG, GUEST_DOORS, Door, Option, one_of, option
+from harness.base.options import FLAG, GUEST_DOORS, Door, Option, PackagedFirmware, one_of, option
 from harness.base.spec import COST_MODELS, Clock, CostModel, GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.base.units import MIB
@@ -99,6 +99,7 @@ def values_of(an_option: Option) -> st.SearchStrategy[Any]:
         "flag": st.booleans(),
         "text": st.text(st.characters(codec="ascii", min_codepoint=32), max_size=9),
         "file": st.just(FILE),
+        "firmware": st.sampled_from([FILE, PackagedFirmware(), PackagedFirmware("forky")]),
         "words": st.lists(
             st.text(st.characters(codec="utf-8", exclude_characters="\0")), max_size=3
         ).map(tuple),

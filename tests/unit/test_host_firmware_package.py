@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.guest_options import guest_option
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.host import firmware
-from harness.host.firmware_package import fetch_firmware, find_or_fetch
+from harness.host.firmware_package import fetch_firmware, find_or_fetch, named_image
 from harness.host.view import LiveHost
 from tests.support.debian_archive import Archive, use_archive
 from tests.unit.test_host_firmware import EAGER, LAZY, PLAIN_IMAGE
@@ -94,6 +95,30 @@ def test_what_the_machine_has_is_taken_before_anything_is_fetched(
     assert found.path == plain
     with pytest.raises(UsageError, match="no metadata for intel-tdx"):
         find_or_fetch(firmware.TDX, LiveHost(), store, silent, plain, nowhere)
+
+
+@needs_apt
+def test_an_option_names_a_package_or_a_file(
+    archive: Archive, store: Store, tmp_path: Path
+) -> None:
+    def image(text: str) -> Path | None:
+        asked = guest_option("firmware").value(text)
+        assert guest_option("firmware").argument(asked) == f"--firmware={text}"
+        return named_image(asked, firmware.SNP, LiveHost(), store, silent)
+
+    assert image("debian") == fetch(store).path
+    assert image("debian:forky") == fetch(store, "forky").path
+    file = tmp_path / "debian"
+    file.write_bytes(b"")
+    assert image(str(file)) == file
+    for text in ("debian:", "debian:Trixie", str(tmp_path / "missing.fd")):
+        with pytest.raises(UsageError, match="--firmware: no such file"):
+            image(text)
+
+
+@needs_apt
+def test_the_efi_route_takes_any_ovmf(archive: Archive, store: Store) -> None:
+    assert "2022.11" in fetch(store, demand=firmware.PLAIN).source
 
 
 @needs_apt
