@@ -15,18 +15,33 @@ from pathlib import Path
 
 import zstandard
 
-from harness.base.status import HostError
+from harness.base.status import HostError, PreconditionError
 from harness.image import cpio
 from harness.image.cpio import Node
+from harness.kernel.kernel import Kernel
 
 REQUIRED = ("virtio_pci", "virtio_net", "virtio_console")
 """Without these, as modules or built in, the guest cannot be reached."""
 WANTED = (*REQUIRED, "virtio_rng", "virtio_mem", "virtio_balloon", "pvpanic", "pvpanic_pci")
 """Loaded if the kernel has them."""
 LIST = "etc/modules.list"
+_SYMBOLS = ("VIRTIO_PCI", "VIRTIO_NET", "VIRTIO_CONSOLE")
+"""Of REQUIRED."""
 
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
 _SUFFIX = re.compile(r"\.ko(\.(xz|zst|gz))?$")
+
+
+def check_modules(kernel: Kernel) -> None:
+    """Raise PreconditionError where a guest could not be reached, as modules were not found."""
+    needed = [f"CONFIG_{symbol}" for symbol in _SYMBOLS if kernel.setting(symbol) == "m"]
+    if needed and kernel.modules is None:
+        raise PreconditionError(
+            f"the kernel {kernel.release} has {', '.join(needed)} as modules, and there is no "
+            f"lib/modules/{kernel.release} where its image {kernel.bzimage} lies",
+            hint="lay it out as packages do, ROOT/boot/vmlinuz-RELEASE beside "
+            "ROOT/lib/modules/RELEASE, or have it fetched with --kernel debian-binary:6.12",
+        )
 
 
 class ModuleTree:

@@ -54,7 +54,11 @@ class Kernel:
 
     def has(self, symbol: str) -> bool | None:
         """Whether the configuration sets `symbol` (without CONFIG_); None if nobody knows."""
-        return None if self.config is None else self._symbols.get(symbol, "n") != "n"
+        return None if self.config is None else self.setting(symbol) != "n"
+
+    def setting(self, symbol: str) -> str:
+        """The value of `symbol` (without CONFIG_), "n" where it is not set; "" if nobody knows."""
+        return self._symbols.get(symbol, "n") if self.config else ""
 
     @functools.cached_property
     def _symbols(self) -> Mapping[str, str]:

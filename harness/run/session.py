@@ -24,6 +24,7 @@ from harness.host.reserve import Claim, Supply, reserve
 from harness.host.watch import HostWatch
 from harness.image.build import build_image, build_program
 from harness.image.keys import Keys
+from harness.image.modules import check_modules
 from harness.image.tcg_plugin import build_plugin
 from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
 from harness.kernel.build import build_kernel
@@ -118,6 +119,7 @@ class Session:
         if spec.maxmem is not None:
             need_hotplug(target, spec)
         check_kernel(target, kernel)
+        check_modules(kernel)
         host = self.check_host(spec)
         image = build_image(self.store, spec.layers, modules=kernel.modules)
         program = build_program(self.store) if spec.confidential.disk else None

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from harness.base.status import HostError
+from harness.base.status import HostError, PreconditionError
 from harness.image import cpio
-from harness.image.modules import LIST, REQUIRED, ModuleTree, nodes
+from harness.image.modules import LIST, REQUIRED, ModuleTree, check_modules, nodes
+from harness.kernel.kernel import Kernel
 
 
 def make_tree(tmp_path: Path, dependencies: dict[str, str], builtin: str = "") -> Path:
@@ -99,3 +100,34 @@ def test_a_missing_dependency_and_a_cycle_are_named(tmp_path: Path) -> None:
 def test_no_tree() -> None:
     with pytest.raises(HostError, match="no module tree"):
         ModuleTree(Path("/nonexistent"))
+
+
+@pytest.mark.parametrize(
+    ("config", "found", "complains"),
+    [
+        ("CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_NET=m\nCONFIG_VIRTIO_CONSOLE=m\n", False, True),
+        ("CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_NET=m\nCONFIG_VIRTIO_CONSOLE=m\n", True, False),
+        ("CONFIG_VIRTIO_PCI=y\nCONFIG_VIRTIO_NET=y\nCONFIG_VIRTIO_CONSOLE=y\n", False, False),
+        (None, False, False),  # nobody knows: it may try
+    ],
+)
+def test_modules_that_are_needed_and_not_found_are_named_before_anything_boots(
+    tmp_path: Path, config: str | None, found: bool, complains: bool
+) -> None:
+    file = tmp_path / "config"
+    file.write_text(config or "")
+    kernel = Kernel(
+        tmp_path / "vmlinuz",
+        "6.12.1",
+        "6.12.1-x",
+        "0" * 64,
+        file if config else None,
+        tmp_path if found else None,
+        {},
+    )
+    if not complains:
+        check_modules(kernel)
+        return
+    with pytest.raises(PreconditionError, match="VIRTIO_NET, CONFIG_VIRTIO_CONSOLE as mod") as info:
+        check_modules(kernel)
+    assert "lib/modules/6.12.1-x" in info.value.cause
