@@ -201,8 +201,8 @@ def check_kernel(target: Target, kernel: Kernel) -> None:
     if missing:
         raise PreconditionError(
             f"the kernel {kernel.release} was built without {', '.join(missing)}",
-            hint="let the harness build one with these, e.g. --kernel debian:6.12 or a kernel tree; "
-            "a distribution's kernel can be a guest of --target=tdx and --target=snp",
+            hint="let the harness build one with these: --kernel debian:6.12, or a kernel tree; or "
+            "give a distribution's kernel to --target=tdx or --target=snp",
         )
 
 
