@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a run's accept events come to: latency, size, throughput, who, when, how many at once.
+"""Figures of a run's accept events: latency, size, throughput, who, when, how many at once.
 
 One pass over events.parquet in batches, so that memory does not grow with the trace.
 """
@@ -70,7 +70,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class AcceptFigures:
-    """All of design's figures of accept calls."""
+    """Every figure computed from accept events."""
 
     summary: AcceptSummary
     waited_calls: int

@@ -70,7 +70,7 @@ class BootFigures:
 
 @dataclass(frozen=True)
 class Analysis:
-    """What a run came to, and everything that decided it."""
+    """The outcome of a run, and everything that decided it."""
 
     run_id: str
     status: Status
@@ -97,7 +97,7 @@ class Analysis:
 
 
 def analyse(run_dir: Path) -> Analysis:
-    """Analyse a run that came to its end.
+    """Analyse a run that has ended.
 
     Raises UsageError where `run_dir` is none, PreconditionError where its files cannot be believed
     or the run broke before it was read a second time.

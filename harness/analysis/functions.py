@@ -64,7 +64,7 @@ def parse_counts(lines: Iterable[str]) -> tuple[Numbers, Numbers]:
             raise PreconditionError(f"unreadable count of instructions: {text[:100]!r}")
     if found is None:
         raise PreconditionError(
-            "QEMU's plugin counted nothing: no worker of ours ran between its marks",
+            "QEMU's plugin counted nothing: no worker of the workload ran between its marks",
             hint="--by-function is for workloads of the harness, not for stress-ng or lkvs",
         )
     return np.array(found[0], np.uint64), np.array(found[1], np.uint64)

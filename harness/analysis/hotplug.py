@@ -62,7 +62,7 @@ class HotplugStep:
 
 @dataclass(frozen=True)
 class Growth:
-    """What plugging memory came to, in pages unless the name says otherwise."""
+    """The effect of plugging memory, in pages unless the name says otherwise."""
 
     plugged: int
     added_units: int
@@ -87,7 +87,7 @@ class Growth:
 
     @property
     def unlisted(self) -> int:
-        """Pages that never come to the unaccepted list: with a memory map on the memory itself, the
+        """Pages that never enter the unaccepted list: with a memory map on the memory itself, the
         first MAX_PAGE_ORDER block of every memory block."""
         return self.memory_blocks * MAX_ORDER_PAGES if self.self_hosted else 0
 
@@ -248,7 +248,7 @@ class _Span:
         self._first = earliest if self._first is None else min(self._first, earliest)
 
     def figures(self) -> PlugFigures:
-        """What it came to."""
+        """The outcome."""
         first = None if self._first is None else self._first - self._begun
         step = self._step
         return PlugFigures(

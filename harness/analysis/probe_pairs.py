@@ -3,8 +3,8 @@
 
 A task may move to another CPU in the middle of a call, so the CPUs' hits are merged by time first.
 What is left open at a window's end is carried into the next one. A task whose hits follow each
-other as they should is paired at a stroke; for one that is interrupted within a call, or lacks
-hits, harness.analysis.probes.pair() does it hit by hit.
+other as they should is paired with vectorised numpy; for one that is interrupted within a call, or
+lacks hits, harness.analysis.probes.pair() does it hit by hit.
 """
 
 from __future__ import annotations

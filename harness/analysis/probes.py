@@ -64,7 +64,7 @@ class ProbedAccept(NamedTuple):
 
 @dataclass(frozen=True)
 class Paired:
-    """What hits come to."""
+    """The accept events that hits stand for."""
 
     events: tuple[ProbedAccept, ...]
     calls: int

@@ -8,7 +8,7 @@ from harness.record.view import RunView
 
 
 def properties(run: RunView) -> list[tuple[str, str]]:
-    """What a run was of and what it came to, as names and values."""
+    """The inputs and figures of a run, as names and values."""
     facts = [
         ("run", run.id),
         ("target", run.text("spec", "target")),

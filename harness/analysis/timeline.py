@@ -19,7 +19,7 @@ _RATE_SPAN_NS = 100_000_000
 
 @dataclass(frozen=True)
 class SampleFigures:
-    """What a run's time series comes to."""
+    """The figures of a run's time series."""
 
     samples: int
     missed: int

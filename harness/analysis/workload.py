@@ -130,7 +130,7 @@ def _knows(worker: Worker, threshold: float) -> bool:
 
 @dataclass
 class _Spans:
-    """Spans of time of tasks, and what the events in them come to."""
+    """Spans of time of tasks, and the figures of the events in them."""
 
     percent: float
     threshold_ns: float

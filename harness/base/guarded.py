@@ -87,7 +87,7 @@ def run_guarded(
 
 @contextlib.contextmanager
 def _deadline(process: subprocess.Popen[str], seconds: float | None) -> Iterator[threading.Event]:
-    """Ends the group after `seconds`, politely, then for good; the event says that it did."""
+    """Ends the group after `seconds`: SIGTERM, then SIGKILL; the event says that it did."""
     expired = threading.Event()
     if seconds is None:
         yield expired

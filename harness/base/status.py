@@ -14,7 +14,7 @@ EXIT_INTERRUPTED = 130
 
 
 class Status(enum.Enum):
-    """What a run came to. The order of definition is the order of severity."""
+    """The outcome of a run. The order of definition is the order of severity."""
 
     FAIL = "FAIL"
     """The kernel under test is wrong."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`cvm-harness list`: which runs there are, and what they came to."""
+"""`cvm-harness list`: which runs there are, and their outcomes."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from harness.report import terminal
 
 @click.command()
 @click.argument("what", metavar="RUN|BUG")
-@click.option("--tries", default=1, show_default=True, help="Times, until the same thing happens.")
+@click.option("--tries", default=1, show_default=True, help="Times, until the outcome is the same.")
 @click.option(
     "--runs",
     default=Path("runs"),
@@ -32,10 +32,10 @@ from harness.report import terminal
 )
 @json_option
 def reproduce(what: str, tries: int, runs: Path, as_json: bool) -> None:
-    """Do RUN (a run directory) again by its recorded command and say whether the same thing
+    """Do RUN (a run directory) again by its recorded command and say whether the outcome
     happened; or run BUG, an entry of the catalogue.
 
-    The same thing is the same status, and the same cause apart from numbers. Exit code 0: it
+    The same outcome is the same status, and the same cause apart from numbers. Exit code 0: it
     happened again; 1: it did not.
     """
     from harness.jobs.reproduce import reproduce as again
@@ -59,7 +59,7 @@ def reproduce(what: str, tries: int, runs: Path, as_json: bool) -> None:
     if as_json:
         out.print_json(json.dumps({**plain(found), "same": found.same}))
         sys.exit(0 if found.same else 1)
-    word = "the same thing happened" if found.same else "not the same thing happened"
+    word = "the same outcome" if found.same else "a different outcome"
     kernel = "" if found.same_kernel else ", on another kernel"
     out.print(f"{word}{kernel} (try {found.tries})", markup=False)
     rows = [

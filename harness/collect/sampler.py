@@ -15,12 +15,12 @@ _START_S = 30.0
 _MAX_LINE = 1 << 20
 
 
-class Newest:
-    """Follows the stream as it comes, for whoever wants to see it before it is whole."""
+class LatestSample:
+    """Reads nr_unaccepted from the stream while it arrives."""
 
-    def __init__(self, told: Callable[[int], None]) -> None:
-        """`told` is called with nr_unaccepted in pages, once for what comes in at a time."""
-        self._told = told
+    def __init__(self, on_sample: Callable[[int], None]) -> None:
+        """`on_sample` is called with nr_unaccepted in pages, once for each piece of the stream."""
+        self._on_sample = on_sample
         self._columns: list[bytes] | None = None
         self._rest = b""
 
@@ -34,7 +34,7 @@ class Newest:
         fields = lines[-1].split()
         at = self._columns.index(UNACCEPTED.encode())
         if at < len(fields) and len(fields[at]) < 19 and fields[at].isdigit():
-            self._told(int(fields[at]))
+            self._on_sample(int(fields[at]))
 
 
 class Sampler:
@@ -45,11 +45,11 @@ class Sampler:
         guest: Guest,
         run_dir: Path,
         hz: int,
-        told: Callable[[int], None] = lambda _pages: None,
+        on_sample: Callable[[int], None] = lambda _pages: None,
     ) -> None:
-        """Start sampling at `hz` (harness.collect.plan bounds it). `told` hears of nr_unaccepted,
-        in pages, a few times a second."""
-        self._newest = Newest(told)
+        """Start sampling at `hz` (harness.collect.plan bounds it). `on_sample` is called with
+        nr_unaccepted in pages, a few times a second."""
+        self._latest = LatestSample(on_sample)
         self._path = run_dir / STREAM
         self._file = self._path.open("wb")
         self._taken = 0
@@ -65,7 +65,7 @@ class Sampler:
     def _take(self, data: bytes) -> None:
         self._file.write(data)
         self._taken += data.count(b"\n")
-        self._newest.feed(data)
+        self._latest.feed(data)
 
     def stop(self) -> None:
         """End the sampler, turn its stream into vmstat.parquet.

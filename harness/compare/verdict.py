@@ -39,7 +39,7 @@ from harness.compare.statistics import (
 
 
 class Verdict(enum.StrEnum):
-    """What a comparison came to."""
+    """The outcome of a comparison."""
 
     REGRESSED = "regressed"
     IMPROVED = "improved"

@@ -46,7 +46,7 @@ class Control:
         return self._answer(command, lambda: self._monitor.execute(command, arguments), deadline_s)
 
     def give(self, descriptor: int, name: str) -> None:
-        """Let QEMU have a descriptor of ours as `name`. Raises HostError as `execute` does."""
+        """Pass QEMU a file descriptor as `name`. Raises HostError as `execute` does."""
         self._answer("getfd", lambda: self._monitor.give(descriptor, name), _QMP_S)
 
     def hmp(self, line: str, *, deadline_s: float = _QMP_S) -> str:

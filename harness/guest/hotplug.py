@@ -243,7 +243,7 @@ class Hotplug:
                 reached = self.device(name).size
                 record.update(size_bytes=reached)
                 raise PreconditionError(
-                    f"{name} came to {format_size(reached)} and not to {format_size(size)}: "
+                    f"{name} reached {format_size(reached)} and not {format_size(size)}: "
                     f"{error.cause}",
                     details=error.details,
                 ) from error

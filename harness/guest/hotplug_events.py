@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What QEMU and the guest's ACPI say about a memory device, in words and statuses of ours."""
+"""What QEMU and the guest's ACPI say about a memory device, in the harness's words and statuses."""
 
 from __future__ import annotations
 

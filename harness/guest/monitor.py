@@ -36,7 +36,7 @@ _DRAIN_S = 1.0
 """How long to read on after QEMU's end: what it wrote is in our sockets already."""
 _HALTED = ("internal-error", "io-error")
 _PANIC_TALK_S = 1.0
-"""How long a panicking kernel may go on talking before the verdict."""
+"""Grace period to collect the console output of a panic, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Monitor:
         """The guest panicked, and has said what it had to say."""
         self.halted = ""
         """The run state in which QEMU stopped the guest by itself, internal-error or io-error
-        (qapi/run-state.json: RunState). It would stay there for good."""
+        (qapi/run-state.json: RunState). It would stay there forever."""
         self._process = process
         self._channels = channels
         self._transcript = transcript
@@ -169,7 +169,7 @@ class Monitor:
         return future
 
     def give(self, descriptor: int, name: str) -> concurrent.futures.Future[object]:
-        """Hand QEMU a descriptor of ours, to be called `name` from here on (QMP's getfd)."""
+        """Hand QEMU one of our file descriptors, to be called `name` from here on (QMP's getfd)."""
         loop, client = self._loop, self._client
         if loop is None or client is None or not self.qmp_ready_ns:
             raise ConnectionError("there is no QMP connection")

@@ -31,7 +31,7 @@ _IMAGE_TOOLS = {"busybox": "busybox-static", "dropbear": "dropbear-bin"}
 
 @dataclass(frozen=True)
 class Section:
-    """One target: its findings, and what they come to."""
+    """One target: its findings, and their sum."""
 
     target: TargetName
     findings: tuple[Finding, ...]

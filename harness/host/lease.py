@@ -187,7 +187,7 @@ def _kill(process: ProcessId) -> bool:
     except OSError:
         return False
     try:
-        # The pidfd is open, so from here on the pid cannot come to mean another process.
+        # The pidfd is open, so from here on the pid cannot become another process.
         if process_id(process.pid) != process:
             return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)

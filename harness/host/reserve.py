@@ -34,7 +34,7 @@ class Claim(FileType, frozen=True):
     """What a run takes of its host."""
 
     memory: int = 0
-    """Bytes the guest may come to use."""
+    """Bytes the guest can use at most."""
     keys: int = 0
     """ASIDs (SNP) or key ids (TDX)."""
     exclusive: bool = False

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Places for attempts, and kernels and guests on them: what night, series and bisect share.
+"""Journaled builds, test runs and samples, shared by nightly, series and bisect.
 
 Every attempt has a directory of its own, announced in the journal before it is made, so that what a
-kill cut short can be told from what came to a result, and removed.
+kill cut short can be told from what has a result, and removed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def new_place(directory: Path, journal: Journal, parent: str, **owner: str) -> t
 
 
 def sweep_unfinished(directory: Path, journal: Journal) -> None:
-    """Remove what a kill left of attempts that never came to a result."""
+    """Remove what a kill left of attempts without a result."""
     ended = {event.get("place") for event in journal.events if event["event"] != "begin"}
     for event in list(journal.of("begin")):
         if event["place"] not in ended:

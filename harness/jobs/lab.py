@@ -82,7 +82,7 @@ class BuiltKernel:
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """What a run of tests came to."""
+    """The outcome of a run of tests."""
 
     status: Status
     cause: str
@@ -90,12 +90,12 @@ class SuiteResult:
     command: str
     seconds: float
     complete: bool = True
-    """Whether pytest came to its end; if not, tests may be missing."""
+    """Whether pytest ran to its end; if not, tests may be missing."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One fresh guest: what it came to, and its figures."""
+    """One fresh guest: its outcome and its figures."""
 
     status: Status
     cause: str

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Do a recorded run again, and say whether the same thing happened."""
+"""Do a recorded run again, and say whether the outcome is the same."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Runner(Protocol):
 
 @dataclass(frozen=True)
 class Seen:
-    """What one run came to."""
+    """The outcome of one run."""
 
     status: Status
     cause: str
@@ -52,7 +52,7 @@ class Reproduction:
 
     @property
     def same(self) -> bool:
-        """Whether the same thing happened: status, and the cause apart from numbers."""
+        """Whether the outcome is the same: status, and the cause apart from numbers."""
         return self.before.status is self.after.status and look_of(self.before.cause).like(
             look_of(self.after.cause)
         )
@@ -66,8 +66,8 @@ class Reproduction:
 def rerun_command(view: RunView, runs: Path) -> list[str]:
     """The command line that does a run again, its run directories under `runs`.
 
-    Raises UsageError where the record has none: it names a program of ours and nothing else, for a
-    record may come from anywhere.
+    Raises UsageError where the record has none. It names one of the harness's programs and nothing
+    else: a record may come from anywhere.
     """
     try:
         words = shlex.split(view.text("rerun"))
@@ -96,7 +96,7 @@ def rerun_command(view: RunView, runs: Path) -> list[str]:
 
 
 def reproduce(run: Path, runs: Path, runner: Runner, tries: int = 1) -> Reproduction:
-    """Run it again, up to `tries` times until the same thing happens."""
+    """Run it again, up to `tries` times until the outcome is the same."""
     view = RunView.load(run)
     before = Seen.of(view)
     command = rerun_command(view, runs)
@@ -116,7 +116,7 @@ def reproduce(run: Path, runs: Path, runner: Runner, tries: int = 1) -> Reproduc
 
 
 def _closest(before: Seen, new: Sequence[Path]) -> Seen:
-    """Of several guests that a test booted, the one that came to the same; else the first bad."""
+    """Of several guests that a test booted, the one with the same outcome; else the first bad."""
     seen = []
     for path in new:
         try:

@@ -99,7 +99,7 @@ def fetch(wanted: Wanted, store: Store, progress: Progress) -> Unpacked:
 
 
 def held(wanted: Wanted, store: Store) -> Unpacked | None:
-    """What the last `fetch` came to, if the store still has it. Asks nobody."""
+    """The result of the last `fetch`, if the store still has it. Asks nobody."""
     known = _remembered(_memory(wanted, store))
     directory = store.path(wanted.kind, wanted.digest(known))
     return Unpacked(directory, known) if known and directory.is_dir() else None

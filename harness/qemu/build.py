@@ -53,7 +53,7 @@ _TAIL_LINES = 400
 
 @dataclass(frozen=True)
 class BuiltQemu:
-    """A QEMU of ours in the store."""
+    """A QEMU built by the harness, in the store."""
 
     binary: Path
     version: str

@@ -83,7 +83,7 @@ class Journal:
         self._ballast.unlink(missing_ok=True)
 
     def append(self, event: str, **fields: object) -> Event:
-        """Write an event down for good, with the time; it is also in `events`."""
+        """Write an event to the disk (fsync), with the time; it is also in `events`."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         record: Event = {"event": event, "utc": now, **plain(fields)}
         line = json.dumps(record, ensure_ascii=True).encode() + b"\n"

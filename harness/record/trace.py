@@ -133,7 +133,7 @@ def latency_of(count: int, percentiles: npt.ArrayLike, max_ns: float, total_ns: 
 
 @dataclass(frozen=True)
 class AcceptSummary:
-    """What a list of events comes to. A call is one accept_memory(), an event one range of it."""
+    """The figures of a list of events. A call is one accept_memory(), an event one range of it."""
 
     calls: int
     events: int

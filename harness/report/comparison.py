@@ -66,7 +66,7 @@ def _notes(comparison: Comparison) -> Text:
             f"{_more(runs, comparison)} for {effect:.0%}"
             for effect, runs in comparison.plan.items()
         )
-        text.append(f"; runs still missing an arm: {wanted}")
+        text.append(f"; additional runs needed per arm: {wanted}")
     elif comparison.relative_sd is None:
         text.append("; one run an arm says nothing about the noise: run more")
     return text

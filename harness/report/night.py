@@ -71,7 +71,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Commit:
-    """What one commit of a series came to."""
+    """The outcome of one commit of a series."""
 
     title: str
     status: Status
@@ -100,7 +100,7 @@ class CheckedSeries:
 
 @dataclass(frozen=True)
 class Night:
-    """What one night came to."""
+    """The outcome of one night."""
 
     path: Path
     plan: str

@@ -106,7 +106,7 @@ class _Writer:
 def write_perfetto(view: RunView, path: Path) -> None:
     """Write the trace of `view` to `path`.
 
-    Raises PreconditionError where the run's files cannot be believed or it did not come to its end.
+    Raises PreconditionError where the run's files cannot be believed or it did not end.
     """
     found = analyse(view.path)
     with path.open("wb") as file:

@@ -48,7 +48,7 @@ _PENDING = "/sys/kernel/debug/unaccepted_emulation/pending"
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What a run came to, and everything that decided it."""
+    """The outcome of a run, and everything that decided it."""
 
     status: Status
     cause: str

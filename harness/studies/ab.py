@@ -48,7 +48,7 @@ class Design:
 
 @dataclass(frozen=True)
 class Series:
-    """What was run, and what it came to."""
+    """What was run, and the outcome."""
 
     a: tuple[RunView, ...]
     b: tuple[RunView, ...]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How often comparisons cry wolf, and how often they see what is there, on recorded runs.
+"""False-alarm rate and power of comparisons, on recorded runs.
 
 Runs of one configuration are split at random into two arms again and again: whatever is called
 different then is a false alarm. The splits share runs, so their count is not that of independent

@@ -48,7 +48,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Study:
-    """What a study came to, as booted or as recorded."""
+    """The outcome of a study, as booted or as recorded."""
 
     title: str
     """Which target, and which cost the boots paid."""

@@ -20,7 +20,7 @@ Where they are known defects the next test can use it.
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one test came to."""
+    """The outcome of one test."""
 
     status: Status
     """Of all checks, expected defects left aside."""

@@ -16,11 +16,10 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def turn(directory: Path, *, alone: bool) -> Iterator[None]:
-    """Hold the host: alone, or with others that need not be alone. Waits for those before.
+    """Hold the host: alone, or with others that need not be alone.
 
-    `directory` is what those have in common who take turns. Who comes second waits at the door, so
-    that nobody who wants to be alone waits for ever. Locks of a process that dies are free
-    (flock(2)).
+    A writer-preferring readers-writer lock (flock) of all processes that name `directory`. Those
+    that come later queue, so no writer starves. A process that dies frees its locks (flock(2)).
     """
     with _opened(directory / "turn.room") as room:
         with _opened(directory / "turn.door") as door:

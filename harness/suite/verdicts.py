@@ -12,7 +12,7 @@ from harness.base.status import HostError, Status, worst
 
 @dataclass(frozen=True)
 class TestVerdict:
-    """What one test came to."""
+    """The outcome of one test."""
 
     __test__ = False  # not a test itself, whatever pytest makes of the name
 

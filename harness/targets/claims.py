@@ -16,7 +16,7 @@ _HOST_KEEPS = 2 * GIB
 
 
 def claim_of(spec: GuestSpec) -> Claim:
-    """A confidential guest may come to hold all its memory, which cannot be swapped, and a key."""
+    """What a guest takes of its host: a confidential one all its memory, unswappable, and a key."""
     if target_for(spec.target).on_hardware(spec):
         return Claim(memory=spec.memory, keys=1)
     return Claim(memory=needed_memory(spec))

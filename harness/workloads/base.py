@@ -33,7 +33,7 @@ class WorkloadResult:
     name: str
     touched_bytes: int
     elapsed_ns: int
-    """By the guest's CLOCK_MONOTONIC, where it is a program of ours."""
+    """By the guest's CLOCK_MONOTONIC, where it is one of the programs in guest-images/."""
     reports: tuple[Mapping[str, Any], ...] = field(default=())
     """The guest programs' own JSON reports, one per program run."""
     cpu_ns: int | None = None

@@ -4,7 +4,7 @@
     python -m tests.bench.qemu_build CACHE [--kills N] [--seed N]
 
 CACHE is a directory for the source and the builds. Times: cold (no objects; ccache off), after an
-edit to a file of ours, and when nothing has changed. Then N builds are killed (SIGKILL) at random
+edit to a carried file, and when nothing has changed. Then N builds are killed (SIGKILL) at random
 moments of a build, each with everything it started; after each no entry may be half made, no
 process of it may run on, and the last build must give what an undisturbed one gave.
 """

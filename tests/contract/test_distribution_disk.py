@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A real distribution, booted from its disk by the line of a hardware target, is a guest of ours.
+"""A real distribution, booted from its disk by a hardware target's line, can be tested.
 
 The line is the target's own without the confidential object, under TCG; the disk is Debian,
 installed here with cloud-init. Seed, ready port, keys and measuring program are what a hardware

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A distribution's kernel, as its packages have it, with our initrd is a guest of ours.
+"""A distribution's kernel, as its packages have it, with our initrd is a guest of the harness.
 
 Booted by the line of a hardware target without the confidential object, under TCG: its modules
 load in our init, the port and SSH answer, and counters and probes are what such a guest has.

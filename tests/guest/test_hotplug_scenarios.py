@@ -117,10 +117,10 @@ def test_virtio_mem_that_the_guest_keeps_stays_and_goes_later(subject: Subject) 
     hotplug.resize("vmem0", 512 * MIB)
     subject.sh(f"echo 0 > {UNPLUG_ONLINE}")
     with filled(subject.run.guest, subject.available_bytes() - 256 * MIB, verify=False):
-        with pytest.raises(PreconditionError, match=r"came to 512 MiB and not to 0 B"):
+        with pytest.raises(PreconditionError, match=r"reached 512 MiB and not 0 B"):
             hotplug.resize("vmem0", 0, deadline_s=5)
         size = hotplug.device("vmem0").size
-        subject.verify("hotplug-works", size == 512 * MIB, f"it came to {size} bytes")
+        subject.verify("hotplug-works", size == 512 * MIB, f"it has {size} bytes")
         hotplug.resize("vmem0", 512 * MIB)
     subject.sh(f"echo 1 > {UNPLUG_ONLINE}")
     hotplug.resize("vmem0", 0)

@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The QEMU of ours that is built; and none is asked for in the environment."""
+    """The QEMU that the harness has built; and none is asked for in the environment."""
     binary = program(tmp_path / "ours" / NAME, MAIN)
     monkeypatch.setattr(find, "ensure_qemu", lambda *_: BuiltQemu(binary, "10.0.13", "0", {}))
     monkeypatch.delenv("CVM_HARNESS_QEMU", raising=False)

@@ -33,7 +33,7 @@ def test_every_run_has_a_directory_of_its_own(tmp_path: Path) -> None:
         (PreconditionError("nothing to check"), Status.ERROR),
         (HostError("no qemu"), Status.MISS),
         (KeyboardInterrupt(), Status.MISS),
-        (ZeroDivisionError("bug of ours"), Status.MISS),
+        (ZeroDivisionError("bug of the harness"), Status.MISS),
     ],
 )
 def test_an_exception_leaves_its_verdict(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.status import PreconditionError
-from harness.collect.sampler import Newest
+from harness.collect.sampler import LatestSample
 from harness.record.samples import parse_samples
 
 HEADER = "#columns monotonic_ns read_ns vmstat.nr_unaccepted\n"
@@ -86,7 +86,7 @@ def test_the_newest_count_is_told_however_the_stream_is_cut(cuts: list[int], jun
     head = b"#columns monotonic_ns read_ns missed full vmstat.nr_free_pages vmstat.nr_unaccepted\n"
     stream = head + b"".join(b"%d 1 0 1 9 %d\n" % (n, 5000 - n) for n in range(20))
     told: list[int] = []
-    newest = Newest(told.append)
+    newest = LatestSample(told.append)
     for cut in cuts:
         newest.feed(stream[:cut])
         stream = stream[cut:]
@@ -98,7 +98,7 @@ def test_the_newest_count_is_told_however_the_stream_is_cut(cuts: list[int], jun
 
 def test_a_kernel_that_does_not_count_tells_nothing() -> None:
     told: list[int] = []
-    newest = Newest(told.append)
+    newest = LatestSample(told.append)
     newest.feed(b"#columns monotonic_ns read_ns missed full vmstat.nr_free_pages\n1 1 0 1 9\n")
     newest.feed(b"no samples\n" * 3)
     assert told == []

@@ -27,7 +27,7 @@ def set_capabilities(guest: Guest, *, in_files: bool) -> None:
 
 
 def uri(guest: Guest, descriptor: int) -> str:
-    """The migration URI for a descriptor of ours, which QEMU inherited.
+    """The migration URI for a file descriptor that QEMU inherited.
 
     fd: with a file behind it is deprecated in favour of file:, which came with 8.2
     (QEMU, docs/about/deprecated.rst); before, a name given by getfd is what both directions take.

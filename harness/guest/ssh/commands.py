@@ -41,7 +41,7 @@ _NO_STATUS = -1
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a command came to."""
+    """The outcome of a command."""
 
     stdout: bytes
     stderr: bytes

@@ -25,7 +25,7 @@ SKIPPED_BUILDS = "does not build"
 
 @dataclass(frozen=True)
 class Result:
-    """What a bisection came to."""
+    """The outcome of a bisection."""
 
     status: Status
     """DONE: one commit; ERROR: several are left that cannot be judged."""

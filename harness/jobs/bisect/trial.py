@@ -211,7 +211,7 @@ class MetricTrial:
 
     def _values(self, point: str, kernel: Path, count: int) -> list[float]:
         """`count` values of the metric, those of earlier runs used first. Raises
-        PreconditionError where a guest did not come to one."""
+        PreconditionError where a guest gave none."""
         question = self.question
         known = [
             float(event["metrics"][question.metric])
@@ -268,7 +268,7 @@ class MetricTrial:
 
 def _value(sample: Sample, metric: str) -> float:
     # A bug that other commits bring does not keep this one's cost from being measured, as long as
-    # the workload came to its end: else there is no such metric.
+    # the workload ended: else there is no such metric.
     judged = sample.status in (Status.PASS, Status.DONE, Status.FAIL)
     if not judged or metric not in sample.metrics:
         reason = sample.cause or f"the run has no {metric}"

@@ -69,7 +69,7 @@ def past_of(nights: Path, store_entries: Path) -> Past:
 
 
 def durations(events: Iterable[Event]) -> Iterable[tuple[str, float]]:
-    """(Cell.like, seconds) of what came to an end; of measurements, each guest."""
+    """(Cell.like, seconds) of each cell that ended; of measurements, each guest."""
     for event in events:
         like, seconds = event.get("like"), event.get("seconds")
         if isinstance(like, str) and isinstance(seconds, int | float) and seconds > 0:

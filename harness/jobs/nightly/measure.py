@@ -19,7 +19,7 @@ from harness.record.journal import Event
 
 @dataclass(frozen=True)
 class Turn:
-    """One guest to run: which arm, and the how many-eth of it."""
+    """One guest to run: its arm, and its 0-based index in that arm."""
 
     arm: str
     """A kernel's name."""

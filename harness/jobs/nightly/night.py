@@ -85,7 +85,7 @@ class Night:
             result["details"] = list(error.details)
         except OSError as error:  # a full disk, above all
             result = {"status": Status.MISS, "cause": f"{error.strerror}: {error.filename}"}
-        except Exception as error:  # a fault of ours in one cell must not cost the night
+        except Exception as error:  # a fault of the harness in one cell must not cost the night
             result = {"status": Status.MISS, "cause": f"{type(error).__name__}: {error}"}
         self._end(cell, seconds=self.clock() - started, **result)
 

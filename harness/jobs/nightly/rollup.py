@@ -29,7 +29,7 @@ NOT_RUN = "not run yet"
 
 @dataclass(frozen=True)
 class CellResult:
-    """What one cell came to."""
+    """The outcome of one cell."""
 
     key: str
     kind: Kind

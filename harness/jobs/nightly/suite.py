@@ -30,7 +30,7 @@ def workers(spec: GuestSpec, memory: int | None = None, cores: int | None = None
 
 @dataclass(frozen=True)
 class Flake:
-    """A test that did not come to the same each time."""
+    """A test whose attempts have different statuses."""
 
     test: str
     statuses: tuple[Status, ...]
@@ -45,7 +45,7 @@ class Flake:
 
 @dataclass(frozen=True)
 class SuiteVerdict:
-    """What all attempts of a functional cell come to."""
+    """The verdict of all attempts of a functional cell."""
 
     status: Status
     cause: str

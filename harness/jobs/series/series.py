@@ -57,7 +57,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Row:
-    """What one commit came to."""
+    """The outcome of one commit."""
 
     name: str
     title: str
@@ -208,7 +208,7 @@ class Series:
 
 
 class BadSample(HarnessError):
-    """A guest that came to no figure."""
+    """A guest that gave no figure."""
 
     def __init__(self, status: Status, cause: str) -> None:
         super().__init__(cause)

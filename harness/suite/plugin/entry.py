@@ -83,7 +83,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What goes for tests of ours, where there are any."""
+    """Tiers, reruns and grouping for tests that ask for a guest."""
     ours = [item for item in items if verdicts.wants_guest(item)]
     if not ours and not active(config):
         return

@@ -90,7 +90,7 @@ class VerdictFile:
         self._setup_s: dict[str, float] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One line when a test's call is over, or its setup if it came to no more."""
+        """One line when a test's call is over, or its setup where nothing follows."""
         if str(report.outcome) == "rerun":  # pytest-rerunfailures: what the next try says counts
             return
         if report.when == "setup":
