@@ -56,14 +56,16 @@ def find_or_fetch(
     view: HostView,
     store: Store,
     progress: Progress,
-    asked: Path | None = None,
+    asked: Path | PackagedFirmware | None = None,
     directories: Iterable[Path] | None = None,
 ) -> Firmware:
-    """The image `asked` for, else the first of this machine that fits, else a package's.
+    """What is `asked` for, else the first image of this machine that fits, else a package's.
 
     Raises UsageError for an `asked` image that cannot be one, HostError with every candidate's fate
     where none fits.
     """
+    if isinstance(asked, PackagedFirmware):
+        return fetch_firmware(demand, view, store, progress, asked.suite)
     if asked is not None:
         return find_firmware(demand, view, asked)
     looked_in = descriptor_directories() if directories is None else directories

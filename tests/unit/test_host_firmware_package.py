@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.base.guest_options import guest_option
+from harness.base.options import PackagedFirmware
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
@@ -93,6 +94,9 @@ def test_what_the_machine_has_is_taken_before_anything_is_fetched(
     plain.write_bytes(LAZY + PLAIN_IMAGE)
     found = find_or_fetch(firmware.SNP, LiveHost(), store, silent, directories=nowhere)
     assert found.path == plain
+    asked = PackagedFirmware("forky")
+    named = find_or_fetch(firmware.SNP, LiveHost(), store, silent, asked, nowhere)
+    assert named == fetch(store, "forky")
     with pytest.raises(UsageError, match="no metadata for intel-tdx"):
         find_or_fetch(firmware.TDX, LiveHost(), store, silent, plain, nowhere)
 
