@@ -88,7 +88,7 @@ def parse_json(text: str | bytes, kind: type[_T], where: str, hint: str = "") ->
 def convert(data: object, kind: type[_T], where: str, hint: str = "") -> _T:
     """What TOML or JSON gave as a `kind`. Raises UsageError, in which `where` names its origin."""
     try:
-        return msgspec.convert(data, kind, dec_hook=_custom)
+        return msgspec.convert(data, kind, dec_hook=_custom, str_keys=True)
     except (msgspec.ValidationError, UsageError, RecursionError) as error:
         place, wrong = _fault(data, kind) or ("", error)
         said = str(wrong)
@@ -112,9 +112,11 @@ def _text(path: Path, hint: str) -> str:
 
 
 def _custom(kind: Any, value: object) -> Any:
-    if issubclass(kind, Path) and isinstance(value, str):
-        return Path(value)
-    return kind.from_file(value)
+    if not issubclass(kind, Path):
+        return kind.from_file(value)
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {value!r:.80}")
+    return Path(value)
 
 
 def _fault(data: object, kind: Any, place: str = "") -> tuple[str, object] | None:
@@ -132,7 +134,7 @@ def _fault(data: object, kind: Any, place: str = "") -> tuple[str, object] | Non
         if found := _fault(item, inner, f"{place}: {key}" if place else key):
             return found
     try:
-        msgspec.convert(data, kind, dec_hook=_custom)
+        msgspec.convert(data, kind, dec_hook=_custom, str_keys=True)
     except msgspec.ValidationError as error:
         return place, _words(str(error), data, kind)
     except UsageError as error:

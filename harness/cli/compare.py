@@ -6,19 +6,18 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+from msgspec.structs import replace
 
 from harness.base.options import choice
 from harness.base.status import Status, UsageError
 from harness.cli.common import leave
 from harness.cli.options import json_option
-from harness.compare.power import Errors
-from harness.compare.statistics import Statistic
-from harness.compare.verdict import Comparison, Criteria, Verdict, worst_verdict
+from harness.compare.verdict import worst_verdict
+from harness.record.comparison import Comparison, Criteria, Errors, Statistic, Verdict
 from harness.record.view import RunView, run_directories
 from harness.report import terminal
 

@@ -22,6 +22,7 @@ from harness.jobs.nightly.plan import Cell, Plan, cells, parse_filter, select
 from harness.jobs.nightly.plan_check import check_plan
 from harness.jobs.nightly.plan_file import read_plan
 from harness.record.journal import Journal
+from harness.record.night import FILE
 from harness.record.rundir import plain, write_json
 from harness.report import terminal
 
@@ -73,7 +74,7 @@ def nightly(
             results = roll_up(plan.name, chosen, journal.events)
             journal.release_reserve()  # on a full disk the results need it
             with contextlib.suppress(OSError):
-                write_json(directory / "night.json", results)
+                write_json(directory / FILE, results)
                 write_summary(directory / "summary.txt", results, directory)
     if as_json:
         out.print_json(json.dumps(plain(results)))

@@ -58,19 +58,19 @@ def report(chosen: tuple[Path, ...], output: Path, trend: tuple[str, ...], runs:
 
 
 def _page(chosen: Sequence[Path], trends: Sequence[Series]) -> Page:
+    from harness.record import night, series
     from harness.report.html.content import night_page, runs_page, series_page
-    from harness.report.night import is_night, is_series, load_night, load_series
 
-    alone = [path for path in chosen if is_night(path) or is_series(path)]
+    kinds = {night.FILE: night_page, series.FILE: series_page}
+    alone = [
+        (path, make) for path in chosen for file, make in kinds.items() if (path / file).exists()
+    ]
     if not alone:
         return runs_page([RunView.load(path) for path in chosen], trends)
+    path, make = alone[0]
     if len(chosen) > 1:
-        raise UsageError(
-            "a night or a series is reported alone", hint=f"cvm-harness report {alone[0]}"
-        )
-    if is_night(alone[0]):
-        return night_page(load_night(alone[0]), trends)
-    return series_page(load_series(alone[0]), trends)
+        raise UsageError("a night or a series is reported alone", hint=f"cvm-harness report {path}")
+    return make(path, trends)
 
 
 def _newest(runs: Path) -> Path:

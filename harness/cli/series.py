@@ -18,6 +18,7 @@ from harness.base.status import Status, UsageError, worst
 from harness.cli.options import guest_options, json_option
 from harness.record.journal import Journal
 from harness.record.rundir import plain, write_json
+from harness.record.series import FILE, SeriesResults
 from harness.report import terminal
 
 JOURNAL = "journal.jsonl"
@@ -95,7 +96,7 @@ def series(
         _same_series(journal, [point.name for point in points])
         bench = Bench(directory, journal, LocalLab())
         rows = Series(bench, points, check, say=lambda text: err.print(text, markup=False)).run()
-    write_json(directory / "series.json", {"series": patches, "check": check, "rows": rows})
+    write_json(directory / FILE, SeriesResults(patches, plain(check), tuple(rows)))
     if as_json:
         out.print_json(json.dumps(plain(rows)))
     else:

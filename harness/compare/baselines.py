@@ -22,7 +22,8 @@ from harness.base.store import digest_of
 from harness.base.units import GIB
 from harness.compare.runs import COST_METRICS, DEFAULT_METRICS, check_arm, criteria_for
 from harness.compare.statistics import Arms
-from harness.compare.verdict import Comparison, Criteria, compare, control_false_discoveries
+from harness.compare.verdict import compare, control_false_discoveries
+from harness.record.comparison import Comparison, Criteria
 from harness.record.rundir import plain
 from harness.record.view import RunView
 

@@ -4,25 +4,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import scipy
 
 from harness.base.status import UsageError
+from harness.record.comparison import Errors
 
 EFFECTS = (0.05, 0.02, 0.01)
 """Effects for which a plan says how many runs would find them."""
 _MOST_RUNS = 100_000
-
-
-@dataclass(frozen=True)
-class Errors:
-    """The two error rates that a plan is made for."""
-
-    alpha: float = 0.05
-    """Of calling equal arms different, two-sided."""
-    power: float = 0.8
-    """Of finding an effect that is there."""
 
 
 def minimum_detectable_effect(

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from harness.analysis import cost
 from harness.analysis.metrics import METRICS, Better, Metric, Recorded, metric_named
 from harness.base.status import PreconditionError, UsageError
 from harness.compare.statistics import Arms
-from harness.compare.verdict import Comparison, Criteria, compare, control_false_discoveries
+from harness.compare.verdict import compare, control_false_discoveries
+from harness.record.comparison import Comparison, Criteria
 
 DEFAULT_METRICS = (
     "accept.total_ns",

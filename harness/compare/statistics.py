@@ -7,7 +7,6 @@ independent. Everything that is estimated or tested here is scipy's; this module
 
 from __future__ import annotations
 
-import enum
 import math
 import warnings
 from collections.abc import Callable
@@ -19,48 +18,13 @@ import numpy.typing as npt
 import scipy
 
 from harness.base.status import PreconditionError
+from harness.record.comparison import Interval, Resampling, Statistic
 
 Floats = npt.NDArray[np.float64]
 
 FEW_RUNS = 10
 """Below this many runs an arm the bootstrap's intervals are too narrow (a sample of three has only
 ten distinct resamples), so the wider of bootstrap and Welch's t is used."""
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How bootstrap and permutation test draw: the same seed gives the same answer."""
-
-    resamples: int = 9_999
-    seed: int = 0
-
-
-class Statistic(enum.StrEnum):
-    """What of an arm's runs is compared."""
-
-    MEAN = "mean"
-    """The geometric mean: the most efficient where noise is multiplicative and tails are short."""
-    MEDIAN = "median"
-    """Untouched by a few runs that something else disturbed; wants some 1.6 times the runs."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval of the ratio B / A."""
-
-    low: float
-    high: float
-    level: float
-    """E.g. 0.95."""
-    method: str
-
-    def excludes_one(self) -> bool:
-        """Whether the arms differ, as far as this interval tells."""
-        return self.low > 1 or self.high < 1
-
-    def within(self, margin: float) -> bool:
-        """Whether the ratio lies within `margin` (0.02: 2 %) of 1, either way."""
-        return self.low > 1 / (1 + margin) and self.high < 1 + margin
 
 
 @dataclass(frozen=True)

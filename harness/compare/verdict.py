@@ -8,26 +8,15 @@ inconclusive          neither: the minimum detectable effect tells how much coul
 
 from __future__ import annotations
 
-import enum
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
 
 import scipy
+from msgspec.structs import replace
 
-from harness.base.status import UsageError
-from harness.compare.power import (
-    EFFECTS,
-    Errors,
-    known_noise_mde,
-    minimum_detectable_effect,
-    runs_needed,
-)
+from harness.compare.power import EFFECTS, known_noise_mde, minimum_detectable_effect, runs_needed
 from harness.compare.statistics import (
     Arms,
-    Interval,
-    Resampling,
-    Statistic,
     interval,
     noise_interval,
     noise_of,
@@ -36,70 +25,13 @@ from harness.compare.statistics import (
     ratio,
     relative_sd,
 )
-
-
-class Verdict(enum.StrEnum):
-    """The outcome of a comparison."""
-
-    REGRESSED = "regressed"
-    IMPROVED = "improved"
-    EQUIVALENT = "equivalent"
-    INCONCLUSIVE = "inconclusive"
-
-
-@dataclass(frozen=True)
-class Criteria:
-    """What is to be decided, and how sure one wants to be."""
-
-    margin: float = 0.02
-    """Relative differences up to this do not matter: what "equivalent" means."""
-    errors: Errors = field(default_factory=Errors)
-    statistic: Statistic = Statistic.MEAN
-    higher_is_better: bool = False
-    """Throughput; durations and costs are better lower."""
-    known_rsd: float | None = None
-    """Relative standard deviation of one run where it is known beforehand (instruction counts):
-    then one run an arm can decide. Where the runs show more, that is what counts."""
-    drawing: Resampling = field(default_factory=Resampling)
-
-    def __post_init__(self) -> None:
-        if not 0 < self.margin < 1:
-            raise UsageError(f"the margin must be between 0 and 1 (0.02 is 2 %), not {self.margin}")
-        if not 0 < self.errors.alpha < 1 or not 0 < self.errors.power < 1:
-            raise UsageError("alpha and power must be between 0 and 1")
-        if self.known_rsd is not None and self.known_rsd <= 0:
-            raise UsageError("a known noise must be above 0")
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """B against A."""
-
-    metric: str
-    verdict: Verdict
-    runs_a: int
-    runs_b: int
-    ratio: float
-    """B over A, of the criteria's statistic."""
-    interval: Interval | None
-    """Confidence interval of the ratio; None where there are too few runs for one."""
-    p_value: float
-    """Of "no difference", two-sided."""
-    q_value: float | None
-    """The p value after control of the whole matrix's false discovery rate; None outside one."""
-    median_ratio: float
-    median_interval: Interval | None
-    relative_sd: float | None
-    minimum_detectable_effect: float | None
-    """Relative; None where the noise is not known at all."""
-    plan: Mapping[float, int]
-    """Relative effect -> runs an arm that would find it."""
-    criteria: Criteria
-
-    @property
-    def effect(self) -> float:
-        """Relative change of B against A: 0.05 is 5 % more."""
-        return self.ratio - 1
+from harness.record.comparison import (
+    Comparison,
+    Criteria,
+    Interval,
+    Statistic,
+    Verdict,
+)
 
 
 def compare(metric: str, arms: Arms, criteria: Criteria | None = None) -> Comparison:

@@ -10,8 +10,7 @@ from rich.text import Text
 
 from harness.analysis.functions import FunctionChange
 from harness.base.text import inert
-from harness.compare.statistics import Interval
-from harness.compare.verdict import Comparison, Verdict
+from harness.record.comparison import Comparison, Interval, Verdict
 from harness.report.terminal import columns
 
 _MOST_FUNCTIONS = 10

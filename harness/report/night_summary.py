@@ -12,14 +12,14 @@ from rich.text import Text
 from harness.base.status import Status
 from harness.base.units import format_duration
 from harness.jobs.nightly.measure import describe
-from harness.jobs.nightly.rollup import CellResult, Results
+from harness.record.night import CellResult, NightResults
 from harness.report import terminal
 
 _MOST = 12
 """Lines in one section: the page stays one page; night.json has everything."""
 
 
-def print_summary(out: Console, results: Results, directory: Path) -> None:
+def print_summary(out: Console, results: NightResults, directory: Path) -> None:
     """The page."""
     head = terminal.status_text(results.status)
     counts = ", ".join(f"{count} {name}" for name, count in results.counts.items())
@@ -36,11 +36,7 @@ def print_summary(out: Console, results: Results, directory: Path) -> None:
     _section(
         out,
         "flaky",
-        (
-            [f"{cell.key}: {flake['test']}: {', '.join(flake['statuses'])}"]
-            for cell in results.cells
-            for flake in cell.flakes
-        ),
+        ([f"{cell.key}: {flake.describe()}"] for cell in results.cells for flake in cell.flakes),
     )
     _section(
         out,
@@ -89,7 +85,7 @@ def _section(out: Console, title: str, blocks: Iterable[list[str]]) -> None:
         out.print(Text(f"  … {len(lines) - _MOST} more lines in night.json"))
 
 
-def write_summary(path: Path, results: Results, directory: Path) -> None:
+def write_summary(path: Path, results: NightResults, directory: Path) -> None:
     """The page as plain text."""
     with path.open("w", encoding="utf-8") as file:
         print_summary(Console(file=file, width=120, highlight=False), results, directory)

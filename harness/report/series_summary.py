@@ -10,14 +10,14 @@ from rich.console import Console
 
 from harness.analysis.metrics import metric_named
 from harness.base.status import Status
-from harness.compare.verdict import Comparison
-from harness.jobs.series.series import Row
+from harness.record.comparison import Comparison
+from harness.record.series import CommitResult
 from harness.report import terminal
 
 _BAD = (Status.FAIL, Status.ERROR, Status.MISS)
 
 
-def print_rows(out: Console, rows: Sequence[Row], directory: Path) -> None:
+def print_rows(out: Console, rows: Sequence[CommitResult], directory: Path) -> None:
     """The table, then what is wrong, in full."""
     table = [
         (
@@ -46,7 +46,7 @@ def print_rows(out: Console, rows: Sequence[Row], directory: Path) -> None:
     out.print(f"everything: {directory}", markup=False)
 
 
-def _cost(row: Row) -> str:
+def _cost(row: CommitResult) -> str:
     metric = row.change.metric if row.change else None
     if row.cost is None:
         return "–"

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.collect.plan import Collect
-from harness.compare.power import Errors, look_sizes, spending
+from harness.compare.power import look_sizes, spending
 from harness.compare.runs import compare_runs, default_criteria
-from harness.compare.verdict import Comparison, Criteria, Verdict
+from harness.record.comparison import Comparison, Criteria, Errors, Verdict
 from harness.record.view import RunView
 from harness.run.prepared import Prepared
 from harness.run.session import Session

@@ -18,7 +18,8 @@ import scipy
 from harness.base.status import PreconditionError
 from harness.compare.power import runs_needed
 from harness.compare.statistics import Arms, relative_sd
-from harness.compare.verdict import Criteria, Verdict, compare
+from harness.compare.verdict import compare
+from harness.record.comparison import Criteria, Verdict
 
 _ALARMS = (Verdict.REGRESSED, Verdict.IMPROVED)
 

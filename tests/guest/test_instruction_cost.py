@@ -16,8 +16,8 @@ from harness.base.status import Status
 from harness.base.units import MIB
 from harness.collect.plan import Collect
 from harness.compare.runs import check_comparable, compare_runs
-from harness.compare.verdict import Verdict
 from harness.kernel.kernel import Kernel
+from harness.record.comparison import Verdict
 from harness.record.events import FILE
 from harness.record.view import RunView
 from harness.run.session import Session

@@ -19,7 +19,7 @@ from harness.base.units import GIB, PAGE_SIZE
 from harness.cli import app as cli
 from harness.compare.baselines import config_digest, load, load_all
 from harness.compare.runs import check_comparable, compare_runs
-from harness.compare.verdict import Criteria, Verdict
+from harness.record.comparison import Criteria, Verdict
 from harness.record.rundir import RunDir, write_json
 from harness.record.view import RunView
 from harness.studies.ab import Design, side_by_side

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.resources
-import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -23,12 +22,15 @@ from harness.base.status import Status, UsageError
 from harness.cli import app as cli
 from harness.compare.history import series_of
 from harness.compare.index import open_index
+from harness.record.comparison import Comparison, Criteria, Interval, Verdict
 from harness.record.console import ConsoleScanner
+from harness.record.night import CellKind, CellResult, Flake, NightResults, load_night
+from harness.record.rundir import write_json
+from harness.record.series import CommitResult, SeriesResults, load_series
 from harness.record.view import RunView
 from harness.report.html.content import night_page, runs_page, series_page
 from harness.report.html.figure import quantiles
 from harness.report.html.render import LIBRARY, render
-from harness.report.night import load_night, load_series
 from tests.support.sample_runs import make_measured_run, make_run
 
 HOSTILE = b'"><script>window.pwned=1</script><img src=x onerror="window.pwned=2"> \x1b[2J \xff\xfe'
@@ -186,43 +188,49 @@ def test_the_embedded_library_is_the_published_one() -> None:
     assert digest == "99784e3abfb07b142a15e521a439e6d9addceadb3f79553fd24c72774f0649ba"
 
 
+def comparison(metric: str, effect: float) -> Comparison:
+    """Runs that differ by `effect`, with a narrow interval."""
+    interval = Interval(1 + effect - 0.004, 1 + effect + 0.004, 0.95, "Welch's t")
+    verdict = Verdict.REGRESSED if effect else Verdict.EQUIVALENT
+    return Comparison(
+        *(metric, verdict, 5, 5, 1 + effect, interval, 0.001, 0.002, 1 + effect, None, 0.01, 0.006),
+        *({0.05: 3}, Criteria()),
+    )
+
+
 def night(root: Path) -> Path:
     """A night of nine cells: one failure, one regression of 2 %, one flake, the rest good."""
 
-    def cell(key: str, status: str, **more: Any) -> dict[str, Any]:
-        return {"key": key, "kind": "suite", "kernel": "patched", "base": "base", "work": "quick",
-                "guest": {"memory": "2G"}, "status": status, "cause": "", "done": True,
-                "seconds": 12.5, "command": f"cvm-harness reproduce {key}", "places": [],
-                "failed": [], "flakes": [], "known": [], **more}  # fmt: skip
-
-    def comparison(effect: float, verdict: str) -> dict[str, Any]:
-        low, high = 1 + effect - 0.004, 1 + effect + 0.004
-        return {"metric": "accept.total_ns", "verdict": verdict, "runs_a": 5, "runs_b": 5,
-                "ratio": 1 + effect, "interval": {"low": low, "high": high, "level": 0.95},
-                "p_value": 0.001, "q_value": 0.002, "minimum_detectable_effect": 0.006}  # fmt: skip
+    def cell(key: str, status: Status, kind: CellKind = CellKind.SUITE, **more: Any) -> CellResult:
+        command = f"cvm-harness reproduce {key}"
+        arms = (key, kind, "patched", "base", "default", {"memory": "2G"}, "quick", status)
+        return CellResult(*arms, more.pop("cause", ""), True, 12.5, command, **more)
 
     failing = make_measured_run(root / "cells" / "fail", 500, console=OOPS)
     failing.finish(Status.FAIL, "console is clean: 1 splats")
-    values = {"accept.total_ns": {"base": [1.0, 1.01, 0.99], "patched": [1.02, 1.03, 1.01]}}
-    cells = [cell(f"good-{number}", "PASS") for number in range(6)]
+    values = {"accept.total_ns": {"base": (1.0, 1.01, 0.99), "patched": (1.02, 1.03, 1.01)}}
+    cells = [cell(f"good-{number}", Status.PASS) for number in range(6)]
     cells += [
-        cell("slow", "FAIL", kind="measure", cause="accept.total_ns regressed by 2 %",
-             comparisons=[comparison(0.02, "regressed")], values=values),
-        cell("broken", "FAIL", cause="test_x failed", failed=["test_x: <b>oops</b>"],
-             places=["cells/fail", "../../outside"]),
-        cell("same", "PASS", kind="measure", comparisons=[comparison(0.0, "equivalent")],
-             flakes=[{"test": "test_y", "statuses": ["FAIL", "PASS"]}]),
+        cell("slow", Status.FAIL, CellKind.MEASURE, cause="accept.total_ns regressed by 2 %",
+             comparisons=(comparison("accept.total_ns", 0.02),), values=values),
+        cell("broken", Status.FAIL, cause="test_x failed", failed=("test_x: <b>oops</b>",),
+             places=("cells/fail", "../../outside")),
+        cell("same", Status.PASS, CellKind.MEASURE, comparisons=(comparison("accept.total_ns", 0),),
+             flakes=(Flake("test_y", (Status.FAIL, Status.PASS), "now and then"),)),
     ]  # fmt: skip
-    content = {"schema": 1, "plan": "mm-unstable", "started_utc": "2026-03-01T02:00:00+00:00",
-               "ended_utc": "2026-03-01T05:00:00+00:00", "finished": True, "status": "FAIL",
-               "cause": "broken: test_x failed", "cells": cells}  # fmt: skip
+    times = ("2026-03-01T02:00:00+00:00", "2026-03-01T05:00:00+00:00")
+    cause = "broken: test_x failed"
     root.mkdir(exist_ok=True)
-    (root / "night.json").write_text(json.dumps(content))
+    results = NightResults(
+        *(1, "mm-unstable", *times, True, Status.FAIL, cause, {"FAIL": 2}, tuple(cells), 0)
+    )
+    write_json(root / "night.json", results)
+    assert load_night(root) == results
     return root
 
 
 def test_the_failure_and_the_slow_down_are_the_first_two_things_of_a_night(tmp_path: Path) -> None:
-    page = night_page(load_night(night(tmp_path)))
+    page = night_page(night(tmp_path))
     first, second, *others = page.attention
     assert (first.status, first.title) == ("FAIL", "broken")
     assert (second.status, second.title) == ("regressed", "slow")
@@ -237,30 +245,27 @@ def test_the_failure_and_the_slow_down_are_the_first_two_things_of_a_night(tmp_p
 def series(root: Path) -> Path:
     """A series of three patches on a base; the second costs 2 %, the third does not build."""
 
-    def row(title: str, status: str, effect: float | None = None, **more: Any) -> dict[str, Any]:
-        verdict = "regressed" if effect else "equivalent"
-        change = None if effect is None else {
-            "metric": "cost.workload", "verdict": verdict, "runs_a": 3, "runs_b": 3,
-            "ratio": 1 + effect, "interval": {"low": 1 + effect - 1e-4, "high": 1 + effect + 1e-4},
-            "minimum_detectable_effect": 2e-4}  # fmt: skip
-        return {"name": title, "title": title, "status": status, "cause": "", "warnings": [],
-                "not_compiled": [], "tests": "60 PASS", "cost": 4e8 * (1 + (effect or 0)),
-                "change": change, "total": change, "flakes": [], **more}  # fmt: skip
+    def row(title: str, status: Status, effect: float | None = None, **more: Any) -> CommitResult:
+        change = None if effect is None else comparison("cost.workload", effect)
+        facts = {"tests": "60 PASS", "cost": 4e8 * (1 + (effect or 0)), "cause": "", **more}
+        return CommitResult(title, title, status, change=change, total=change, **facts)
 
-    rows = [
-        row("base", "PASS"),
-        row("aa <b>first</b>", "PASS", 0.0, warnings=["mm/x.c: warning: unused"]),
-        row("bb second", "FAIL", 0.02, cause="cost.workload regressed by 2 %"),
-        row("cc third", "FAIL", cause="error: no such member", cost=None),
-    ]
+    rows = (
+        row("base", Status.PASS),
+        row("aa <b>first</b>", Status.PASS, 0.0, warnings=("mm/x.c: warning: unused",)),
+        row("bb second", Status.FAIL, 0.02, cause="cost.workload regressed by 2 %"),
+        row("cc third", Status.FAIL, cause="error: no such member", cost=None),
+    )
     root.mkdir()
-    content = {"series": "git:linux@a..b", "check": {"cost": {"metric": "cost.workload"}}}
-    (root / "series.json").write_text(json.dumps({**content, "rows": rows}))
+    check = {"cost": {"metric": "cost.workload"}}
+    results = SeriesResults("git:linux@a..b", check, rows)
+    write_json(root / "series.json", results)
+    assert load_series(root) == results
     return root
 
 
 def test_a_series_shows_which_commit_is_bad_and_what_each_costs(tmp_path: Path) -> None:
-    page = series_page(load_series(series(tmp_path / "s")))
+    page = series_page(series(tmp_path / "s"))
     assert page.verdict == "FAIL"
     assert [(item.status, item.title) for item in page.attention] == [
         ("regressed", "bb second"),
@@ -275,16 +280,27 @@ def test_a_series_shows_which_commit_is_bad_and_what_each_costs(tmp_path: Path) 
     assert text.index("bb second</h3>") < text.index('id="commits"')
 
 
-def test_a_series_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "series.json").write_text('{"rows": [{"status": "GOOD"}]}')
-    with pytest.raises(UsageError, match="series' results"):
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ('{"rows": []}', "series is missing"),
+        ('{"series": "x", "check": {}, "rows": [{"status": "GOOD"}]}', "rows 1: name is missing"),
+        ('{"series": "x", "check": {}, "rows": [], "extra": 1}', "unknown key extra"),
+        ("[" * 9, "is not JSON"),
+    ],
+)
+def test_a_series_that_cannot_be_read_is_refused(tmp_path: Path, content: str, told: str) -> None:
+    (tmp_path / "series.json").write_text(content)
+    with pytest.raises(UsageError, match=rf"series\.json.*{told}") as caught:
         load_series(tmp_path)
+    assert f"--directory={tmp_path}" in caught.value.hint
 
 
 def test_a_night_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "night.json").write_text('{"status": "PASS"}')
-    with pytest.raises(UsageError, match="night's results"):
+    with pytest.raises(UsageError, match=r"night\.json: schema is missing") as caught:
         load_night(tmp_path)
+    assert f"nightly --resume {tmp_path}" in caught.value.hint
 
 
 def test_the_verb_writes_a_night_and_the_newest_run(

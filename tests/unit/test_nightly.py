@@ -25,12 +25,13 @@ from harness.jobs.lab import (
 )
 from harness.jobs.nightly import disk as nightly_disk
 from harness.jobs.nightly.night import Night
-from harness.jobs.nightly.plan import Kind, cells
+from harness.jobs.nightly.plan import cells
 from harness.jobs.nightly.plan_file import parse_plan
-from harness.jobs.nightly.rollup import Results, roll_up
+from harness.jobs.nightly.rollup import roll_up
 from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
 from harness.kernel.make import KernelBuildError
 from harness.record.journal import Journal
+from harness.record.night import CellKind, NightResults
 from harness.report.night_summary import write_summary
 from harness.suite.verdicts import TestVerdict
 from harness.targets.choose import guest_spec
@@ -127,7 +128,7 @@ class FakeLab:
 
 def night(
     directory: Path, lab: FakeLab, text: str = PLAN, clock: Callable[[], float] | None = None
-) -> Results:
+) -> NightResults:
     plan = parse_plan(text)
     found = cells(plan)
     with Journal(directory / "journal.jsonl") as journal:
@@ -139,7 +140,7 @@ def night(
         return roll_up(plan.name, found, journal.events)
 
 
-def verdicts(results: Results) -> list[tuple[str, Status, str]]:
+def verdicts(results: NightResults) -> list[tuple[str, Status, str]]:
     return [(cell.key, cell.status, cell.cause) for cell in results.cells]
 
 
@@ -165,7 +166,7 @@ def test_a_good_night(tmp_path: Path) -> None:
 
 def test_what_got_dearer_is_a_fail_with_the_effect(tmp_path: Path) -> None:
     results = night(tmp_path, FakeLab(slower=1.03))
-    measured = [cell for cell in results.cells if cell.kind is Kind.MEASURE]
+    measured = [cell for cell in results.cells if cell.kind is CellKind.MEASURE]
     assert {cell.status for cell in measured} == {Status.FAIL}
     assert "cost.workload regressed: +3.00%" in measured[0].cause
     assert results.status is Status.FAIL
@@ -204,17 +205,17 @@ def test_a_kernel_that_does_not_build_costs_its_own_cells_only(tmp_path: Path) -
     lab = FakeLab(build_error={"debian:7.3": error})
     results = night(tmp_path, lab)
     by_kernel = {(c.kernel, c.kind): (c.status, c.cause) for c in results.cells}
-    assert by_kernel["patched", Kind.BUILD] == (Status.ERROR, error.cause)
-    assert by_kernel["patched", Kind.SUITE] == (Status.SKIP, "kernel patched was not built")
-    assert by_kernel["patched", Kind.MEASURE][0] is Status.SKIP
-    assert by_kernel["base", Kind.SUITE][0] is Status.PASS
+    assert by_kernel["patched", CellKind.BUILD] == (Status.ERROR, error.cause)
+    assert by_kernel["patched", CellKind.SUITE] == (Status.SKIP, "kernel patched was not built")
+    assert by_kernel["patched", CellKind.MEASURE][0] is Status.SKIP
+    assert by_kernel["base", CellKind.SUITE][0] is Status.PASS
     assert results.status is Status.ERROR
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), OSError(28, "No space left on device")])
 def test_a_fault_of_our_own_in_one_cell_is_its_miss(tmp_path: Path, error: Exception) -> None:
     results = night(tmp_path, FakeLab(build_error={"debian:7.3": error}))
-    build = next(c for c in results.cells if c.kernel == "patched" and c.kind is Kind.BUILD)
+    build = next(c for c in results.cells if c.kernel == "patched" and c.kind is CellKind.BUILD)
     assert build.status is Status.MISS
     assert results.finished
 
@@ -287,7 +288,7 @@ def test_a_flaky_fail_stays_a_fail_and_a_flaky_miss_does_not() -> None:
 def test_failing_tests_are_repeated_as_often_as_the_suite_says(tmp_path: Path) -> None:
     lab = FakeLab(suite_answer=lambda job: suite(verdict("t::a", Status.FAIL, "broken")))
     results = night(tmp_path, lab)
-    cell = next(cell for cell in results.cells if cell.kind is Kind.SUITE)
+    cell = next(cell for cell in results.cells if cell.kind is CellKind.SUITE)
     assert cell.status is Status.FAIL
     assert cell.failed == ("t::a: FAIL: broken",)
     first = [asked for asked in lab.asked if asked[0] == "suite"][:3]
@@ -325,7 +326,7 @@ def test_a_spoiled_measurement_is_tried_again_and_a_failing_kernel_is_not(tmp_pa
         return sample
 
     results = night(tmp_path, FakeLab(sample_answer=once))
-    measured = {c.guest["memory"]: c for c in results.cells if c.kind is Kind.MEASURE}
+    measured = {c.guest["memory"]: c for c in results.cells if c.kind is CellKind.MEASURE}
     assert measured["1G"].status is Status.PASS
     assert measured["2G"].status is Status.FAIL
     assert measured["2G"].cause == "patched: panic"
@@ -335,7 +336,7 @@ def test_a_metric_that_runs_do_not_have_is_an_error(tmp_path: Path) -> None:
     results = night(
         tmp_path, FakeLab(), PLAN.replace("repetitions", 'metrics = ["accept.calls"]\nrepetitions')
     )
-    measured = [cell for cell in results.cells if cell.kind is Kind.MEASURE]
+    measured = [cell for cell in results.cells if cell.kind is CellKind.MEASURE]
     assert {cell.status for cell in measured} == {Status.ERROR}
     assert "accept.calls is not among the figures" in measured[0].cause
 
@@ -382,12 +383,12 @@ def test_a_source_or_series_that_is_none_costs_its_own_cells_only(tmp_path: Path
         text = f"[[kernel]]\nname = '{name}'\nsource = '{source}'\n{patches}\n" + text
     lab = FakeLab()
     results = night(tmp_path, lab, text)
-    builds = {cell.kernel: cell for cell in results.cells if cell.kind is Kind.BUILD}
+    builds = {cell.kernel: cell for cell in results.cells if cell.kind is CellKind.BUILD}
     for name, (_, _, why) in bad.items():
         assert builds[name].status is Status.ERROR
         assert re.search(why, builds[name].cause), builds[name].cause
     assert builds["base"].status is builds["patched"].status is Status.PASS
-    good = [c for c in results.cells if c.kernel == "patched" and c.kind is not Kind.BUILD]
+    good = [c for c in results.cells if c.kernel == "patched" and c.kind is not CellKind.BUILD]
     assert {cell.status for cell in good} == {Status.PASS}
     assert results.finished
     assert results.status is Status.ERROR

@@ -17,9 +17,10 @@ from harness.base.status import UsageError
 from harness.base.units import GIB
 from harness.cli.app import app
 from harness.jobs.nightly.estimate import Past, durations, past_of
-from harness.jobs.nightly.plan import Cell, Kind, cells, guest_points, matches, parse_filter, select
+from harness.jobs.nightly.plan import Cell, cells, guest_points, matches, parse_filter, select
 from harness.jobs.nightly.plan_check import check_plan, check_run_options
 from harness.jobs.nightly.plan_file import parse_duration, parse_plan
+from harness.record.night import CellKind
 
 PLAN = """
 name = "mm"
@@ -56,9 +57,9 @@ def test_the_cross_product_with_builds_first_and_reasons_for_what_is_left_out() 
     plan = parse_plan(PLAN)
     found = cells(plan)
 
-    assert [cell.kind for cell in found[:2]] == [Kind.BUILD, Kind.BUILD]
-    suites = [cell for cell in found if cell.kind is Kind.SUITE]
-    measures = [cell for cell in found if cell.kind is Kind.MEASURE]
+    assert [cell.kind for cell in found[:2]] == [CellKind.BUILD, CellKind.BUILD]
+    suites = [cell for cell in found if cell.kind is CellKind.SUITE]
+    measures = [cell for cell in found if cell.kind is CellKind.MEASURE]
     assert len(suites) == 2 * 2 * 2
     # Base and patched are measured together: one cell for both.
     assert len(measures) == 2 * 2
@@ -82,19 +83,19 @@ def test_an_exclusion_may_list_values_and_must_fit_a_cell() -> None:
 
 def test_a_suite_says_which_option_pytest_does_not_have(monkeypatch: pytest.MonkeyPatch) -> None:
     plan = parse_plan(PLAN.replace('memory = ["2G", "4G"]', "numa_nodes = 2"))
-    assert {cell.skip for cell in cells(plan) if cell.kind is Kind.SUITE} == {""}
+    assert {cell.skip for cell in cells(plan) if cell.kind is CellKind.SUITE} == {""}
     without = [
         replace(o, row=replace(o.row, doors=Door.CLI | Door.PLAN)) if o.name == "numa_nodes" else o
         for o in guest_options()
     ]
     monkeypatch.setattr("harness.base.guest_options._options", lambda _: without)
-    skips = {cell.skip for cell in cells(plan) if cell.kind is Kind.SUITE}
+    skips = {cell.skip for cell in cells(plan) if cell.kind is CellKind.SUITE}
     assert skips == {"pytest has no --numa-nodes"}
 
 
 def test_a_kernel_without_base_is_measured_alone() -> None:
     plan = parse_plan(PLAN.replace('base = "base"\n', ""))
-    arms = {(c.kernel, c.base) for c in cells(plan) if c.kind is Kind.MEASURE}
+    arms = {(c.kernel, c.base) for c in cells(plan) if c.kind is CellKind.MEASURE}
     assert arms == {("base", None), ("patched", None)}
 
 
@@ -106,10 +107,10 @@ def test_the_same_plan_gives_the_same_keys() -> None:
 def test_only_keeps_the_builds_that_what_is_left_needs() -> None:
     found = cells(parse_plan(PLAN))
     chosen = select(found, [parse_filter("suite=quick,kernel=patched,memory=2G")])
-    assert [cell.kind for cell in chosen] == [Kind.BUILD, Kind.SUITE, Kind.SUITE]
+    assert [cell.kind for cell in chosen] == [CellKind.BUILD, CellKind.SUITE, CellKind.SUITE]
     assert {cell.kernel for cell in chosen} == {"patched"}
     compared = select(found, [parse_filter("workload=cost")])
-    assert {cell.kernel for cell in compared if cell.kind is Kind.BUILD} == {"base", "patched"}
+    assert {cell.kernel for cell in compared if cell.kind is CellKind.BUILD} == {"base", "patched"}
     with pytest.raises(UsageError, match="no cell"):
         select(found, [parse_filter("memory=3G")])
     with pytest.raises(UsageError, match="not a filter"):
@@ -117,7 +118,7 @@ def test_only_keeps_the_builds_that_what_is_left_needs() -> None:
 
 
 def test_a_filter_on_a_key_the_cell_lacks_does_not_match() -> None:
-    assert not matches(Cell(Kind.BUILD, "base", "default"), {"memory": "2G"})
+    assert not matches(Cell(CellKind.BUILD, "base", "default"), {"memory": "2G"})
 
 
 @pytest.mark.parametrize(
@@ -186,8 +187,8 @@ def test_tests_and_options_that_are_not_there_are_found_before_the_night() -> No
 
 def test_estimates_are_medians_of_what_was_seen_and_none_otherwise(tmp_path: Path) -> None:
     found = cells(parse_plan(PLAN))
-    suite = next(cell for cell in found if cell.kind is Kind.SUITE)
-    measure = next(cell for cell in found if cell.kind is Kind.MEASURE and not cell.skip)
+    suite = next(cell for cell in found if cell.kind is CellKind.SUITE)
+    measure = next(cell for cell in found if cell.kind is CellKind.MEASURE and not cell.skip)
     night = tmp_path / "nights" / "one"
     night.mkdir(parents=True)
     lines = [

@@ -22,11 +22,22 @@ from harness.base.reader import (
     read_json,
     read_toml,
 )
-from harness.base.status import UsageError
+from harness.base.status import Status, UsageError
 from harness.compare.baselines import Baseline, Configuration, Place
 from harness.guest.snapshot.snapshot import Manifest, RamFile
 from harness.host.lease import ProcessId, Record
 from harness.jobs.catalogue.entry import ByHand, Catch, Entry
+from harness.record.comparison import (
+    Comparison,
+    Criteria,
+    Errors,
+    Interval,
+    Resampling,
+    Statistic,
+    Verdict,
+)
+from harness.record.night import CellKind, CellResult, Flake, NightResults
+from harness.record.series import CommitResult, SeriesResults
 from harness.suite.expectations import Expectation
 
 
@@ -136,7 +147,7 @@ wholes = st.builds(
 
 def as_file(value: object) -> object:
     """What a file of `value` would give, through JSON."""
-    return json.loads(json.dumps(msgspec.to_builtins(value, enc_hook=str)))
+    return json.loads(json.dumps(msgspec.to_builtins(value, str_keys=True, enc_hook=str)))
 
 
 @given(wholes)
@@ -199,6 +210,55 @@ def baselines(draw: st.DrawFn) -> Baseline:
 ram_files = st.builds(
     RamFile, name=st.just("ram0.bin"), size=counts, inode=counts, mtime_ns=counts, ctime_ns=counts
 )
+rates = st.floats(0.001, 0.999)
+intervals = st.builds(Interval, low=numbers, high=numbers, level=rates, method=text)
+comparisons = st.builds(
+    Comparison,
+    metric=text,
+    verdict=st.sampled_from(Verdict),
+    **dict.fromkeys(("runs_a", "runs_b"), counts),
+    **dict.fromkeys(("ratio", "median_ratio", "p_value"), numbers),
+    **dict.fromkeys(("interval", "median_interval"), st.none() | intervals),
+    **dict.fromkeys(("q_value", "relative_sd", "minimum_detectable_effect"), st.none() | numbers),
+    plan=st.dictionaries(rates, counts, max_size=3),
+    criteria=st.builds(
+        Criteria,
+        margin=rates,
+        errors=st.builds(Errors, alpha=rates, power=rates),
+        statistic=st.sampled_from(Statistic),
+        known_rsd=st.none() | rates,
+        drawing=st.builds(Resampling, counts, counts),
+    ),
+)
+statuses = st.sampled_from(Status)
+flakes = st.builds(Flake, test=text, statuses=st.lists(statuses).map(tuple), cause=text)
+cells = st.builds(
+    CellResult,
+    **dict.fromkeys(("key", "kernel", "config", "work", "cause", "command", "release"), text),
+    kind=st.sampled_from(CellKind),
+    base=st.none() | text,
+    guest=st.dictionaries(text, text | counts | st.booleans(), max_size=3),
+    status=statuses,
+    done=st.booleans(),
+    seconds=numbers,
+    **dict.fromkeys(("places", "failed", "known"), some_names),
+    flakes=st.lists(flakes, max_size=2).map(tuple),
+    counts=st.dictionaries(text, counts, max_size=2),
+    comparisons=st.lists(comparisons, max_size=2).map(tuple),
+    values=st.dictionaries(
+        text,
+        st.dictionaries(text, st.lists(numbers, max_size=3).map(tuple), max_size=2),
+        max_size=2,
+    ),
+)
+commits = st.builds(
+    CommitResult,
+    **dict.fromkeys(("name", "title", "cause", "tests"), text),
+    **dict.fromkeys(("warnings", "not_compiled", "flakes"), some_names),
+    status=statuses,
+    cost=st.none() | numbers,
+    **dict.fromkeys(("change", "total"), st.none() | comparisons),
+)
 VALUES: dict[type[FileType], st.SearchStrategy[FileType]] = {
     Expectation: st.builds(
         Expectation,
@@ -239,6 +299,22 @@ VALUES: dict[type[FileType], st.SearchStrategy[FileType]] = {
         init=st.dictionaries(text, text | counts, max_size=3),
         ready=st.dictionaries(text, text | counts, max_size=3),
         schema=st.just(1),
+    ),
+    NightResults: st.builds(
+        NightResults,
+        schema=st.just(1),
+        **dict.fromkeys(("plan", "started_utc", "ended_utc", "cause"), text),
+        finished=st.booleans(),
+        status=statuses,
+        counts=st.dictionaries(text, counts, max_size=2),
+        cells=st.lists(cells, max_size=2).map(tuple),
+        interruptions=counts,
+    ),
+    SeriesResults: st.builds(
+        SeriesResults,
+        series=text,
+        check=st.dictionaries(text, text, max_size=2),
+        rows=st.lists(commits, max_size=2).map(tuple),
     ),
 }
 """A strategy for every kind of file that is read with it."""

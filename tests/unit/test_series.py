@@ -11,8 +11,9 @@ from rich.console import Console
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.jobs.bench import Bench
 from harness.jobs.series.points import points_of
-from harness.jobs.series.series import Check, Cost, Row, Series, warnings_in
+from harness.jobs.series.series import Check, Cost, Series, warnings_in
 from harness.record.journal import Journal
+from harness.record.series import CommitResult
 from harness.report.series_summary import print_rows
 from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run_git
@@ -33,7 +34,7 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda fd: None)
 
 
-def series(tmp_path: Path, lab: FakeLab, check: Check = CHECK) -> list[Row]:
+def series(tmp_path: Path, lab: FakeLab, check: Check = CHECK) -> list[CommitResult]:
     points = points_of(f"git:{lab.repo}@c0..c4", None, tmp_path)
     with Journal(tmp_path / "journal.jsonl") as journal:
         return Series(Bench(tmp_path, journal, lab), points, check).run()

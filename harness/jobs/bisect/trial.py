@@ -24,11 +24,12 @@ from harness.base.spec import GuestSpec
 from harness.base.status import PreconditionError, Status
 from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
-from harness.compare.verdict import Comparison, Criteria, Verdict, compare
+from harness.compare.verdict import compare
 from harness.jobs.bench import Bench
 from harness.jobs.lab import Sample, SampleJob, SuiteJob, SuiteResult
 from harness.jobs.nightly.events import suite_result
 from harness.jobs.nightly.measure import describe
+from harness.record.comparison import Comparison, Criteria, Verdict
 from harness.suite.verdicts import TestVerdict
 
 SURE = 0.99

@@ -15,9 +15,9 @@ from harness.compare.baselines import (
     kernel_config,
     load_all,
 )
-from harness.compare.verdict import Criteria
 from harness.jobs.nightly.measure import judge_comparisons, metrics_of_cell
 from harness.jobs.nightly.plan import Cell
+from harness.record.comparison import Criteria
 from harness.record.view import RunView
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.status import UsageError
-from harness.jobs.nightly.plan import Cell, Kind, Measured
+from harness.jobs.nightly.plan import Cell, Measured
 from harness.record.journal import Event, read_events
+from harness.record.night import CellKind
 
 JOURNAL = "journal.jsonl"
 
@@ -44,7 +45,7 @@ class Past:
         if seen:
             guests = _guests(cell.workload, cell.base) if cell.workload else 1
             return Estimate(statistics.median(seen) * guests, f"{len(seen)} before")
-        if cell.kind is Kind.BUILD and self.builds:
+        if cell.kind is CellKind.BUILD and self.builds:
             return Estimate(statistics.median(self.builds), f"{len(self.builds)} builds in cache")
         return None
 

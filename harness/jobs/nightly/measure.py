@@ -12,8 +12,9 @@ from harness.base.spec import Clock
 from harness.base.status import PreconditionError, Status
 from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
-from harness.compare.verdict import Comparison, Criteria, Verdict, compare
+from harness.compare.verdict import compare
 from harness.jobs.nightly.plan import Cell
+from harness.record.comparison import Comparison, Criteria, Verdict
 from harness.record.journal import Event
 
 

@@ -21,11 +21,12 @@ from harness.jobs.nightly.baseline import against_baseline
 from harness.jobs.nightly.disk import check_disk
 from harness.jobs.nightly.events import known_defects, suite_result
 from harness.jobs.nightly.measure import Turn, enough, order, samples_of
-from harness.jobs.nightly.plan import Cell, Kind, Plan
+from harness.jobs.nightly.plan import Cell, Plan
 from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
 from harness.jobs.patchsets import check_clean, gather, resolve_commit
 from harness.kernel.source import GitSource, PathSource, parse_source
 from harness.record.journal import Event, Journal
+from harness.record.night import CellKind
 from harness.record.rundir import plain
 
 Progress = Callable[[str, int, int | None, str], None]
@@ -76,7 +77,11 @@ class Night:
         started = self.clock()
         try:
             check_disk(self.directory, self.plan.limits, self.journal)
-            work = {Kind.BUILD: self._build, Kind.SUITE: self._suite, Kind.MEASURE: self._measure}
+            work = {
+                CellKind.BUILD: self._build,
+                CellKind.SUITE: self._suite,
+                CellKind.MEASURE: self._measure,
+            }
             result = work[cell.kind](cell, number)
         except OutOfTime:
             raise
@@ -90,7 +95,7 @@ class Night:
         self._end(cell, seconds=self.clock() - started, **result)
 
     def _end(self, cell: Cell, status: Status, cause: str, seconds: float, **more: object) -> None:
-        like = {"like": cell.like} if cell.kind is not Kind.MEASURE else {}
+        like = {"like": cell.like} if cell.kind is not CellKind.MEASURE else {}
         self.journal.append(
             "end", cell=cell.key, status=status, cause=cause, seconds=seconds, **like, **more
         )
@@ -127,7 +132,7 @@ class Night:
     # Builds
 
     def _lacks_kernel(self, cell: Cell) -> str:
-        if cell.kind is Kind.BUILD:
+        if cell.kind is CellKind.BUILD:
             return ""
         for name in (cell.kernel, cell.base):
             if name and self._kernel(cell, name) is None:
@@ -135,7 +140,7 @@ class Night:
         return ""
 
     def _kernel(self, cell: Cell, name: str) -> Event | None:
-        key = Cell(Kind.BUILD, name, cell.config).key
+        key = Cell(CellKind.BUILD, name, cell.config).key
         return next(self.journal.of("end", cell=key, status=Status.PASS.value), None)
 
     def _build(self, cell: Cell, number: int) -> dict[str, Any]:

@@ -7,7 +7,6 @@ the same keys in the same order.
 
 from __future__ import annotations
 
-import enum
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping
@@ -17,19 +16,10 @@ from harness.base.guest_options import changed_options
 from harness.base.options import Door
 from harness.base.spec import GuestSpec
 from harness.base.status import UsageError
+from harness.record.night import CellKind
 from harness.targets.choose import guest_spec
 
 GuestValue = str | int | bool
-
-
-class Kind(enum.StrEnum):
-    """What a cell does."""
-
-    BUILD = "build"
-    SUITE = "suite"
-    """Functional: pytest, judged by its tests."""
-    MEASURE = "measure"
-    """Timed: fresh guests one at a time, judged by comparison."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +143,7 @@ class GuestPoint:
 class Cell:
     """One thing to do."""
 
-    kind: Kind
+    kind: CellKind
     kernel: str
     config: str
     guest: GuestPoint | None = None
@@ -208,14 +198,16 @@ def cells(plan: Plan) -> list[Cell]:
     Raises UsageError for an exclusion that fits no cell: whoever wrote it meant one.
     """
     found = [
-        Cell(Kind.BUILD, arm.name, config.name) for config in plan.configs for arm in plan.kernels
+        Cell(CellKind.BUILD, arm.name, config.name)
+        for config in plan.configs
+        for arm in plan.kernels
     ]
     points = guest_points(plan.matrix)
     for config, point in itertools.product(plan.configs, points):
         for suite, arm in itertools.product(plan.suites, plan.kernels):
             found.append(
                 Cell(
-                    *(Kind.SUITE, arm.name, config.name, point),
+                    *(CellKind.SUITE, arm.name, config.name, point),
                     suite=suite,
                     skip=_not_for_pytest(point.spec),
                 )
@@ -241,7 +233,7 @@ def _measure_cells(
         # A base is measured together with what is compared with it, never twice.
         if arm.base or arm.name not in bases:
             yield Cell(
-                *(Kind.MEASURE, arm.name, config.name, own), workload=workload, base=arm.base
+                *(CellKind.MEASURE, arm.name, config.name, own), workload=workload, base=arm.base
             )
 
 
@@ -304,6 +296,8 @@ def select(found: list[Cell], only: list[dict[str, GuestValue]]) -> list[Cell]:
         raise UsageError("no cell of the plan matches --only", hint="see the plan with --dry-run")
     kernels = {(name, cell.config) for cell in chosen for name in (cell.kernel, cell.base)}
     builds = [
-        cell for cell in found if cell.kind is Kind.BUILD and (cell.kernel, cell.config) in kernels
+        cell
+        for cell in found
+        if cell.kind is CellKind.BUILD and (cell.kernel, cell.config) in kernels
     ]
-    return builds + [cell for cell in chosen if cell.kind is not Kind.BUILD]
+    return builds + [cell for cell in chosen if cell.kind is not CellKind.BUILD]

@@ -2,17 +2,18 @@
 """From a night's journal to its results. Pure: the same journal gives the same results, however
 often the night was killed and resumed.
 
-docs/nightly.md describes night.json, which is `Results` as JSON.
+docs/nightly.md describes night.json, which is `NightResults` as JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Sequence
 
+from msgspec.structs import replace
+
+from harness.base.reader import convert
 from harness.base.status import HarnessError, Status, worst
-from harness.compare.verdict import Comparison, control_false_discoveries
+from harness.compare.verdict import control_false_discoveries
 from harness.jobs.nightly.measure import (
     comparisons_of,
     judge_comparisons,
@@ -20,71 +21,20 @@ from harness.jobs.nightly.measure import (
     samples_of,
     values,
 )
-from harness.jobs.nightly.plan import Cell, Kind
+from harness.jobs.nightly.plan import Cell
+from harness.record.comparison import Comparison
 from harness.record.journal import Event
+from harness.record.night import SCHEMA, CellKind, CellResult, Flake, NightResults
 
-SCHEMA = 1
 NOT_RUN = "not run yet"
 
 
-@dataclass(frozen=True)
-class CellResult:
-    """The outcome of one cell."""
-
-    key: str
-    kind: Kind
-    kernel: str
-    base: str | None
-    config: str
-    guest: Mapping[str, Any]
-    work: str
-    """The suite's or workload's name; empty for a build."""
-    status: Status
-    cause: str
-    done: bool
-    seconds: float = 0.0
-    command: str = ""
-    """How to do it again by hand."""
-    places: tuple[str, ...] = ()
-    """Directories of its attempts, below the night's."""
-    failed: tuple[str, ...] = ()
-    """Tests that failed, one line each."""
-    flakes: tuple[Mapping[str, Any], ...] = ()
-    known: tuple[str, ...] = ()
-    """Expected defects that showed."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Tests by status."""
-    release: str = ""
-    """Of a build."""
-    comparisons: tuple[Comparison, ...] = ()
-    values: Mapping[str, Mapping[str, Sequence[float]]] = field(default_factory=dict)
-    """Of a measured cell: metric -> kernel -> one value per guest."""
-
-
-@dataclass(frozen=True)
-class Results:
-    """A night's results so far."""
-
-    schema: int
-    plan: str
-    started_utc: str
-    ended_utc: str
-    finished: bool
-    status: Status
-    cause: str
-    counts: Mapping[str, int]
-    """Cells by status."""
-    cells: tuple[CellResult, ...]
-    interruptions: int
-    """How often the night was taken up again."""
-
-
-def roll_up(plan: str, cells: Sequence[Cell], events: Sequence[Event]) -> Results:
+def roll_up(plan: str, cells: Sequence[Cell], events: Sequence[Event]) -> NightResults:
     """The results of what is in the journal."""
     found = _with_comparisons(cells, [_cell(cell, events) for cell in cells], events)
     finished = all(result.done for result in found)
     status, cause = _overall(found, finished)
-    return Results(
+    return NightResults(
         schema=SCHEMA,
         plan=plan,
         started_utc=str(events[0]["utc"]) if events else "",
@@ -132,7 +82,7 @@ def _cell(cell: Cell, events: Sequence[Event]) -> CellResult:
         command=str(facts.get("command") or (commands[0] if commands else "")),
         places=tuple(dict.fromkeys(places)),
         failed=tuple(facts.get("failed", ())),
-        flakes=tuple(facts.get("flakes", ())),
+        flakes=tuple(convert(flake, Flake, "the journal") for flake in facts.get("flakes", ())),
         known=tuple(facts.get("known", ())),
         counts=facts.get("counts", {}),
         release=facts.get("release", ""),
@@ -146,7 +96,7 @@ def _with_comparisons(
     results = list(found)
     matrix: list[tuple[int, Comparison]] = []
     for number, (cell, result) in enumerate(zip(cells, found, strict=True)):
-        if cell.kind is not Kind.MEASURE or result.status is not Status.DONE:
+        if cell.kind is not CellKind.MEASURE or result.status is not Status.DONE:
             continue
         samples = samples_of(events, cell)
         try:
@@ -167,10 +117,10 @@ def _with_comparisons(
     return results
 
 
-def _values(cell: Cell, events: Sequence[Event]) -> dict[str, dict[str, Sequence[float]]]:
+def _values(cell: Cell, events: Sequence[Event]) -> dict[str, dict[str, tuple[float, ...]]]:
     samples = samples_of(events, cell)
     arms = [arm for arm in (cell.base, cell.kernel) if arm]
     return {
-        metric: {arm: values(samples, arm, metric) for arm in arms}
+        metric: {arm: tuple(values(samples, arm, metric)) for arm in arms}
         for metric in metrics_of_cell(cell)
     }

@@ -12,6 +12,7 @@ from harness.base.spec import GuestSpec
 from harness.base.status import Status, worst
 from harness.base.units import MIB
 from harness.jobs.lab import SuiteResult, describe
+from harness.record.night import Flake
 
 _PER_GUEST = 512 * MIB
 """Host memory beside the guest's own: QEMU, TCG's translation cache, the test process."""
@@ -26,21 +27,6 @@ def workers(spec: GuestSpec, memory: int | None = None, cores: int | None = None
     free = min(free, memory) if memory is not None else free
     cores = cores or len(psutil.Process().cpu_affinity() or [1])
     return max(1, min(cores, free // (spec.memory + _PER_GUEST)))
-
-
-@dataclass(frozen=True)
-class Flake:
-    """A test whose attempts have different statuses."""
-
-    test: str
-    statuses: tuple[Status, ...]
-    cause: str
-
-    @property
-    def counted(self) -> Status:
-        """What it counts as. A FAIL is evidence against the kernel however rarely it shows; a test
-        that could not judge, and then could, has judged."""
-        return Status.FAIL if Status.FAIL in self.statuses else Status.PASS
 
 
 @dataclass(frozen=True)

@@ -14,13 +14,15 @@ from harness.base.spec import GuestSpec
 from harness.base.status import HarnessError, Status, worst
 from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
-from harness.compare.verdict import Comparison, Criteria, Verdict, compare
+from harness.compare.verdict import compare
 from harness.jobs.bench import Bench, sweep_unfinished
 from harness.jobs.lab import SampleJob, SuiteJob
 from harness.jobs.nightly.events import suite_result
 from harness.jobs.nightly.measure import describe
 from harness.jobs.nightly.suite import judge_attempts, to_repeat
 from harness.jobs.series.points import Point
+from harness.record.comparison import Comparison, Criteria, Verdict
+from harness.record.series import CommitResult
 
 Say = Callable[[str], None]
 
@@ -55,28 +57,6 @@ class Check:
     repeats: int = 1
 
 
-@dataclass(frozen=True)
-class Row:
-    """The outcome of one commit."""
-
-    name: str
-    title: str
-    status: Status
-    cause: str
-    warnings: tuple[str, ...] = ()
-    """New ones, in the files it touches."""
-    not_compiled: tuple[str, ...] = ()
-    """C files it touches that this configuration does not compile."""
-    tests: str = ""
-    cost: float | None = None
-    """Mean over its guests."""
-    change: Comparison | None = None
-    """Against the commit before."""
-    total: Comparison | None = None
-    """Against the base."""
-    flakes: tuple[str, ...] = ()
-
-
 @dataclass
 class Series:
     """A series in progress."""
@@ -88,10 +68,10 @@ class Series:
     _costs: dict[str, list[float]] = field(default_factory=dict)
     _printed: dict[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
 
-    def run(self) -> list[Row]:
+    def run(self) -> list[CommitResult]:
         """One row for each point, the base first. Never raises for what a commit does."""
         sweep_unfinished(self.bench.directory, self.bench.journal)
-        rows: list[Row] = []
+        rows: list[CommitResult] = []
         for number, point in enumerate(self.points):
             self.say(f"{number}/{len(self.points) - 1} {point.title}")
             row = self._row(number, point)
@@ -99,13 +79,13 @@ class Series:
             rows.append(row)
         return rows
 
-    def _row(self, number: int, point: Point) -> Row:
+    def _row(self, number: int, point: Point) -> CommitResult:
         try:
             kernel = self.bench.build(point.name, point.job)
         except HarnessError as error:
             # Every commit of a series has to build, or nobody can bisect across it.
             status = Status.FAIL if error.status is Status.ERROR else error.status
-            return Row(point.name, point.title, status, error.cause)
+            return CommitResult(point.name, point.title, status, error.cause)
         new, not_compiled = self._warnings(number, point)
         causes: list[tuple[Status, str]] = []
         causes += [(Status.FAIL, f"new warning: {new[0]}")] if new else []
@@ -125,7 +105,7 @@ class Series:
         causes = causes or [(Status.DONE, "")]
         overall = worst(status for status, _ in causes)
         cause = next(cause for found, cause in causes if found is overall)
-        return Row(
+        return CommitResult(
             *(point.name, point.title, overall, cause, tuple(new), tuple(not_compiled), tests),
             *(mean, change, total, flakes),
         )

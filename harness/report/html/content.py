@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from harness.base.status import HarnessError, Status, worst
 from harness.base.units import format_size
 from harness.compare.history import Series
 from harness.compare.index import Row, row_of
+from harness.record.night import CellResult, load_night
+from harness.record.series import CommitResult, load_series
 from harness.record.view import RunView
 from harness.report.environment import differences
 from harness.report.html.figure import Figure
@@ -17,7 +21,6 @@ from harness.report.html.night_figures import cost_figures, series_figures
 from harness.report.html.run_figures import Calls, overlay
 from harness.report.html.sections import RunSection, section
 from harness.report.html.trends import trend_figures
-from harness.report.night import Cell, CheckedSeries, Commit, Night, order
 
 MAX_DETAILED = 12
 """Runs that get a section with plots of their own; the others are a line in the table."""
@@ -57,8 +60,8 @@ class Page:
     costs: tuple[Figure, ...] = ()
     environment: tuple[tuple[str, str, str], ...] = ()
     compared_runs: tuple[str, str] | None = None
-    cells: tuple[Cell, ...] = ()
-    commits: tuple[Commit, ...] = ()
+    cells: tuple[CellResult, ...] = ()
+    commits: tuple[CommitResult, ...] = ()
 
     @property
     def figures(self) -> list[Figure]:
@@ -88,11 +91,15 @@ def runs_page(views: Sequence[RunView], trends: Sequence[Series] = ()) -> Page:
     )
 
 
-def night_page(night: Night, trends: Sequence[Series] = ()) -> Page:
-    """A page about a night: its cells, then the runs that tell why."""
-    cells = order(night.cells)
+def night_page(directory: Path, trends: Sequence[Series] = ()) -> Page:
+    """A page about the night in `directory`: its cells, then the runs that tell why.
+
+    Raises UsageError where its results cannot be read.
+    """
+    night = load_night(directory)
+    cells = sorted(night.cells, key=_urgency)
     views = []
-    for _, path in night.run_directories():
+    for path in night.run_directories(directory):
         try:
             views.append(RunView.load(path))
         except HarnessError:
@@ -116,31 +123,40 @@ def night_page(night: Night, trends: Sequence[Series] = ()) -> Page:
     )
 
 
-def series_page(series: CheckedSeries, trends: Sequence[Series] = ()) -> Page:
-    """A page about a checked series: which commit is bad, and what each costs."""
-    statuses = [commit.status for commit in series.commits]
+def series_page(directory: Path, trends: Sequence[Series] = ()) -> Page:
+    """A page about the checked series in `directory`: which commit is bad, and what each costs.
+
+    Raises UsageError where its results cannot be read.
+    """
+    series = load_series(directory)
+    statuses = [commit.status for commit in series.rows]
     return Page(
-        title=f"series {series.name}",
+        title=f"series {series.series}",
         subtitle="",
         verdict=worst(statuses).value,
         counts=_counts(statuses),
         counted="commits, the base included",
         attention=tuple(
             _of_commit(commit)
-            for commit in sorted(series.commits, key=lambda commit: _RANK[commit.status])
+            for commit in sorted(series.rows, key=lambda commit: _RANK[commit.status])
             if _telling(commit.status)
         ),
         rows=(),
         sections=(),
         trends=tuple(trend_figures(trends)),
         costs=tuple(series_figures(series)),
-        commits=series.commits,
+        commits=series.rows,
     )
 
 
 def percent(share: float | None) -> str:
     """A relative effect as people read it."""
-    return "–" if share is None else f"{share:+.2%}"
+    return "–" if share is None or not math.isfinite(share) else f"{share:+.2%}"
+
+
+def _urgency(cell: CellResult) -> tuple[int, int, str]:
+    """What needs a person first: failures, regressions, what could not be judged, the rest."""
+    return _RANK[cell.status], int(cell.regressed and not cell.failed), cell.key
 
 
 def _telling(status: Status) -> bool:
@@ -167,23 +183,31 @@ def _of_run(view: RunView) -> Attention:
     )
 
 
-def _of_cell(cell: Cell) -> list[Attention]:
+def _of_cell(cell: CellResult) -> list[Attention]:
     found = []
-    worse = [c for c in cell.compared if c.verdict == "regressed"]
+    worse = [comparison for comparison in cell.comparisons if comparison.regressed]
     if _telling(cell.status):
-        lines = [*cell.failed, *(f"{c.metric}: {c.verdict}, {percent(c.effect)}" for c in worse)]
+        lines = [
+            *cell.failed,
+            *(f"{c.metric}: {c.verdict.value}, {percent(c.effect)}" for c in worse),
+        ]
         status = "regressed" if worse and not cell.failed else cell.status.value
         found.append(Attention(status, cell.key, cell.cause, tuple(lines), cell.command))
-    if cell.flakes:
-        found.append(Attention("flaky", cell.key, "", cell.flakes, cell.command))
+    if flakes := tuple(flake.describe() for flake in cell.flakes):
+        found.append(Attention("flaky", cell.key, "", flakes, cell.command))
     return found
 
 
-def _of_commit(commit: Commit) -> Attention:
-    worse = commit.change is not None and commit.change.verdict == "regressed"
-    only_dearer = worse and commit.change is not None and commit.change.metric in commit.cause
+def _of_commit(commit: CommitResult) -> Attention:
+    change = commit.change
+    only_dearer = change is not None and change.regressed and change.metric in commit.cause
+    lines = (
+        *commit.warnings,
+        *(f"not in this configuration: {file}" for file in commit.not_compiled),
+        *(f"flaky: {test}" for test in commit.flakes),
+    )
     status = "regressed" if only_dearer else commit.status.value
-    return Attention(status, commit.title, commit.cause, commit.lines)
+    return Attention(status, commit.title, commit.cause, lines)
 
 
 def _sections(views: Sequence[RunView]) -> tuple[tuple[RunSection, ...], dict[str, Calls]]:

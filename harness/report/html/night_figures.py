@@ -3,18 +3,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import plotly.graph_objects as go
 
+from harness.record.comparison import Comparison, Interval
+from harness.record.night import CellResult
+from harness.record.series import SeriesResults
 from harness.report.html.figure import Figure, text
-from harness.report.night import Cell, CheckedSeries, Compared
 
 
-def cost_figures(cells: Sequence[Cell]) -> list[Figure]:
+def cost_figures(cells: Sequence[CellResult]) -> list[Figure]:
     """Effects with their intervals over all comparisons, then each metric's values by kernel."""
-    rows = [(f"{cell.key}: {c.metric}", c) for cell in cells for c in cell.compared]
+    rows = [(f"{cell.key}: {c.metric}", c) for cell in cells for c in cell.comparisons]
     found = _effects("patched against base", "change against base, %", rows)
     for cell in cells:
         for metric, arms in cell.values.items():
@@ -23,11 +26,11 @@ def cost_figures(cells: Sequence[Cell]) -> list[Figure]:
     return found
 
 
-def series_figures(series: CheckedSeries) -> list[Figure]:
+def series_figures(series: SeriesResults) -> list[Figure]:
     """What each commit changes, and what all up to it cost."""
-    rows = [(commit.title, commit.change) for commit in series.commits if commit.change]
+    rows = [(commit.title, commit.change) for commit in series.rows if commit.change]
     found = _effects("each commit against the one before", "change by the commit, %", rows)
-    measured = [commit for commit in series.commits if commit.cost is not None]
+    measured = [commit for commit in series.rows if commit.cost is not None]
     if measured:
         figure = go.Figure()
         figure.add_scatter(
@@ -44,22 +47,22 @@ def series_figures(series: CheckedSeries) -> list[Figure]:
     return found
 
 
-def _effects(title: str, axis: str, compared: Sequence[tuple[str, Compared]]) -> list[Figure]:
-    rows = [(name, c) for name, c in compared if c.effect is not None]
+def _effects(title: str, axis: str, compared: Sequence[tuple[str, Comparison]]) -> list[Figure]:
+    rows = [(name, c) for name, c in compared if math.isfinite(c.effect)]
     if not rows:
         return []
     figure = go.Figure()
     for verdict in dict.fromkeys(c.verdict for _, c in rows):
-        mine = [(name, c) for name, c in rows if c.verdict == verdict]
-        effects = np.array([100 * (c.effect or 0) for _, c in mine])
-        high = np.array([100 * (c.high if c.high is not None else c.effect or 0) for _, c in mine])
-        low = np.array([100 * (c.low if c.low is not None else c.effect or 0) for _, c in mine])
+        mine = [(name, c) for name, c in rows if c.verdict is verdict]
+        effects = np.array([100 * c.effect for _, c in mine])
+        ends = [c.interval or Interval(c.ratio, c.ratio, 0, "") for _, c in mine]
+        low, high = (100 * np.array([[e.low - 1, e.high - 1] for e in ends])).T
         figure.add_scatter(
             x=effects,
             y=[text(name) for name, _ in mine],
             mode="markers",
             marker={"size": 9},
-            name=text(verdict),
+            name=text(verdict.value),
             error_x={"array": high - effects, "arrayminus": effects - low},
         )
     figure.add_vline(x=0, line={"width": 1})
@@ -77,7 +80,7 @@ def _effects(title: str, axis: str, compared: Sequence[tuple[str, Compared]]) ->
     return [Figure("effects", title, figure, note)]
 
 
-def _arms(id_: str, cell: Cell, metric: str, arms: Mapping[str, tuple[float, ...]]) -> Figure:
+def _arms(id_: str, cell: CellResult, metric: str, arms: Mapping[str, tuple[float, ...]]) -> Figure:
     figure = go.Figure()
     rows = []
     for arm, values in arms.items():
