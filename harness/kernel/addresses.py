@@ -84,6 +84,12 @@ def source_lines(vmlinux: Path, wanted: Sequence[Frame]) -> dict[str, str]:
     }
 
 
+def defined_symbols(vmlinux: Path) -> list[tuple[int, str]]:
+    """Address and name of every symbol of an unpacked vmlinux. Raises HostError."""
+    fields = (line.split() for line in _tool("nm", "--defined-only", str(vmlinux)).splitlines())
+    return [(int(part[0], 16), part[2]) for part in fields if len(part) == 3]
+
+
 def annotate(lines: Iterable[str], known: dict[str, str]) -> tuple[str, ...]:
     """`lines` with file and line behind each frame that is known."""
     out = []
