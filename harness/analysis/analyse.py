@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.analysis.accepts import AcceptFigures, StageBounds, figures
-from harness.analysis.evidence import Evidence, Scope, Trace
+from harness.analysis.evidence import Evidence, Scope, Trace, Witness
 from harness.analysis.functions import FunctionCost, read_functions
 from harness.analysis.invariants import judge
 from harness.analysis.kexec import kexec_cycles
@@ -23,12 +23,14 @@ from harness.analysis.timeline import SampleFigures, sample_figures
 from harness.analysis.workload import Operations, StallShare, operations, stall_shares
 from harness.base.status import PreconditionError, Status, worst
 from harness.record import events as event_file
+from harness.record import platform as platform_file
 from harness.record.check import Check
 from harness.record.clocks import ClockPoint, ClockRelation, relation
 from harness.record.counters import Counters, counters_from_record
 from harness.record.events import Events
 from harness.record.hist import KernelHistogram, read_hist
 from harness.record.pending import PendingRun, parse_pending
+from harness.record.platform_state import PlatformInfo, platform_readings
 from harness.record.rundir import RunDir
 from harness.record.samples import read_samples
 
@@ -94,6 +96,10 @@ class Analysis:
     samples: SampleFigures | None
     clocks: ClockRelation | None
     splats: tuple[SplatRecord, ...]
+    platform: str
+    """What made memory unaccepted, in words; "" where the record does not say."""
+    witness: PlatformInfo | None
+    """What QEMU says at the end, where it emulated the platform."""
 
 
 def analyse(run_dir: Path) -> Analysis:
@@ -136,8 +142,10 @@ def analyse(run_dir: Path) -> Analysis:
             trace=trace,
             probed=probes or (None if trace else events),
             recorded=events if probes else None,
+            events=events,
             histograms=histograms,
             pending=_pending(run_dir),
+            witness=_witness(run_dir, record),
             samples=samples,
             cycles=[cycle for load in workloads for cycle in kexec_cycles(load.reports)],
             console=_unexpected(splats, record),
@@ -170,6 +178,22 @@ def analyse(run_dir: Path) -> Analysis:
         samples=sample_figures(samples) if samples else None,
         clocks=clocks,
         splats=splats,
+        platform=_text(record, "platform_words"),
+        witness=platform_readings(record).get("after"),
+    )
+
+
+def _witness(run_dir: Path, record: Mapping[str, Any]) -> Witness | None:
+    """What QEMU saw as the guest's platform; None where it emulated none."""
+    readings = platform_readings(record)
+    if not readings:
+        return None
+    stream = run_dir / platform_file.FILE
+    return Witness(
+        readings.get("before"),
+        readings.get("after"),
+        platform_file.PlatformEvents(stream) if stream.exists() else None,
+        at_rest=record["platform"].get("at_rest") is True,
     )
 
 

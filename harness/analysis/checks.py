@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
-from harness.analysis import accounting, conservation, pressure, probes, timeline
+from harness.analysis import accounting, conservation, platform, pressure, probes, timeline
 from harness.analysis.evidence import Evidence
 from harness.analysis.host import host_check
 from harness.analysis.kexec import kexec_checks
@@ -109,7 +109,9 @@ def boot_budget(e: Evidence) -> Iterator[Check]:
 
 def guards(e: Evidence) -> Iterator[Check]:
     # What hotplug left pending offline is in the table and nowhere counted.
-    if e.pending is not None and e.after and not e.after.emulation.get("pending_offline"):
+    if e.witness is not None or e.pending is None or e.after is None:
+        return
+    if not e.after.emulation.get("pending_offline"):
         yield conservation.guards_explain(e.after, e.pending)
 
 
@@ -142,3 +144,20 @@ def something_to_accept(e: Evidence) -> Iterator[Check]:
 
 def next_kernels(e: Evidence) -> Iterator[Check]:
     yield from kexec_checks(e.cycles)
+
+
+def platform_conserves(e: Evidence) -> Iterator[Check]:
+    if e.witness is not None:
+        yield from platform.conservation_checks(e.witness, e.pending)
+
+
+def platform_unharmed(e: Evidence) -> Iterator[Check]:
+    if e.witness is not None and e.witness.after is not None:
+        yield platform.no_violations(e.witness.after)
+        yield platform.nothing_accepted_twice(e.witness.after)
+
+
+def witnesses_agree(e: Evidence) -> Iterator[Check]:
+    if e.witness is not None and e.after is not None:
+        readings = (e.before, e.after)
+        yield from platform.agreement_checks(e.witness, e.pending, readings, e.events)

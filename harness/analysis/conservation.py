@@ -65,6 +65,23 @@ def guards_explain(counters: Counters, pending: Iterable[PendingRun]) -> Check:
     without it: the unit past its end with a free range that ends in the block above, its only
     pending unit as the guard of the block below (OVMF on 7.3: one block below 2 GiB, at boot).
     """
+    name = "guard units explain nr_unaccepted to the unit"
+    edges = _FIRMWARE_EDGES if counters.emulation.get("route") == Route.EFI else 0
+    return _guards(name, counters, pending, counters.stat("table_pending"), edges)
+
+
+def platform_guards_explain(counters: Counters, pending: Iterable[PendingRun], pages: int) -> Check:
+    """The same with what QEMU's platform has pending, `pages` of 4 KiB, instead of the table.
+
+    The table is firmware's, so its edges may lie inside blocks.
+    """
+    name = "nr_unaccepted and the platform differ by the guard units"
+    return _guards(name, counters, pending, pages // PAGES_PER_UNIT, _FIRMWARE_EDGES)
+
+
+def _guards(
+    name: str, counters: Counters, pending: Iterable[PendingRun], table: int, edges: int
+) -> Check:
     spans = [(run.start // UNIT_SIZE, run.end // UNIT_SIZE) for run in pending if run.in_table]
     units = sum(end - start for start, end in spans)
     numbers = [np.arange(start, end, dtype=np.int64) // _BLOCK_UNITS for start, end in spans]
@@ -73,17 +90,14 @@ def guards_explain(counters: Counters, pending: Iterable[PendingRun]) -> Check:
     starts = np.array([start for start, _ in spans], dtype=np.int64)
     below = starts[starts % _BLOCK_UNITS == 0] // _BLOCK_UNITS - 1
     borders = int(np.setdiff1d(below, blocks).size)
-    edges = _FIRMWARE_EDGES if counters.emulation.get("route") == Route.EFI else 0
     guards = len(blocks) * _BLOCK_UNITS - units
-    table = counters.stat("table_pending")
     detail = (
-        f"nr_unaccepted {counters.unaccepted_pages} pages = {counted} blocks; in the table "
+        f"nr_unaccepted {counters.unaccepted_pages} pages = {counted} blocks; there are "
         f"{units} units pending in {len(blocks)} blocks, {guards} guard units accepted in them, "
         f"{borders} accepted blocks right below them"
     )
     if edges:
         detail += f"; {edges} more allowed for the edges of firmware's table"
-    name = "guard units explain nr_unaccepted to the unit"
     if units != table:
         return Check(name, Status.ERROR, f"void, the table moved on ({table}): {detail}", "table")
     return check(name, 0 <= counted - len(blocks) <= borders + edges, detail, "table")

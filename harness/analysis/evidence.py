@@ -16,6 +16,8 @@ from harness.record.counters import Counters
 from harness.record.events import Events
 from harness.record.hist import KernelHistogram
 from harness.record.pending import PendingRun
+from harness.record.platform import PlatformEvents
+from harness.record.platform_state import PlatformInfo
 from harness.record.samples import Samples
 from harness.record.trace import AcceptEvent, AcceptSummary
 
@@ -43,6 +45,19 @@ class Trace:
 
 
 @dataclass(frozen=True)
+class Witness:
+    """What QEMU saw as the confidential platform that it emulates."""
+
+    before: PlatformInfo | None
+    """At the reading `before`."""
+    after: PlatformInfo | None
+    stream: PlatformEvents | None
+    """Every call of the guest to its platform."""
+    at_rest: bool = True
+    """Whether nothing changed state while the guest's last counters were read."""
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known of a guest over a run or a window. What is None or empty was not recorded."""
 
@@ -61,8 +76,12 @@ class Evidence:
     """Accepts that probes saw; from `before` on all of them."""
     recorded: Events | None = None
     """Accepts that the trace event recorded beside `probed`."""
+    events: Events | None = None
+    """Accepts of a run one by one, whoever recorded them."""
     histograms: Sequence[KernelHistogram] = ()
     pending: Sequence[PendingRun] | None = None
+    """What is pending at the reading `after`, by the emulated platform or QEMU's."""
+    witness: Witness | None = None
     samples: Samples | None = None
     cycles: Sequence[KexecCycle] = ()
     calls: Sequence[AcceptEvent] = ()

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
-from harness.analysis import accounting, checks, conservation, pressure, probes, timeline
+from harness.analysis import (
+    accounting,
+    checks,
+    conservation,
+    platform,
+    pressure,
+    probes,
+    timeline,
+)
 from harness.analysis.evidence import Evidence, Scope
 from harness.analysis.host import host_check
 from harness.analysis.kexec import kexec_checks
@@ -45,6 +53,7 @@ def judge(evidence: Evidence, scope: Scope, waived: Collection[str] = ()) -> lis
 
 
 _EVERY, _EMULATED = "every target", "emulated"
+_UNDER_TCG = "tdx and snp under TCG"
 _BOTH = (Scope.RUN, Scope.WINDOW)
 
 INVARIANTS: tuple[Invariant, ...] = (
@@ -254,5 +263,37 @@ INVARIANTS: tuple[Invariant, ...] = (
         (Scope.RUN,),
         (accounting.something_to_accept,),
         checks.something_to_accept,
+    ),
+    Invariant(
+        "The platform's pages are conserved",
+        ("conservation",),
+        "Pages pending at launch + made pending since = accepted + converted + still pending, by "
+        "QEMU's statistics and, each for itself, by its event stream; a stream that lost records "
+        "voids the check (ERROR). What is pending is whole units of 2 MiB.",
+        _UNDER_TCG,
+        (Scope.RUN,),
+        (platform.ledger_balances, platform.stream_agrees, platform.pages_in_units),
+        checks.platform_conserves,
+    ),
+    Invariant(
+        "The platform saw nothing illegal",
+        ("illegal-access", "double-accept"),
+        "No access that the platform forbids, whether it was let pass (`on-violation`) or not, "
+        "and no acceptance of what was accepted already.",
+        _UNDER_TCG,
+        (Scope.RUN,),
+        (platform.no_violations, platform.nothing_accepted_twice),
+        checks.platform_unharmed,
+    ),
+    Invariant(
+        "Witnesses agree",
+        ("table", "conservation"),
+        "`nr_unaccepted` and the pages that QEMU has pending differ by exactly the guard units; "
+        "units in the kernel's accept events = units that left pending by QEMU meanwhile. Read "
+        "when nothing is changing (ERROR where something always is).",
+        _UNDER_TCG,
+        (Scope.RUN,),
+        (conservation.platform_guards_explain, platform.kernel_events_agree),
+        checks.witnesses_agree,
     ),
 )

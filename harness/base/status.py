@@ -74,6 +74,20 @@ class GuestFailure(HarnessError):
 
     status = Status.FAIL
     exit_code = Status.FAIL.exit_code
+    signal = ""
+    """Short fixed word for what it is (docs/suite.md); "" where only the cause tells."""
+
+
+class IllegalAccess(GuestFailure):
+    """The guest did with memory what its confidential platform forbids."""
+
+    signal = "illegal-access"
+
+
+class GuestTerminated(GuestFailure):
+    """The guest gave up and asked its host, through the platform, to end it."""
+
+    signal = "terminated"
 
 
 class PreconditionError(HarnessError):

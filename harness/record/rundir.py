@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from harness.base.status import HarnessError, HostError, Status, UsageError
+from harness.base.status import GuestFailure, HarnessError, HostError, Status, UsageError
 
 SCHEMA = 1
 UNFINISHED = "the run did not finish: the harness was stopped before it could"
@@ -106,6 +106,8 @@ class RunDir:
 
     def fail(self, error: BaseException) -> None:
         """Write the verdict that an exception stands for."""
+        if isinstance(error, GuestFailure) and error.signal:
+            self.update(signal=error.signal)
         if isinstance(error, HarnessError):
             self.finish(error.status, error.cause, hint=error.hint)
         elif isinstance(error, KeyboardInterrupt):

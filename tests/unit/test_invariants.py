@@ -20,6 +20,7 @@ from harness.record.counters import Counters, Zone
 from harness.record.events import Events, TraceFacts, write_events
 from harness.record.pending import PendingRun
 from harness.record.trace import AcceptEvent, summarise
+from tests.support.platform_streams import PENDING, small_stream, witness
 
 STATS: dict[str, int | str] = {
     "units_marked": 20,
@@ -76,6 +77,12 @@ def two_sources(tmp_path: Path) -> Evidence:
     return Evidence(probed=Events(tmp_path / "probes"), recorded=Events(tmp_path / "event"))
 
 
+def broken_stream(tmp_path: Path) -> Evidence:
+    """A page that QEMU counts as pending was accepted by the stream."""
+    stream = small_stream(tmp_path / "s", accepted=513)
+    return Evidence(pending=PENDING, witness=witness(stream))
+
+
 BROKEN: dict[str, Callable[[Path], Evidence]] = {
     "Counters agree": lambda _: Evidence(
         after=dataclasses.replace(reading(), meminfo_unaccepted_kib=4)
@@ -109,6 +116,11 @@ BROKEN: dict[str, Callable[[Path], Evidence]] = {
         spec={"target": "snp"},
         host_watch={"kernel_log": "read", "splats": [{"kind": "oops", "line": "BUG: x"}]},
     ),
+    "The platform's pages are conserved": broken_stream,
+    "The platform saw nothing illegal": lambda _: Evidence(
+        witness=witness(None, violations=[{"kind": "unaccepted", "count": 2}])
+    ),
+    "Witnesses agree": lambda _: Evidence(after=reading(5), pending=PENDING, witness=witness(None)),
 }
 
 

@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: MIT
+"""Conservation across witnesses: the emulated platform, its event stream, and the guest's kernel.
+
+Each counts acceptance without the others. They have to agree to the page.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from harness.analysis.conservation import platform_guards_explain
+from harness.analysis.evidence import Witness
+from harness.base.status import Status
+from harness.base.units import PAGE_SIZE, PAGES_PER_UNIT
+from harness.record.check import Check, check
+from harness.record.counters import Counters
+from harness.record.events import Events
+from harness.record.pending import PendingRun
+from harness.record.platform import PlatformEvents
+from harness.record.platform_state import Flow, PlatformInfo, whole_units
+
+_SIGNAL = "conservation"
+
+
+def conservation_checks(witness: Witness, pending: Sequence[PendingRun] | None) -> Iterator[Check]:
+    """What the platform alone can show: its statistics, its stream, and what it has pending."""
+    if witness.after is None or pending is None:
+        cause = "the platform was not read after the workload"
+        yield Check("platform: pages conserved", Status.ERROR, cause, _SIGNAL)
+        return
+    yield ledger_balances(witness.after)
+    yield stream_agrees(witness.stream, witness.after)
+    yield pages_in_units(pending, witness.after)
+
+
+def agreement_checks(
+    witness: Witness,
+    pending: Sequence[PendingRun] | None,
+    counters: tuple[Counters | None, Counters],
+    events: Events | None,
+) -> Iterator[Check]:
+    """The guest's kernel against the platform. `counters`: before and after the workload."""
+    if not witness.at_rest:
+        cause = "pages changed state during each reading of the counters"
+        yield Check("witnesses compared at rest", Status.ERROR, cause, _SIGNAL)
+        return
+    if witness.after is None or pending is None:
+        return
+    yield platform_guards_explain(counters[1], pending, witness.after.pages.pending)
+    if events is not None and counters[0] is not None and witness.before is not None:
+        readings = (counters[0], counters[1])
+        yield kernel_events_agree(events, readings, (witness.before, witness.after))
+
+
+def ledger_balances(info: PlatformInfo) -> Check:
+    """Pending at launch + what came back = accepted + converted + still pending, in pages."""
+    flow = info.flow
+    came = flow.plugged + flow.shared_to_pending + flow.private_to_pending
+    went = flow.accepted + flow.pending_to_shared + flow.unplugged
+    detail = (
+        f"pages: {info.at_launch.pending} pending at launch + {came} made pending since "
+        f"({flow.shared_to_pending} converted back, {flow.private_to_pending} rescinded) = "
+        f"{flow.accepted} accepted + {flow.pending_to_shared} converted + "
+        f"{info.pages.pending} still pending"
+        + (f" + {flow.unplugged} unplugged" if flow.unplugged else "")
+    )
+    name = "platform: pages conserved"
+    if not info.at_launch.pending:
+        return Check(name, Status.ERROR, f"nothing was ever pending ({detail})", _SIGNAL)
+    holds = info.at_launch.pending + came == went + info.pages.pending
+    return check(name, holds, detail, _SIGNAL)
+
+
+def stream_agrees(stream: PlatformEvents | None, info: PlatformInfo) -> Check:
+    """Pending at launch and every change in the stream = what QEMU counts as pending.
+
+    From the last launch, or from the snapshot that the guest was restored from. Losses void it.
+    """
+    name = "platform: every call is in the stream"
+    if stream is None:
+        return Check(name, Status.ERROR, "there is no stream of platform events", _SIGNAL)
+    pending, began = 0, ""
+    for batch in stream.batches("kind", "npages", "changed", "were_pending"):
+        kinds = batch["kind"]
+        starts = np.flatnonzero((kinds == "launch") | (kinds == "restore"))
+        at = int(starts[-1]) if starts.size else -1
+        if at >= 0:
+            pending, began = int(batch["npages"][at]), str(kinds[at])
+        after = slice(at + 1, None)
+        kinds, changed = kinds[after], batch["changed"][after].astype(np.int64)
+        came = np.isin(kinds, ("to-pending", "rescind", "plug"))
+        went = np.isin(kinds, ("accept", "unplug"))
+        pending += int(changed[came].sum()) - int(changed[went].sum())
+        pending -= int(batch["were_pending"][after].astype(np.int64).sum())
+    facts = stream.facts
+    lost = facts.lost + info.events.dropped
+    detail = (
+        f"{stream.rows} records from the {began or 'stream'} on leave {pending} pages pending, "
+        f"QEMU has {info.pages.pending}; {lost} records lost, {facts.torn_bytes} bytes torn"
+    )
+    if lost or facts.torn_bytes:
+        return Check(name, Status.ERROR, f"void, records were lost: {detail}", _SIGNAL)
+    if not began:
+        return Check(name, Status.ERROR, f"the launch is not in the stream: {detail}", _SIGNAL)
+    return check(name, pending == info.pages.pending, detail, _SIGNAL)
+
+
+def pages_in_units(pending: Sequence[PendingRun], info: PlatformInfo) -> Check:
+    """What is pending is whole units of 2 MiB: the kernel's table can say nothing less.
+
+    A page pending beside accepted ones was forgotten: nobody will accept it before its use.
+    """
+    pages = sum(run.end - run.start for run in pending) // PAGE_SIZE
+    name = "platform: what is pending is whole units"
+    detail = f"{len(pending)} ranges, {pages} pages"
+    if pages != info.pages.pending:
+        cause = f"void, QEMU counts {info.pages.pending}: {detail}"
+        return Check(name, Status.ERROR, cause, _SIGNAL)
+    odd = [run for run in pending if not whole_units([run])]
+    if odd:
+        detail += f"; {len(odd)} with odd ends, the first {odd[0].start:#x}-{odd[0].end:#x}"
+    return check(name, not odd, detail, _SIGNAL)
+
+
+def no_violations(info: PlatformInfo) -> Check:
+    """Nothing was touched that the platform forbids, whatever its policy was."""
+    kinds = ", ".join(f"{one.kind} {one.count}" for one in info.violations) or "none"
+    last = f"; the last: {info.last_violation.describe()}" if info.last_violation else ""
+    name = "platform: no illegal access"
+    if not info.check:
+        cause = "void, page states were not checked (check=off)"
+        return Check(name, Status.ERROR, cause, "illegal-access")
+    return check(name, not info.violated, f"violations: {kinds}{last}", "illegal-access")
+
+
+def nothing_accepted_twice(info: PlatformInfo) -> Check:
+    """No acceptance found its pages accepted already."""
+    twice = info.accepts_with("already")
+    detail = f"{info.accepts_with('ok')} acceptances did something, {twice} found it done"
+    return check("platform: nothing accepted twice", not twice, detail, "double-accept")
+
+
+def kernel_events_agree(
+    events: Events,
+    readings: tuple[Counters, Counters],
+    platform: tuple[PlatformInfo, PlatformInfo],
+) -> Check:
+    """Units in the kernel's accept events between two readings = pages that left pending.
+
+    What the kernel converts meanwhile, or converts back and accepts at once, leaves pending as it
+    was, or is in QEMU's count of conversions.
+    """
+    since, until = (reading.monotonic_ns for reading in readings)
+    units = 0
+    for batch in events.batches("time_ns", "units"):
+        inside = (batch["time_ns"] >= since) & (batch["time_ns"] <= until)
+        units += int(batch["units"][inside].sum())
+    left = _left_pending(platform[1].flow) - _left_pending(platform[0].flow)
+    detail = (
+        f"{units} units in accept events = {units * PAGES_PER_UNIT} pages, {left} pages by QEMU; "
+        f"{events.facts.lost} events lost"
+    )
+    name = "kernel's accept events and the platform agree"
+    if events.facts.lost:
+        return Check(name, Status.ERROR, f"void, events were lost: {detail}", _SIGNAL)
+    return check(name, units * PAGES_PER_UNIT == left, detail, _SIGNAL)
+
+
+def _left_pending(flow: Flow) -> int:
+    came = flow.shared_to_pending + flow.private_to_pending + flow.plugged
+    return flow.accepted + flow.pending_to_shared + flow.unplugged - came

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""What the emulated platform of a TDX or SNP guest has seen: read over QMP, and stored."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.base.status import HostError, PreconditionError
+from harness.collect.counters import read_counters
+from harness.guest.guest import Guest
+from harness.record.counters import Counters
+from harness.record.pending import PendingRun
+from harness.record.platform import FILE, STREAM, read_stream, store_stream
+from harness.record.platform_state import (
+    FLUSH,
+    QUERY,
+    QUERY_PAGES,
+    VIOLATION_EVENT,
+    Violation,
+    parse_info,
+    parse_pending_pages,
+    parse_violation,
+    pending_text,
+)
+
+_ATTEMPTS = 5
+_PAGES_S = 60.0
+_MAX_RUNS = 1 << 16
+_TRANSCRIPT = "qmp.jsonl"
+_MAX_VIOLATIONS = 16
+
+
+class PlatformWitness:
+    """The platform of one guest, asked at several moments of a run."""
+
+    def __init__(self, guest: Guest, run_dir: Path) -> None:
+        self._guest = guest
+        self._run_dir = run_dir
+        self.statistics: dict[str, Any] = {}
+        """QEMU's answers, by moment: "proven", "before", "after"."""
+        self.at_rest = True
+        """Whether nothing changed state while the counters were read the last time."""
+
+    def read(self, moment: str) -> Counters:
+        """The guest's counters, and the platform's statistics of the same moment.
+
+        Reading itself may accept memory, so it is repeated until it did not.
+        """
+        for _ in range(_ATTEMPTS):
+            first = self._ask()
+            counters = read_counters(self._guest)
+            answer = self._ask()
+            self.at_rest = first["flow"] == answer["flow"]
+            if self.at_rest:
+                break
+        self.statistics[moment] = answer
+        return counters
+
+    def last(self, pending_file: Path) -> Counters:
+        """As `read("after")`; which pages are pending goes to a file, the stream is stored.
+
+        All of it is of one moment: the guest is stopped for it.
+        """
+        for _ in range(_ATTEMPTS):
+            first = self._ask()
+            counters = read_counters(self._guest)
+            with self._stopped():
+                answer = self._ask()
+                self.at_rest = first["flow"] == answer["flow"]
+                if self.at_rest:
+                    pending_file.write_text(pending_text(self._pending()))
+                    self._guest.qmp.execute(FLUSH)
+                    store_platform(self._run_dir)
+                    break
+        self.statistics["after"] = answer
+        return counters
+
+    def _pending(self) -> tuple[PendingRun, ...]:
+        asked = {"state": "pending", "max": _MAX_RUNS}
+        answer = self._guest.qmp.execute(QUERY_PAGES, asked, deadline_s=_PAGES_S)
+        runs = parse_pending_pages(answer)
+        if isinstance(answer, list) and len(answer) >= _MAX_RUNS:
+            raise PreconditionError(f"more than {_MAX_RUNS} runs of pages are pending")
+        return runs
+
+    @contextlib.contextmanager
+    def _stopped(self) -> Any:
+        self._guest.qmp.execute("stop")
+        try:
+            yield
+        finally:
+            self._guest.qmp.execute("cont")
+
+    def _ask(self) -> Mapping[str, Any]:
+        answer = self._guest.qmp.execute(QUERY)
+        parse_info(answer)
+        assert isinstance(answer, Mapping)
+        return answer
+
+
+def store_platform(run_dir: Path) -> bool:
+    """Put the raw stream, if there is one, into platform.parquet and remove it.
+
+    False where there is none. Raises PreconditionError where it cannot be believed; it stays then.
+    """
+    stream = run_dir / STREAM
+    if not stream.exists():
+        return False
+    try:
+        store_stream(read_stream(stream), run_dir / FILE)
+    except OSError as error:
+        raise HostError(f"{stream} cannot be stored: {error.strerror}") from error
+    stream.unlink()
+    return True
+
+
+def violations_in(run_dir: Path) -> tuple[Violation, ...]:
+    """The violations that QEMU reported, by the run's transcript; the first few."""
+    found: list[Violation] = []
+    with contextlib.suppress(OSError), (run_dir / _TRANSCRIPT).open(errors="replace") as file:
+        for line in file:
+            if VIOLATION_EVENT not in line or len(found) == _MAX_VIOLATIONS:
+                continue
+            with contextlib.suppress(ValueError, KeyError, TypeError, PreconditionError):
+                event = json.loads(line)["received"]
+                if event["event"] == VIOLATION_EVENT:
+                    found.append(parse_violation(event["data"]))
+    return tuple(found)

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: MIT
+"""What our QEMU says of the platform that it emulates (qapi/cgs-tcg.json in guest-images/qemu)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from harness.base.status import PreconditionError
+from harness.base.units import PAGE_SIZE, UNIT_SIZE
+from harness.record.pending import PendingRun
+
+T = TypeVar("T")
+
+QUERY = "query-cgs-tcg"
+QUERY_PAGES = "query-cgs-tcg-pages"
+FLUSH = "cgs-tcg-flush-events"
+VIOLATION_EVENT = "CGS_TCG_VIOLATION"
+FATAL_EVENT = "CGS_TCG_FATAL"
+
+
+class _Answer(msgspec.Struct, frozen=True, rename="kebab"):
+    """QMP spells names with dashes. What is not asked for here is passed over."""
+
+
+class Pages(_Answer, frozen=True):
+    """Pages of 4 KiB by state."""
+
+    pending: int
+    private: int
+    shared: int
+
+
+class Flow(_Answer, frozen=True):
+    """Pages of 4 KiB that changed state since the launch."""
+
+    accepted: int
+    private_to_pending: int
+    pending_to_shared: int
+    private_to_shared: int
+    shared_to_pending: int
+    implicit: int
+    plugged: int
+    unplugged: int
+
+
+class ResultCount(_Answer, frozen=True):
+    """Calls that returned one result."""
+
+    result: str
+    calls: int
+
+
+class Level(_Answer, frozen=True):
+    """Acceptance calls of one page size: 0 for 4 KiB, 1 for 2 MiB, 2 for 1 GiB."""
+
+    level: int
+    results: tuple[ResultCount, ...]
+
+
+class ViolationCount(_Answer, frozen=True):
+    """Accesses of one kind that the platform forbids."""
+
+    kind: str
+    count: int
+
+
+class CallCount(_Answer, frozen=True):
+    """Calls of the guest to its platform."""
+
+    interface: str
+    number: int
+    calls: int
+    refused: int
+
+
+class FaultCount(_Answer, frozen=True):
+    """A defect asked for, and how often it was shown."""
+
+    kind: str
+    fired: int = 0
+
+
+class EventStats(_Answer, frozen=True):
+    """The event stream: records written, and not written."""
+
+    written: int
+    dropped: int
+
+
+class Violation(_Answer, frozen=True):
+    """An access that the platform forbids; of a device where there is no vCPU."""
+
+    kind: str
+    access: str
+    gpa: int
+    state: str
+    action: str
+    detail: str = ""
+    gva: int | None = None
+    vcpu: int | None = None
+    rip: int | None = None
+    cpl: int | None = None
+    cr3: int | None = None
+    rsp: int | None = None
+    rbp: int | None = None
+    stack: tuple[int, ...] = ()
+    code: str = ""
+
+    def describe(self) -> str:
+        """As in "write to unaccepted memory at GPA 0x…, GVA 0x…, by vCPU 1 at RIP 0x…"."""
+        gva = f", GVA {self.gva:#x}" if self.gva is not None else ""
+        by = f"by vCPU {self.vcpu} at RIP {self.rip:#x}" if self.rip is not None else "by a device"
+        what = _WORDS.get(self.kind, self.kind)
+        return f"{what} ({self.access}) at GPA {self.gpa:#x}{gva}, {by}; the page is {self.state}"
+
+
+_WORDS = {
+    "unaccepted": "access to unaccepted memory",
+    "shared-access": "shared access to private memory",
+    "private-access": "private access to shared memory",
+    "no-memory": "private access to an address without memory",
+    "shared-code": "code or page table in shared memory",
+    "bad-accept": "acceptance of memory that is not private",
+    "protected": "write to a page of the platform",
+    "dma": "device access to private memory",
+    "shared-buffer": "a private buffer handed to the host",
+}
+
+
+class Fatal(_Answer, frozen=True):
+    """The guest gave up and told its host."""
+
+    code: int
+    message: str
+    vcpu: int
+    rip: int
+    rsp: int
+    gpa: int | None = None
+    stack: tuple[int, ...] = ()
+
+    def describe(self) -> str:
+        """The guest's own words and code."""
+        said = f": {self.message!r}" if self.message else ""
+        return f"the guest told its host a fatal error {self.code:#x}{said} (RIP {self.rip:#x})"
+
+
+class PlatformInfo(_Answer, frozen=True):
+    """Statistics since the last launch, which a snapshot carries on."""
+
+    platform: str
+    on_violation: str
+    check: bool
+    intercepts: bool
+    launches: int
+    at_launch: Pages
+    pages: Pages
+    flow: Flow
+    accepts: tuple[Level, ...]
+    conversions: tuple[ResultCount, ...]
+    violations: tuple[ViolationCount, ...]
+    calls: tuple[CallCount, ...]
+    faults: tuple[FaultCount, ...]
+    events: EventStats
+    last_violation: Violation | None = None
+    fatal: Fatal | None = None
+
+    def accepts_with(self, result: str, level: int | None = None) -> int:
+        """Acceptance calls that returned `result`, of one page size or of all."""
+        return sum(
+            count.calls
+            for one in self.accepts
+            for count in one.results
+            if count.result == result and level in (None, one.level)
+        )
+
+    @property
+    def violated(self) -> int:
+        """Accesses that the platform forbids, of all kinds."""
+        return sum(violation.count for violation in self.violations)
+
+
+class _Range(_Answer, frozen=True):
+    gpa: int
+    npages: int
+    state: str
+
+
+def parse_info(answer: object) -> PlatformInfo:
+    """What QEMU answers to QUERY, or run.json has of it. Raises PreconditionError."""
+    return _convert(answer, PlatformInfo, "the platform's statistics")
+
+
+def parse_violation(data: object) -> Violation:
+    """The data of VIOLATION_EVENT. Raises PreconditionError."""
+    return _convert(data, Violation, "a violation")
+
+
+def parse_fatal(data: object) -> Fatal:
+    """The data of FATAL_EVENT. Raises PreconditionError."""
+    return _convert(data, Fatal, "the guest's fatal error")
+
+
+def parse_pending_pages(answer: object) -> tuple[PendingRun, ...]:
+    """The pending memory that QEMU answers to QUERY_PAGES, ascending, in bytes.
+
+    Its edges need not be those of units. Raises PreconditionError.
+    """
+    ranges = _convert(answer, list[_Range], "the pending pages")
+    runs: list[PendingRun] = []
+    last = 0
+    for one in ranges:
+        if one.state != "pending":
+            continue
+        start, end = one.gpa, one.gpa + one.npages * PAGE_SIZE
+        if not last <= start < end or start % PAGE_SIZE:
+            raise PreconditionError(f"QEMU's pending pages are out of order at {start:#x}")
+        if runs and runs[-1].end == start:
+            runs[-1] = PendingRun(runs[-1].start, end, True, True)
+        else:
+            runs.append(PendingRun(start, end, True, True))
+        last = end
+    return tuple(runs)
+
+
+def pending_text(runs: Sequence[PendingRun]) -> str:
+    """As the emulated platform's `pending` file has it (docs/emulation.md)."""
+    return "".join(f"{run.start:#x}-{run.end:#x} table=1 backend=1\n" for run in runs)
+
+
+def whole_units(runs: Sequence[PendingRun]) -> bool:
+    """Whether every run begins and ends with a unit of 2 MiB, as the kernel's table can say it."""
+    return not any((run.start | run.end) % UNIT_SIZE for run in runs)
+
+
+def _convert(value: object, kind: type[T], what: str) -> T:
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise PreconditionError(f"QEMU's words on {what} make no sense: {error}") from error
+
+
+def platform_readings(record: Mapping[str, Any]) -> dict[str, PlatformInfo]:
+    """run.json's readings by their moment: "proven", "before", "after"; those that there are."""
+    found = record.get("platform")
+    readings = found.get("statistics") if isinstance(found, Mapping) else None
+    if not isinstance(readings, Mapping):
+        return {}
+    return {str(moment): parse_info(answer) for moment, answer in readings.items()}

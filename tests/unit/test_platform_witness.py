@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""The emulated platform against its own stream, the kernel's counter and the kernel's events."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from harness.analysis import platform
+from harness.base.status import PreconditionError, Status
+from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
+from harness.record.counters import Counters
+from harness.record.events import Events, TraceFacts, write_events
+from harness.record.pending import PendingRun, parse_pending
+from harness.record.platform import Kind, PlatformEvents, read_stream, store_stream
+from harness.record.platform_state import (
+    parse_info,
+    parse_pending_pages,
+    parse_violation,
+    pending_text,
+)
+from harness.record.trace import AcceptEvent
+from tests.support.platform_streams import (
+    HIGH,
+    PENDING,
+    info,
+    record,
+    small_stream,
+    witness,
+    write_stream,
+)
+
+
+def counters(blocks: int, monotonic_ns: int = 0) -> Counters:
+    return Counters(monotonic_ns, blocks * MAX_ORDER_PAGES, 0, 0, 0, {}, (), 0, {})
+
+
+def stored(path: Path) -> PlatformEvents:
+    store_stream(read_stream(path), path.with_suffix(".parquet"))
+    return PlatformEvents(path.with_suffix(".parquet"))
+
+
+def test_every_witness_of_a_sound_guest_agrees(tmp_path: Path) -> None:
+    seen = witness(small_stream(tmp_path / "s"))
+    found = [
+        *platform.conservation_checks(seen, PENDING),
+        *platform.agreement_checks(seen, PENDING, (None, counters(7)), None),
+        platform.no_violations(info()),
+        platform.nothing_accepted_twice(info()),
+    ]
+    assert {check.status for check in found} == {Status.PASS}
+    assert len(found) == 6
+
+
+def test_a_page_that_is_nowhere_breaks_the_ledger() -> None:
+    pages = {"pending": 14 * PAGES_PER_UNIT - 1, "private": 0, "shared": 0}
+    assert platform.ledger_balances(info(pages=pages)).status is Status.FAIL
+
+
+def test_a_platform_that_had_nothing_pending_proves_nothing() -> None:
+    none = {"pending": 0, "private": 9, "shared": 0}
+    found = platform.ledger_balances(info(**{"at-launch": none}))
+    assert found.status is Status.ERROR
+
+
+@pytest.mark.parametrize("lost", ["dropped", "gap", "torn"])
+def test_a_stream_that_lost_anything_is_void(tmp_path: Path, lost: str) -> None:
+    path = write_stream(tmp_path / "s", record(Kind.LAUNCH, npages=9), record(Kind.ACCEPT, seq=3))
+    if lost == "torn":
+        path = write_stream(tmp_path / "t", record(Kind.LAUNCH, npages=9), record(Kind.ACCEPT))
+        path.write_bytes(path.read_bytes()[:-3])
+    events = {"written": 2, "dropped": int(lost == "dropped")}
+    found = platform.stream_agrees(stored(path), info(events=events))
+    assert (found.status, found.detail.startswith("void")) == (Status.ERROR, True)
+
+
+def test_no_stream_and_no_launch_are_errors(tmp_path: Path) -> None:
+    assert platform.stream_agrees(None, info()).status is Status.ERROR
+    path = write_stream(tmp_path / "s", record(Kind.ACCEPT, npages=512, aux=512))
+    assert platform.stream_agrees(stored(path), info()).status is Status.ERROR
+
+
+def test_a_restored_guests_stream_counts_from_its_snapshot(tmp_path: Path) -> None:
+    path = write_stream(
+        tmp_path / "s",
+        record(Kind.RESTORE, npages=15 * PAGES_PER_UNIT),
+        record(Kind.ACCEPT, npages=512, level=1, aux=512),
+        record(Kind.TO_SHARED, npages=4, aux=4),  # private before, so not of the pending ones
+        record(Kind.TO_PENDING, npages=4, aux=4),
+        record(Kind.ACCEPT, npages=1, aux=4),
+    )
+    assert platform.stream_agrees(stored(path), info()).status is Status.PASS
+
+
+def test_a_page_forgotten_beside_accepted_ones_is_found() -> None:
+    odd = (*PENDING[:-1], PendingRun(HIGH, HIGH + 14 * UNIT_SIZE - PAGE_SIZE, True, True))
+    pages = {"pending": 14 * PAGES_PER_UNIT - 1, "private": 0, "shared": 0}
+    found = platform.pages_in_units(odd, info(pages=pages))
+    assert (found.status, found.signal) == (Status.FAIL, "conservation")
+    assert platform.pages_in_units(odd, info()).status is Status.ERROR
+
+
+@pytest.mark.parametrize(("blocks", "status"), [(6, Status.FAIL), (7, Status.PASS)])
+def test_the_counter_and_the_platform_differ_by_the_guards(blocks: int, status: Status) -> None:
+    seen = witness(None)
+    (found,) = platform.agreement_checks(seen, PENDING, (None, counters(blocks)), None)
+    assert found.status is status
+
+
+def test_what_changed_while_it_was_read_is_not_compared() -> None:
+    seen = witness(None, at_rest=False)
+    (found,) = platform.agreement_checks(seen, PENDING, (None, counters(7)), None)
+    assert found.status is Status.ERROR
+
+
+@pytest.mark.parametrize(
+    ("units", "lost", "status"),
+    [(1, 0, Status.PASS), (2, 0, Status.FAIL), (1, 5, Status.ERROR)],
+)
+def test_the_kernels_events_are_what_left_pending(
+    tmp_path: Path, units: int, lost: int, status: Status
+) -> None:
+    end = HIGH + units * UNIT_SIZE
+    event = AcceptEvent(50, 0, 1, "cvm", HIGH, end, units, True, 1, 0, True, "f")
+    early = dataclasses.replace(event, time_ns=5)
+    write_events(tmp_path / "e", [early, event], TraceFacts("probes", {0: lost}))
+    before = replace(info(), flow=replace(info().flow, accepted=0, pending_to_shared=512))
+    found = platform.kernel_events_agree(
+        Events(tmp_path / "e"), (counters(8, 10), counters(7, 90)), (before, info())
+    )
+    assert found.status is status
+
+
+def test_a_violation_that_was_let_pass_is_a_failure() -> None:
+    last = {
+        "kind": "unaccepted",
+        "access": "write",
+        "gpa": HIGH,
+        "gva": 0xFFFF888100000000,
+        "state": "pending",
+        "action": "report",
+        "detail": "",
+        "vcpu": 1,
+        "rip": 0xFFFFFFFF81000000,
+    }
+    seen = info(violations=[{"kind": "unaccepted", "count": 1}], **{"last-violation": last})
+    found = platform.no_violations(seen)
+    assert (found.status, found.signal) == (Status.FAIL, "illegal-access")
+    assert "GPA 0x100000000, GVA 0xffff888100000000, by vCPU 1 at RIP" in found.detail
+    assert platform.no_violations(info(check=False)).status is Status.ERROR
+
+
+def test_an_acceptance_that_was_done_before_is_a_failure() -> None:
+    results = [{"result": "ok", "calls": 9}, {"result": "already", "calls": 1}]
+    found = platform.nothing_accepted_twice(info(accepts=[{"level": 0, "results": results}]))
+    assert (found.status, found.signal) == (Status.FAIL, "double-accept")
+
+
+def test_pending_pages_come_back_as_bytes() -> None:
+    runs = parse_pending_pages(
+        [
+            {"gpa": HIGH, "npages": 512, "state": "pending", "bits": 0},
+            {"gpa": HIGH + UNIT_SIZE, "npages": 512, "state": "pending", "bits": 16},
+            {"gpa": HIGH + 3 * UNIT_SIZE, "npages": 1024, "state": "pending", "bits": 0},
+        ]
+    )
+    assert [(run.start - HIGH, run.end - HIGH) for run in runs] == [
+        (0, 2 * UNIT_SIZE),
+        (3 * UNIT_SIZE, 5 * UNIT_SIZE),
+    ]
+    assert parse_pending(pending_text(runs)) == runs
+
+
+@pytest.mark.parametrize("answer", [None, {}, {"platform": 3}, "no", [1]])
+def test_what_makes_no_sense_is_not_believed(answer: object) -> None:
+    for parse in (parse_info, parse_violation):
+        with pytest.raises(PreconditionError, match="make no sense"):
+            parse(answer)
