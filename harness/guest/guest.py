@@ -27,6 +27,7 @@ from harness.guest.usernet import forwarded_port
 from harness.host.lease import Lease, sweep
 from harness.record.boot import BootRecord
 from harness.record.console import Kind, Splat
+from harness.record.platform import STREAM
 
 if TYPE_CHECKING:
     from harness.guest.ssh.commands import CommandResult, RunningCommand
@@ -109,7 +110,8 @@ class Guest:
         ours, theirs = zip(*pairs, strict=True)
         channels = Channels(*ours)
         fds = [end.fileno() for end in theirs]
-        argv = self.machine.argv(self._lease.guest_id, ChannelFds(*fds))
+        events = self.run_dir.absolute() / STREAM if self.machine.witness else None
+        argv = self.machine.argv(self._lease.guest_id, ChannelFds(*fds), events)
         try:
             self._process = QemuProcess(
                 argv, self.run_dir / "qemu.log", [*fds, *self.machine.inherited]

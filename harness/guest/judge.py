@@ -16,6 +16,7 @@ from harness.guest.process import QemuProcess
 from harness.guest.wait import Expired, Race, Verdict
 from harness.record.boot import BootRecord
 from harness.record.console import Kind, Splat, unexpected
+from harness.record.platform_state import Violation
 
 _TAIL_LINES = 15
 _HALT_LINES = 100
@@ -50,6 +51,11 @@ class Judge:
         """There is a guest now, and these are what is known of it."""
         self._process, self._monitor = process, monitor
         self._control, self._init = control, init
+
+    @property
+    def violation(self) -> Violation | None:
+        """The access for which the emulated platform has stopped the guest."""
+        return self._monitor.violation if self._monitor else None
 
     @property
     def splats(self) -> tuple[Splat, ...]:
@@ -106,6 +112,10 @@ class Judge:
         process, monitor = self._process, self._monitor
         if not process or not monitor:
             return None
+        if monitor.violation:
+            return verdict.on_violation(monitor.violation)
+        if monitor.terminated:
+            return verdict.on_termination(monitor.terminated, monitor.fatal)
         if monitor.exit is None and monitor.halted:
             return verdict.on_halt(monitor.halted, process.said(_HALT_LINES))
         if monitor.exit is None and Kind.PANIC in self.expected_splats:

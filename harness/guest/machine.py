@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,9 @@ class Machine:
     """What accepting all memory may take before userspace starts, on top of any other boot."""
     inherited: tuple[int, ...] = ()
     """Descriptors that `args` name as /proc/self/fd/N or fd:N."""
+    witness: str = ""
+    """Id of the -object that emulates a confidential platform and writes down what the guest asks
+    of it; "" where there is none. The object is given as JSON."""
     stale_code: bool = False
     """This QEMU may run code that the guest has since patched (verdict.on_stale_code)."""
 
@@ -55,8 +59,11 @@ class Machine:
         lines = [shlex.quote(str(self.binary)), *(shlex.join(option) for option in options)]
         return " \\\n  ".join(lines)
 
-    def argv(self, guest_id: str, fds: ChannelFds) -> list[str]:
-        """The command for the harness: QMP, console and ready port on inherited sockets."""
+    def argv(self, guest_id: str, fds: ChannelFds, events: Path | None = None) -> list[str]:
+        """The command for the harness: QMP, console and ready port on inherited sockets.
+
+        `events` is the file that the witness writes to.
+        """
         plumbing: Pairs = (
             ("-name", guest_id),
             # Not "pause": pvpanic is told before the other CPU's console lock is broken and the
@@ -68,8 +75,18 @@ class Machine:
             ("-serial", "chardev:console"),
             ("-chardev", f"socket,id=ready,fd={fds.ready}"),
         )
-        options = (*_BASE, *self.args, *plumbing, *devices(self.virtio_options, 0))
+        args = tuple(self._told(option, events) for option in self.args)
+        options = (*_BASE, *args, *plumbing, *devices(self.virtio_options, 0))
         return [str(self.binary), *(word for option in options for word in option)]
+
+    def _told(self, option: tuple[str, ...], events: Path | None) -> tuple[str, ...]:
+        """The option; the witness's with the file for its events."""
+        if not (self.witness and events and option[0] == "-object" and option[1][0] == "{"):
+            return option
+        properties = json.loads(option[1])
+        if properties.get("id") != self.witness:
+            return option
+        return option[0], json.dumps({**properties, "events": str(events)}, separators=(",", ":"))
 
 
 @dataclass(frozen=True)

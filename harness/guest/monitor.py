@@ -18,8 +18,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.base.status import PreconditionError
 from harness.guest.process import QemuProcess
 from harness.record.console import ConsoleScanner, Splat
+from harness.record.platform_state import (
+    FATAL_EVENT,
+    VIOLATION_EVENT,
+    Fatal,
+    Violation,
+    parse_fatal,
+    parse_violation,
+)
 from harness.record.ready import GuestMessage, ReadyPort
 
 if TYPE_CHECKING:
@@ -85,6 +94,10 @@ class Monitor:
         """Set when QEMU has ended and all it wrote has been read."""
         self.panicked = False
         """The guest panicked, and has said what it had to say."""
+        self.violation: Violation | None = None
+        """The access for which the emulated platform has stopped the guest."""
+        self.terminated: Fatal | None = None
+        """What the guest told its platform when it gave up."""
         self.halted = ""
         """The run state in which QEMU stopped the guest by itself, internal-error or io-error
         (qapi/run-state.json: RunState). It would stay there forever."""
@@ -286,6 +299,13 @@ class Monitor:
             self._shutdown_reason = str(data.get("reason", ""))
         if name == "GUEST_PANICKED":
             self._let_panic_talk()
+        with contextlib.suppress(PreconditionError):  # it is in the transcript
+            if name == VIOLATION_EVENT:
+                violation = parse_violation(data)
+                if violation.action == "stop":
+                    self.violation = self.violation or violation
+            if name == FATAL_EVENT:
+                self.terminated = self.terminated or parse_fatal(data)
         if name == "STOP":
             self._asking = asyncio.get_running_loop().create_task(_quietly(self._ask_why()))
         self._notify()

@@ -7,11 +7,18 @@ import re
 import signal
 from collections.abc import Sequence
 
-from harness.base.status import EmulatorFlaw, GuestFailure, HostError
+from harness.base.status import (
+    EmulatorFlaw,
+    GuestFailure,
+    GuestTerminated,
+    HostError,
+    IllegalAccess,
+)
 from harness.guest.monitor import Exit
 from harness.guest.wait import Verdict
 from harness.host.refusals import KVM_GAVE_UP, explain
 from harness.record.console import Kind, Splat
+from harness.record.platform_state import Fatal, Violation
 
 _SIGNED = (
     "Secure Boot keys are enrolled in it, and the kernel is not signed for them: name another "
@@ -59,6 +66,22 @@ def on_panic(fatal: Splat | None) -> Verdict:
             hint=_SIGNED if signed else _UNHASHED,
         )
     return Verdict(GuestFailure, f"the guest panicked: {fatal.line}")
+
+
+def on_violation(violation: Violation) -> Verdict:
+    """The emulated platform has stopped the guest before an access that hardware punishes."""
+    registers = {"RSP": violation.rsp, "RBP": violation.rbp, "CR3": violation.cr3}
+    details = [violation.detail] if violation.detail else []
+    if violation.rip is not None:
+        shown = " ".join(f"{name} {value:#x}" for name, value in registers.items() if value)
+        details.append(f"RIP {violation.rip:#x} CPL {violation.cpl} {shown} code {violation.code}")
+    return Verdict(IllegalAccess, f"illegal access: {violation.describe()}", details=tuple(details))
+
+
+def on_termination(fatal: Fatal, splat: Splat | None) -> Verdict:
+    """The guest asked its host to end it."""
+    said = f"; its console says: {splat.line}" if splat else ""
+    return Verdict(GuestTerminated, fatal.describe() + said)
 
 
 def on_halt(state: str, said: Sequence[str]) -> Verdict:

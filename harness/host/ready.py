@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.base.spec import TargetName
+from harness.base.spec import Accel, TargetName
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, format_size
 from harness.host import firmware
@@ -167,6 +167,19 @@ def require(readiness: Readiness) -> Readiness:
         hint=blocker.hint,
         details=[f"also: {f.name}: {f.evidence} ({f.hint})" for f in rest],
     )
+
+
+@functools.cache
+def accelerator_for(
+    target: TargetName, make_view: Callable[[], HostView] = LiveHost
+) -> tuple[Accel, str]:
+    """What runs guests of a confidential target that was asked for: KVM where this host has the
+    hardware, else TCG, under which QEMU emulates the platform. And why."""
+    blocker = first_missing(_hardware(target, make_view())[0])
+    if blocker is None:
+        return Accel.KVM, f"asked for; this host has {NAMES[target]}"
+    why = f"no {NAMES[target]} hardware: {blocker.name}: {blocker.evidence}"
+    return Accel.TCG, f"asked for; under TCG: {why}"
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from harness.analysis.workload import StallShare
 from harness.base.text import inert
 from harness.base.units import GIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
 from harness.record.hist import KernelHistogram
+from harness.record.platform_state import PlatformInfo
 from harness.record.trace import Latency
 from harness.report import terminal
 
@@ -41,7 +42,8 @@ def screen(found: Analysis, *, verbose: bool) -> RenderableType:
 def _guest_rows(found: Analysis) -> Rows:
     boot, before, after = found.boot, found.before, found.after
     at_init = boot.unaccepted_at_init_pages
-    rows = [
+    rows = [("platform", found.platform)] if found.platform else []
+    rows += [
         ("time to init / first SSH command", f"{_ns(boot.init_ns)} / {_ns(boot.first_command_ns)}"),
         (
             "unaccepted: at init, before, after the workload",
@@ -51,6 +53,8 @@ def _guest_rows(found: Analysis) -> Rows:
             ),
         ),
     ]
+    if found.witness:
+        rows.append(("seen by the platform", _witness_cell(found.witness)))
     if found.samples:
         rows += _sample_rows(found.samples)
     if found.clocks:
@@ -60,6 +64,16 @@ def _guest_rows(found: Analysis) -> Rows:
     if found.splats:
         rows.append(("console splats", f"{len(found.splats)}, first: {found.splats[0].line:.80}"))
     return rows
+
+
+def _witness_cell(seen: PlatformInfo) -> str:
+    small, large = (seen.accepts_with("ok", level) for level in (0, 1))
+    flow = seen.flow
+    return (
+        f"{format_size(flow.accepted * PAGE_SIZE)} accepted in {large:,} calls of 2 MiB and "
+        f"{small:,} of 4 KiB, {flow.private_to_shared + flow.pending_to_shared:,} pages shared, "
+        f"{format_size(seen.pages.pending * PAGE_SIZE)} pending, {seen.violated} violations"
+    )
 
 
 def _sample_rows(samples: SampleFigures) -> Rows:

@@ -14,7 +14,7 @@ def prepared_rows(prepared: Prepared) -> Rows:
     """What the guest is."""
     spec, host = prepared.spec, prepared.host
     return [
-        ("target", f"{spec.target.value}, route {spec.emulation.route.value}"),
+        ("target", f"{spec.target.value}, {prepared.target.platform_words(spec)}"),
         ("accelerator", f"{host.accel.value} ({host.accel_reason})"),
         ("kernel", f"{prepared.kernel.release}, {spec.accept.value} acceptance"),
         ("cost of acceptance", prepared.target.cost_words(spec)),

@@ -46,13 +46,21 @@ class Prepared:
         factor = overhead(self.kernel).time_factor
         return dataclasses.replace(machine, time_scale=machine.time_scale * factor)
 
+    @property
+    def platform_emulated(self) -> bool:
+        """Whether QEMU emulates the guest's confidential platform."""
+        return self.spec.platform_emulated
+
     def target_facts(self) -> dict[str, object]:
         """What run.json is to hold for this target alone."""
-        cost = self.target.cost_words(self.spec)
+        words: dict[str, object] = {
+            "cost_model": self.target.cost_words(self.spec),
+            "platform_words": self.target.platform_words(self.spec),
+        }
         if not self.target.on_hardware(self.spec):
-            return {"cost_model": cost}
+            return words
         return {
-            "cost_model": cost,
+            **words,
             "kernel_hashes": self.host.kernel_hashes,
             "snp_host": self.host.snp,
             "memory_backing": {"huge_pages": self.spec.confidential.huge_pages},

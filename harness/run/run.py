@@ -20,6 +20,7 @@ from harness.collect.clock import measure_clock
 from harness.collect.counters import read_counters
 from harness.collect.functions import save_functions
 from harness.collect.plan import Collect
+from harness.collect.platform import PlatformWitness
 from harness.collect.sampler import Sampler
 from harness.collect.sources import accept_trace
 from harness.guest.guest import Guest
@@ -89,6 +90,8 @@ class Run:
         self._progress: Progress = silent
         self._stage = ""
         self.before: Counters | None = None
+        witness = PlatformWitness(guest, directory.path) if guest.machine.witness else None
+        self._witness = witness
 
     @property
     def traced(self) -> bool:
@@ -99,12 +102,38 @@ class Run:
         """Read every counter of unaccepted memory at once. Raises PreconditionError."""
         return read_counters(self.guest)
 
+    def _reading(self, moment: str) -> Counters:
+        """Every counter, and what the emulated platform says at the same moment, on record."""
+        if self._witness is None:
+            return self.counters()
+        counters = self._witness.read(moment)
+        if moment == "proven":
+            self._witness.statistics["before"] = self._witness.statistics["proven"]
+        self._record_platform()
+        return counters
+
+    def _last_reading(self) -> Counters:
+        if self._witness is None:
+            return self.counters()
+        counters = self._witness.last(self.directory.path / PENDING_FILE)
+        self._record_platform()
+        return counters
+
+    def _record_platform(self) -> None:
+        assert self._witness
+        self.directory.update(
+            platform={
+                "statistics": self._witness.statistics,
+                "at_rest": self._witness.at_rest,
+            }
+        )
+
     def prove(self) -> tuple[Proof, ...]:
         """Check that the guest is what its target claims; record it; take the first reading.
 
         Raises PreconditionError where a proof does not hold, naming it and what was seen.
         """
-        self.before = before = self.counters()
+        self.before = before = self._reading("proven")
         evidence = self._evidence(before)
         proofs = self._proofs(evidence)
         if not all(proof.holds for proof in proofs):
@@ -145,7 +174,7 @@ class Run:
             self._trace.begin(pages // MAX_ORDER_PAGES, self.collect.buffer_kib)
             if self._trace.source != "event":
                 # Probes know nothing of what came before them: neither shall the first reading.
-                self.before = self.counters()
+                self.before = self._reading("before")
                 self.directory.update(counters_before=self.before)
 
     def _evidence(self, before: Counters) -> GuestEvidence:
@@ -209,7 +238,7 @@ class Run:
         """
         if "counters_first_kernel" not in self.directory.record:
             self.directory.update(counters_first_kernel=self.before)
-        self.before = before = self.counters()
+        self.before = before = self._reading("before")
         self.directory.update(counters_before=before)
         (self.directory.path / SAMPLES_FILE).unlink(missing_ok=True)
         self._clock, self._marks = [], {}
@@ -232,7 +261,7 @@ class Run:
         self._stop_sampler()
         if self._trace:
             self._trace.pause()
-        after = self.counters()
+        after = self._last_reading()
         self.directory.update(counters_after=after)
         if after.emulation:
             pending = self.guest.get(_PENDING, _MAX_PENDING)

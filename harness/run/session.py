@@ -12,12 +12,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
+
 from harness.analysis.host import host_check
 from harness.base.progress import Progress, silent
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import GuestFailure, HarnessError, HostError
 from harness.base.store import Store
 from harness.collect.plan import Collect
+from harness.collect.platform import store_platform, violations_in
 from harness.guest.guest import Guest
 from harness.guest.ssh.session import GuestKeys
 from harness.host.reserve import Claim, Supply, reserve
@@ -27,6 +30,7 @@ from harness.image.keys import Keys
 from harness.image.modules import check_modules
 from harness.image.tcg_plugin import build_plugin
 from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
+from harness.kernel.backtrace import call_trace, load_image
 from harness.kernel.build import build_kernel
 from harness.kernel.kernel import Kernel, KernelRequest, kernel_of_disk
 from harness.kernel.overhead import overhead
@@ -104,9 +108,9 @@ class Session:
     def check_host(self, spec: GuestSpec) -> HostFacts:
         """What of this host `spec` needs. Raises HostError where this host cannot run it.
 
-        Cheap: to be asked before a kernel is built for minutes.
+        Cheap, unless QEMU has to be built: to be asked before a kernel is built for minutes.
         """
-        return host_facts(spec, self.store)
+        return host_facts(spec, self.store, progress=self.progress)
 
     def prepare(self, spec: GuestSpec, kernel: Kernel) -> Prepared:
         """Build the image and look at the host. Raises HostError where it cannot run `spec`.
@@ -205,6 +209,7 @@ class Session:
             directory.update(host_watch=watch.record())
             blamed = _blame(error, directory)
             if isinstance(blamed, HarnessError):
+                blamed.details = (*blamed.details, *_violations(prepared, directory))
                 known = _locate(prepared.kernel, blamed.details, directory)
                 blamed.details = annotate(blamed.details, known)
             directory.fail(blamed)
@@ -214,6 +219,7 @@ class Session:
                 raise
             raise blamed from error
         finally:
+            _keep_stream(directory)
             # The initrd can be made again from the cache and the keys; 3 MB a run add up.
             (directory.path / INITRD).unlink(missing_ok=True)
 
@@ -231,6 +237,34 @@ def _locate(kernel: Kernel, lines: Sequence[str], directory: RunDir) -> dict[str
             known |= source_lines(vmlinux, trace)
             directory.update(source_lines=known)
     return known
+
+
+def _violations(prepared: Prepared, directory: RunDir) -> tuple[str, ...]:
+    """Put the emulated platform's violations on record; the call trace of the first.
+
+    Without symbols for a kernel that was not built here.
+    """
+    if not prepared.platform_emulated:
+        return ()
+    found = violations_in(directory.path)
+    if not found:
+        return ()
+    first, trace = found[0], tuple[str, ...]()
+    vmlinux = prepared.kernel.bzimage.with_name(VMLINUX)
+    if first.rip is not None and vmlinux.is_file():
+        with contextlib.suppress(HostError, OSError, ValueError):
+            code = bytes.fromhex(first.code)
+            trace = call_trace(load_image(vmlinux), first.rip, code, first.stack)
+    directory.update(violations=[msgspec.to_builtins(one) for one in found], backtrace=trace)
+    return trace
+
+
+def _keep_stream(directory: RunDir) -> None:
+    """Of a run that was not concluded: what its platform saw up to the end."""
+    try:
+        store_platform(directory.path)
+    except HarnessError as error:
+        directory.update(platform_stream=error.cause)
 
 
 def _blame(error: BaseException, directory: RunDir) -> BaseException:

@@ -241,6 +241,8 @@ def signal_of(error: HarnessError) -> str:
     """The signal that an error stands for where no check said more."""
     if not isinstance(error, GuestFailure):
         return "precondition" if isinstance(error, PreconditionError) else "host"
+    if error.signal:
+        return error.signal
     for word, signal in (("panicked", "panic"), ("hung", "hang"), ("reset itself", "reset")):
         if word in error.cause:
             return signal

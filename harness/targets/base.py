@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from harness.base.guest_options import check_applies
-from harness.base.spec import Accel, AcceptMode, Clock, GuestSpec, TargetName
-from harness.base.status import NotApplicable, PreconditionError, UsageError
+from harness.base.spec import Accel, AcceptMode, GuestSpec, TargetName
+from harness.base.status import NotApplicable, PreconditionError
 from harness.guest.machine import Machine
 from harness.host.snp import SnpHost
 from harness.kernel.kernel import Kernel
@@ -94,14 +94,16 @@ class Target(abc.ABC):
     name: ClassVar[TargetName]
     title: ClassVar[str]
     """What people call its guests."""
-    accelerators: ClassVar[tuple[Accel, ...]]
-    """Those that its guests run under."""
     default_memory: ClassVar[int]
     """Bytes of a guest's memory where nothing else is asked for."""
     suite_memory: ClassVar[int]
     """The same, for tests."""
+    emulation_memory: ClassVar[int]
+    """The same for both, where all of the platform is emulated: memory is touched slowly there."""
     fragments: ClassVar[tuple[str, ...]]
     """Kernel config fragments its guests need beside the common ones."""
+    binary_kernel: ClassVar[str] = ""
+    """A distribution's kernel, as it is, that can be such a guest; "" where there is none."""
     symbols: ClassVar[tuple[str, ...]]
     """Config symbols without which a kernel cannot be such a guest."""
     guest_questions: ClassVar[tuple[str, ...]] = ()
@@ -113,13 +115,6 @@ class Target(abc.ABC):
 
     def check(self, spec: GuestSpec) -> None:
         """Raise UsageError where no guest of this target can be what `spec` says."""
-        if spec.accel not in (Accel.AUTO, *self.accelerators) or (
-            spec.clock is Clock.ICOUNT and Accel.TCG not in self.accelerators
-        ):
-            raise UsageError(
-                f"{self.name.value} guests need KVM and the wall clock",
-                hint="leave out --accel and --clock, or use --target=emulated",
-            )
         self.check_shape(spec)
         check_applies(spec)
 
@@ -132,8 +127,17 @@ class Target(abc.ABC):
         """Whether the platform under such a guest is a confidential-computing processor."""
 
     @abc.abstractmethod
+    def platform_words(self, spec: GuestSpec) -> str:
+        """What makes memory unaccepted, and what of it is emulated, to print with every figure."""
+
+    @abc.abstractmethod
     def cost_words(self, spec: GuestSpec) -> str:
         """Where the price of acceptance comes from, to print with every figure."""
+
+    def provenance(self, spec: GuestSpec) -> str:
+        """Both: what a table of figures has to say of them."""
+        platform, cost = self.platform_words(spec), self.cost_words(spec)
+        return cost if platform in cost else f"{platform}; {cost}"
 
     @abc.abstractmethod
     def memory_for(self, testable: int) -> int:

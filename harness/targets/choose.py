@@ -6,12 +6,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from harness.base.guest_options import blank_spec, guest_option, read_options, with_options
-from harness.base.spec import GuestSpec, TargetName
+from harness.base.spec import Accel, Clock, GuestSpec, TargetName
 from harness.base.status import NotApplicable, UsageError
-from harness.host.ready import HARDWARE, best_target
+from harness.host.ready import HARDWARE, accelerator_for, best_target
 from harness.targets.base import Target, need_hotplug
 from harness.targets.registry import target_for
 
@@ -43,16 +44,25 @@ def spec_and_reason(
 
     def make(name: TargetName) -> GuestSpec:
         target = target_for(name)
+        spec = with_options(blank_spec(name, memory(target)), values)
         fitting = {
             option: value
             for option, value in read_options(defaults or {}).items()
-            if guest_option(option).applies_to(name)
+            # Hardware has no cost model.
+            if guest_option(option).applies_to(name) and not target.on_hardware(spec)
         }
-        spec = with_options(blank_spec(name, memory(target)), {**fitting, **values})
+        told = {**fitting, **values}
+        spec = with_options(spec, told)
+        if spec.platform_emulated and "memory" not in told:
+            spec = replace(spec, memory=target.emulation_memory)
         target.check(spec)
         return spec
 
     if asked is not None:
+        undecided = values.get("accel", Accel.AUTO) is Accel.AUTO
+        if asked in HARDWARE and undecided and values.get("clock") is not Clock.ICOUNT:
+            values["accel"], why = accelerator_for(asked)
+            return make(asked), why
         return make(asked), "asked for"
     possible: dict[TargetName, GuestSpec] = {}
     for name in HARDWARE:
@@ -60,7 +70,8 @@ def spec_and_reason(
             spec = make(name)
             if spec.maxmem is not None:
                 need_hotplug(target_for(name), spec)
-            possible[name] = spec
+            if target_for(name).on_hardware(spec):
+                possible[name] = spec
     if not possible:
         return make(TargetName.EMULATED), "auto: the options are those of an emulated guest"
     best, why = best_target()

@@ -8,8 +8,10 @@ import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import ClassVar
 
-from harness.base.spec import Accel, AcceptMode, GuestSpec, HugePages
+from harness.base.platform import Platform
+from harness.base.spec import Accel, AcceptMode, Emulation, GuestSpec, HugePages
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, PAGE_SIZE, format_size
 from harness.targets.base import BootFiles, GuestEvidence, Proof, Target, kernel_command_line
@@ -42,19 +44,30 @@ _NO_ACCEPT = (
 class ConfidentialTarget(Target):
     """TDX or SEV-SNP."""
 
-    accelerators = (Accel.KVM,)
+    emulated_part: ClassVar[str]
+    """What stands in under TCG."""
     default_memory = 16 * GIB
     suite_memory = 16 * GIB
+    emulation_memory = 2 * GIB
+    binary_kernel = "debian-binary:6.12"
     more_unaccepted = MORE_UNACCEPTED
     guest_questions = QUESTIONS
 
     def check_shape(self, spec: GuestSpec) -> None:
         """Memory above 4 GiB, and nothing that only a kernel started by QEMU can have."""
-        if spec.memory < LEAST_MEMORY:
+        hardware = self.on_hardware(spec)
+        if hardware and (spec.platform != Platform() or spec.emulation != Emulation()):
+            raise UsageError(
+                f"{self.title} hardware has no cost model and cannot be told what to do",
+                hint="leave out --cost, --no-strict, --on-violation, --intercepts, --accept-level, "
+                "--gpaw and --faults, or use --accel=tcg",
+            )
+        if hardware and spec.memory < LEAST_MEMORY:
             raise UsageError(
                 f"an {self.name.value} guest of {format_size(spec.memory)} has nothing to accept: "
                 "its firmware accepts all memory below 4 GiB",
-                hint=f"give at least {format_size(LEAST_MEMORY)} with --memory",
+                hint=f"give at least {format_size(LEAST_MEMORY)} with --memory, or use "
+                "--accel=tcg, where memory lies above 4 GiB however little there is",
             )
         if spec.confidential.disk and (spec.accept is AcceptMode.EAGER or spec.extra_cmdline):
             raise UsageError(
@@ -63,12 +76,20 @@ class ConfidentialTarget(Target):
             )
 
     def on_hardware(self, spec: GuestSpec) -> bool:
-        """Under KVM."""
-        return spec.accel is not Accel.TCG
+        """Under KVM, or what finds KVM."""
+        return not spec.platform_emulated
+
+    def platform_words(self, spec: GuestSpec) -> str:
+        """The hardware, or what stands in for it."""
+        if self.on_hardware(spec):
+            return f"{self.title} hardware"
+        return f"{self.title} under TCG ({self.emulated_part})"
 
     def cost_words(self, spec: GuestSpec) -> str:
-        """The hardware's own."""
-        return f"measured on {self.name.value} hardware"
+        """The hardware's own, or the cost model's."""
+        if self.on_hardware(spec):
+            return f"measured on {self.name.value} hardware"
+        return f"{self.platform_words(spec)}; {spec.emulation.cost.describe()}"
 
     def memory_for(self, testable: int) -> int:
         """As much above 4 GiB, beside what is below, which the firmware accepts itself."""
@@ -79,13 +100,17 @@ class ConfidentialTarget(Target):
         return f"{_NO_ACCEPT}: a {self.title} guest would die at the first touch of a plugged page"
 
     def why_no_snapshot(self, spec: GuestSpec) -> str:
-        """QEMU cannot read what it would have to save."""
+        """Of hardware QEMU cannot read what it would have to save."""
+        if spec.accel is Accel.TCG:
+            return ""
         return f"no {self.name.value} guest can be saved: its memory is encrypted"
 
     def least_unaccepted_pages(self, spec: GuestSpec) -> int:
         """A quarter of what lies above 4 GiB: less is firmware or kernel accepting ahead."""
         if spec.accept is AcceptMode.EAGER:
             return 0
+        if spec.platform_emulated:
+            return 1  # how much lies above 4 GiB is the user's choice
         return (spec.memory - _LOW) // 4 // PAGE_SIZE
 
 
@@ -121,14 +146,17 @@ def firmware_option(files: BootFiles) -> tuple[str, str]:
     return "-bios", str(files.firmware)
 
 
-def boot_options(spec: GuestSpec, files: BootFiles, virtio: str) -> Args:
-    """What the firmware starts: a kernel handed over by QEMU, or a distribution's disk."""
+def boot_options(spec: GuestSpec, files: BootFiles, virtio: str, words: Iterable[str] = ()) -> Args:
+    """What the firmware starts: a kernel handed over by QEMU, or a distribution's disk.
+
+    `words` are more of the kernel's command line.
+    """
     disk = spec.confidential.disk
     if disk is None:
         return [
             ("-kernel", str(files.kernel)),
             ("-initrd", str(files.initrd)),
-            ("-append", kernel_command_line(spec)),
+            ("-append", kernel_command_line(spec, *words)),
         ]
     options = f",{virtio}" if virtio else ""
     image = f"file={_quoted(disk)},format={image_format(disk)}"

@@ -21,7 +21,7 @@ from harness.targets.base import (
 from harness.targets.shape import memory_backends, memory_option, sockets
 
 _MACHINE = "q35"
-_REPEATABLE = ("norandmaps", "nokaslr", "sysctl.vm.stat_interval=3600")
+REPEATABLE = ("norandmaps", "nokaslr", "sysctl.vm.stat_interval=3600")
 """For costs that are the same each time. Where a process's maps are decides how many entries of a
 maple tree's node a page fault looks at: 14 instructions a fault, 0.2 % of a first touch. And once a
 second the kernel shrinks each CPU's list of free pages (mm/vmstat.c, refresh_cpu_vm_stats(), 6.12);
@@ -45,9 +45,9 @@ class EmulatedTarget(Target):
 
     name = TargetName.EMULATED
     title = "emulated"
-    accelerators = (Accel.KVM, Accel.TCG)
     default_memory = 4 * GIB
     suite_memory = 2 * GIB
+    emulation_memory = 4 * GIB
     fragments = ("emulated", "hotplug")
     symbols = ("UNACCEPTED_MEMORY", "UNACCEPTED_MEMORY_EMULATION")
     more_unaccepted = (
@@ -66,6 +66,11 @@ class EmulatedTarget(Target):
     def on_hardware(self, spec: GuestSpec) -> bool:
         """Never."""
         return False
+
+    def platform_words(self, spec: GuestSpec) -> str:
+        """The carried patch, and who made the table of unaccepted memory."""
+        table = ", table by the EFI stub" if spec.emulation.route is Route.EFI else ""
+        return f"emulated platform (kernel patch{table})"
 
     def cost_words(self, spec: GuestSpec) -> str:
         """The cost model's."""
@@ -87,7 +92,7 @@ class EmulatedTarget(Target):
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments for an emulated guest (QEMU system emulation manual, invocation)."""
-        args: list[tuple[str, ...]] = [*_accelerator(spec, host)]
+        args: list[tuple[str, ...]] = [*accelerator(spec, host), ("-cpu", _cpu(host))]
         machine = [_MACHINE, "vmport=off"]
         if spec.numa_nodes == 1:
             machine.append("memory-backend=ram0")
@@ -95,7 +100,7 @@ class EmulatedTarget(Target):
             ("-machine", ",".join(machine)),
             ("-smp", f"{spec.vcpus},sockets={sockets(spec)}"),
             ("-m", memory_option(spec)),
-            *_memory_backends(spec),
+            *memory_backends(spec, memory_backend),
             *_virtio_mem(spec),
         ]
         if files.plugin:
@@ -111,7 +116,7 @@ class EmulatedTarget(Target):
         return Machine(
             binary=host.qemu.binary,
             args=tuple(args),
-            time_scale=_time_scale(spec, host),
+            time_scale=time_scale(spec, host),
             accept_at_boot_s=accept_at_boot_s(spec),
             stale_code=host.accel is not Accel.KVM
             and spec.clock is not Clock.ICOUNT
@@ -127,7 +132,7 @@ class EmulatedTarget(Target):
             # On a busy host ticks come late under TCG, and the kernel's test of them, which is one
             # of boards, panics (arch/x86/kernel/apic/io_apic.c, check_timer(), 6.12 and 7.3).
             "no_timer_check",
-            *(_REPEATABLE if spec.clock is Clock.ICOUNT else ()),
+            *(REPEATABLE if spec.clock is Clock.ICOUNT else ()),
         )
 
     def least_unaccepted_pages(self, spec: GuestSpec) -> int:
@@ -168,21 +173,24 @@ def accept_at_boot_s(spec: GuestSpec) -> float:
     return spec.memory // UNIT_SIZE * spec.emulation.cost.ns_per_unit / 1e9
 
 
-def _accelerator(spec: GuestSpec, host: HostFacts) -> list[tuple[str, ...]]:
+def accelerator(spec: GuestSpec, host: HostFacts) -> list[tuple[str, ...]]:
+    """-accel, and -icount where guest time is to be instructions."""
     if host.accel is Accel.KVM:
-        return [("-accel", "kvm"), ("-cpu", "host")]
-    # la57 makes every TCG page walk one level longer and no guest here needs it.
-    cpu = ("-cpu", "max,la57=off")
+        return [("-accel", "kvm")]
     if spec.clock is Clock.ICOUNT:
-        return [("-accel", "tcg,thread=single"), ("-icount", "shift=0,sleep=off"), cpu]
-    return [("-accel", "tcg,thread=multi"), cpu]
+        return [("-accel", "tcg,thread=single"), ("-icount", "shift=0,sleep=off")]
+    return [("-accel", "tcg,thread=multi")]
 
 
-def _memory_backends(spec: GuestSpec) -> list[tuple[str, ...]]:
-    # reserve=off lets a guest be larger than the host: what it never touches costs nothing.
-    return memory_backends(
-        spec, lambda node, size: f"memory-backend-memfd,id=ram{node},size={size}M,reserve=off"
-    )
+def _cpu(host: HostFacts) -> str:
+    # la57 makes every TCG page walk one level longer and no guest here needs it.
+    return "host" if host.accel is Accel.KVM else "max,la57=off"
+
+
+def memory_backend(node: int, mebibytes: int) -> str:
+    """-object for a node's memory. reserve=off lets a guest be larger than the host: what it never
+    touches costs nothing."""
+    return f"memory-backend-memfd,id=ram{node},size={mebibytes}M,reserve=off"
 
 
 def _virtio_mem(spec: GuestSpec) -> list[tuple[str, ...]]:
@@ -200,7 +208,7 @@ def _virtio_mem(spec: GuestSpec) -> list[tuple[str, ...]]:
     return args
 
 
-def _time_scale(spec: GuestSpec, host: HostFacts) -> float:
+def time_scale(spec: GuestSpec, host: HostFacts) -> float:
     """Deadlines are written for KVM; TCG is some ten times slower, icount three times more."""
     if host.accel is Accel.KVM:
         return 1.0

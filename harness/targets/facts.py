@@ -3,34 +3,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 
-from harness.base.progress import silent
+from harness.base.progress import Progress, silent
 from harness.base.spec import Accel, GuestSpec, Route
 from harness.base.store import Store
 from harness.host.accel import choose_accel
 from harness.host.firmware import PLAIN
-from harness.host.firmware_package import named_image
+from harness.host.firmware_package import find_or_fetch, named_image
 from harness.host.memory import check_room
-from harness.host.ready import DEMANDS, examine_target, require
+from harness.host.ready import DEMANDS, HARDWARE, Readiness, examine_target, require
 from harness.host.view import HostView, LiveHost
 from harness.qemu.binary import find_qemu
+from harness.qemu.find import platform_qemu
 from harness.targets.base import HostFacts
 from harness.targets.emulated import find_firmware
 from harness.targets.registry import target_for
 
 
-def host_facts(spec: GuestSpec, store: Store, view: HostView | None = None) -> HostFacts:
+def host_facts(
+    spec: GuestSpec, store: Store, view: HostView | None = None, progress: Progress = silent
+) -> HostFacts:
     """What shapes the command line of `spec` here. Raises HostError (MISS) where it cannot run.
 
-    Cheap but for the first time KVM is tried or firmware is fetched: to be asked before a kernel is
-    built for minutes.
+    Cheap but for the first time KVM is tried, firmware is fetched, or our own QEMU is built: to be
+    asked before a kernel is built for minutes.
     """
     view = view or LiveHost()
-    demand = DEMANDS.get(spec.target, PLAIN)
-    image = named_image(spec.confidential.firmware, demand, view, store, silent)
-    if target_for(spec.target).on_hardware(spec):
-        return _hardware(spec, view, image)
+    if spec.target in HARDWARE:
+        return _confidential(spec, store, view, progress)
+    image = named_image(spec.confidential.firmware, PLAIN, view, store, progress)
     qemu = find_qemu()
     check_room(spec)
     firmware = None
@@ -40,9 +42,32 @@ def host_facts(spec: GuestSpec, store: Store, view: HostView | None = None) -> H
     return HostFacts(qemu, accel, reason, firmware)
 
 
-def _hardware(spec: GuestSpec, view: HostView, image: Path | None) -> HostFacts:
-    disk = spec.confidential.disk is not None
-    ready = require(examine_target(spec.target, view, image=image, disk=disk))
+def _confidential(spec: GuestSpec, store: Store, view: HostView, progress: Progress) -> HostFacts:
+    if spec.platform_emulated:
+        why = "asked for" if spec.accel is Accel.TCG else "the icount clock needs TCG"
+        return _under_tcg(spec, store, view, progress, why)
+    asked = spec.confidential
+    image = named_image(asked.firmware, DEMANDS[spec.target], view, store, progress)
+    ready = examine_target(spec.target, view, image=image, disk=asked.disk is not None)
+    if spec.accel is Accel.AUTO and (blocker := ready.blocker):
+        title = target_for(spec.target).title
+        why = f"no {title} hardware: {blocker.name}: {blocker.evidence}"
+        return _under_tcg(spec, store, view, progress, why)
+    return _hardware(spec, require(ready))
+
+
+def _under_tcg(
+    spec: GuestSpec, store: Store, view: HostView, progress: Progress, why: str
+) -> HostFacts:
+    check_room(spec)
+    qemu = platform_qemu(spec.target.value, store, progress)
+    # Nobody would check the hashes of what is booted: there is no measurement.
+    demand = replace(DEMANDS[spec.target], kernel_hashes=False)
+    firmware = find_or_fetch(demand, view, store, progress, spec.confidential.firmware)
+    return HostFacts(qemu, Accel.TCG, why, firmware.path)
+
+
+def _hardware(spec: GuestSpec, ready: Readiness) -> HostFacts:
     assert ready.firmware is not None, "nothing is missing, so firmware was found"
     check_room(spec)
     keys = (ready.snp.asids if ready.snp else 0) or (ready.tdx.keyids if ready.tdx else 0)

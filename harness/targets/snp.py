@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
-from harness.base.spec import SNP_POLICY_SMT, GuestSpec, KernelHashes, TargetName
+from harness.base.spec import SNP_POLICY_SMT, Accel, GuestSpec, KernelHashes, TargetName
 from harness.base.status import HostError, UsageError
 from harness.guest.machine import Machine
 from harness.targets import confidential as common
+from harness.targets import tcg
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof
 from harness.targets.shape import memory_option, sockets
 
 CPU_MODEL = "EPYC-v4"
 """Offered by every SNP host, and accepted by the secure processor's check of CPUID values."""
+TCG_CPU_MODEL = "max,la57=off"
 VIRTIO = "disable-legacy=on,iommu_platform=on"
 """Virtio 1 with the DMA API: the device cannot read the guest's private memory."""
 _SEV_TYPE = "sev-snp"
 
 
 class SnpTarget(common.ConfidentialTarget):
-    """Needs an EPYC 7003 or later with SNP switched on, Linux 6.11, QEMU 9.1."""
+    """Needs an EPYC 7003 or later with SNP switched on, Linux 6.11, QEMU 9.1; or TCG."""
 
     name = TargetName.SNP
     title = "SEV-SNP"
+    emulated_part = "emulated RMP and host"
     fragments = ("snp",)
     # without PAT, early_memremap_encrypted_wp() fails and __sme_early_enc_dec() BUGs (6.12, 7.3)
     symbols = ("UNACCEPTED_MEMORY", "AMD_MEM_ENCRYPT", "X86_PAT")
@@ -29,6 +32,16 @@ class SnpTarget(common.ConfidentialTarget):
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments. Raises HostError or UsageError where they cannot work here."""
+        if host.accel is Accel.TCG:
+            return tcg.machine(
+                spec,
+                files,
+                host,
+                cpu=TCG_CPU_MODEL,
+                options=(),
+                properties={"qom-type": "snp-tcg-guest"},
+                virtio=VIRTIO,
+            )
         args: common.Args = [
             ("-accel", "kvm"),
             ("-cpu", spec.confidential.cpu_model or CPU_MODEL),

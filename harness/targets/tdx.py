@@ -5,29 +5,43 @@ from __future__ import annotations
 
 import json
 
-from harness.base.spec import GuestSpec, TargetName
+from harness.base.platform import Gpaw
+from harness.base.spec import Accel, GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.guest.machine import Machine
 from harness.targets import confidential as common
+from harness.targets import tcg
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Proof
 from harness.targets.shape import memory_option, sockets
 
 CPU_MODEL = "host,pmu=off"
+TCG_CPU_MODEL = "max,vendor=GenuineIntel,la57=off,svm=off,monitor=off"
+"""What TCG has and a TDX module would not let a guest have is off; Linux looks for Intel's name."""
 _SEPT_VE_DISABLE = 1 << 28
 _DEBUG = 1 << 0
 """TD attributes (TDX module ABI, ATTRIBUTES; arch/x86/include/asm/shared/tdx.h)."""
 
 
 class TdxTarget(common.ConfidentialTarget):
-    """Needs a Sapphire Rapids Xeon or later with TDX switched on, Linux 6.16, QEMU 10.1."""
+    """Needs a Sapphire Rapids Xeon or later with TDX switched on, Linux 6.16, QEMU 10.1; or TCG."""
 
     name = TargetName.TDX
     title = "TDX"
+    emulated_part = "emulated module"
     fragments = ("tdx",)
     symbols = ("UNACCEPTED_MEMORY", "INTEL_TDX_GUEST")
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments. Raises HostError or UsageError where they cannot work here."""
+        if host.accel is Accel.TCG:
+            return tcg.machine(
+                spec,
+                files,
+                host,
+                cpu=TCG_CPU_MODEL,
+                options=("hpet=off",),
+                properties=self._emulated_module(spec),
+            )
         model = spec.confidential.cpu_model or CPU_MODEL
         if model.split(",")[0] != "host":
             raise UsageError(
@@ -48,10 +62,13 @@ class TdxTarget(common.ConfidentialTarget):
         return Machine(host.qemu.binary, tuple(args), "", common.time_scale(spec))
 
     def _guest_object(self, spec: GuestSpec) -> str:
-        properties: dict[str, object] = {"qom-type": "tdx-guest", "id": "cgs0"}
-        if spec.confidential.debug:
-            properties["attributes"] = _SEPT_VE_DISABLE | _DEBUG
+        properties = {"qom-type": "tdx-guest", "id": "cgs0", **_attributes(spec)}
         return json.dumps(properties, separators=(",", ":"))
+
+    def _emulated_module(self, spec: GuestSpec) -> dict[str, object]:
+        wide = spec.platform.gpaw is Gpaw.WIDE
+        width: dict[str, object] = {} if wide else {"gpaw": int(spec.platform.gpaw)}
+        return {"qom-type": "tdx-tcg-guest", **width, **_attributes(spec)}
 
     def proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
         """The guest's kernel by its messages, and the processor by the flag or the device."""
@@ -66,3 +83,7 @@ class TdxTarget(common.ConfidentialTarget):
             ),
             common.table_proof(evidence),
         )
+
+
+def _attributes(spec: GuestSpec) -> dict[str, object]:
+    return {"attributes": _SEPT_VE_DISABLE | _DEBUG} if spec.confidential.debug else {}

@@ -26,6 +26,11 @@ FILES = BootFiles(Path("/k/bzImage"), Path("/k/initrd"), Path("/k/OVMF.fd"))
 HOST = HostFacts(Qemu(Path("/q/qemu"), "11.1.3"), Accel.KVM, "test", snp=SnpHost(51, True, 99, 0))
 
 
+def on_kvm(target: str, **options: object) -> GuestSpec:
+    """A guest on hardware, whatever this machine has."""
+    return guest_spec(target=target, accel="kvm", **options)
+
+
 def arguments(
     target: Target, spec: GuestSpec, files: BootFiles = FILES, host: HostFacts = HOST
 ) -> list[tuple[str, ...]]:
@@ -37,7 +42,7 @@ def value(args: list[tuple[str, ...]], option: str, having: str = "") -> str:
 
 
 def test_snp_command_line_follows_the_host() -> None:
-    args = arguments(SnpTarget(), guest_spec(target="snp", vcpus=8))
+    args = arguments(SnpTarget(), on_kvm("snp", vcpus=8))
     assert value(args, "-accel") == "kvm"
     assert value(args, "-cpu") == "EPYC-v4"
     assert value(args, "-machine") == (
@@ -53,19 +58,21 @@ def test_snp_command_line_follows_the_host() -> None:
     assert "accept_memory=lazy" in value(args, "-append").split()
     milan = dataclasses.replace(HOST, snp=SnpHost(47, False, 99, 0))
     assert "cbitpos=47" in value(
-        arguments(SnpTarget(), guest_spec(target="snp"), host=milan), "-object", "sev-snp"
+        arguments(SnpTarget(), on_kvm("snp"), host=milan),
+        "-object",
+        "sev-snp",
     )
 
 
 def test_every_virtio_device_of_an_snp_guest_uses_the_dma_api() -> None:
-    line = SnpTarget().machine(guest_spec(target="snp"), FILES, HOST).command_line()
+    line = SnpTarget().machine(on_kvm("snp"), FILES, HOST).command_line()
     virtio = [w for w in line.split() if w.startswith("virtio-") and "pci" in w]
     assert len(virtio) >= 3
     assert all("disable-legacy=on,iommu_platform=on" in device for device in virtio)
 
 
 def test_tdx_command_line() -> None:
-    args = arguments(TdxTarget(), guest_spec(target="tdx"))
+    args = arguments(TdxTarget(), on_kvm("tdx"))
     assert value(args, "-cpu") == "host,pmu=off"
     assert value(args, "-machine") == (
         "q35,kernel-irqchip=split,hpet=off,confidential-guest-support=cgs0,memory-backend=ram0"
@@ -74,7 +81,7 @@ def test_tdx_command_line() -> None:
         "qom-type": "tdx-guest",
         "id": "cgs0",
     }
-    debug = arguments(TdxTarget(), guest_spec(target="tdx", guest_debug=True))
+    debug = arguments(TdxTarget(), on_kvm("tdx", guest_debug=True))
     assert json.loads(value(debug, "-object", "tdx-guest"))["attributes"] == 1 << 28 | 1
 
 
@@ -91,19 +98,19 @@ def test_firmware_is_never_pflash() -> None:
 )
 def test_kernel_hashes_follow_the_firmware(asked: str, room: bool, given: bool) -> None:
     host = dataclasses.replace(HOST, kernel_hashes=room)
-    args = arguments(SnpTarget(), guest_spec(target="snp", kernel_hashes=asked), host=host)
+    args = arguments(SnpTarget(), on_kvm("snp", kernel_hashes=asked), host=host)
     assert ("kernel-hashes=on" in value(args, "-object", "sev-snp")) is given
 
 
 def test_kernel_hashes_that_the_firmware_has_no_room_for_are_refused() -> None:
     with pytest.raises(UsageError, match="no room"):
-        arguments(SnpTarget(), guest_spec(target="snp", kernel_hashes="on"))
+        arguments(SnpTarget(), on_kvm("snp", kernel_hashes="on"))
 
 
 def test_snp_policy_bits() -> None:
-    debug = arguments(SnpTarget(), guest_spec(target="snp", guest_debug=True))
+    debug = arguments(SnpTarget(), on_kvm("snp", guest_debug=True))
     assert "policy=0xb0000" in value(debug, "-object", "sev-snp")
-    asked = guest_spec(target="snp", snp_policy="0x20000")
+    asked = on_kvm("snp", snp_policy="0x20000")
     with pytest.raises(UsageError, match="forbids SMT"):
         arguments(SnpTarget(), asked)
     without_smt = dataclasses.replace(HOST, snp=SnpHost(51, False, 99, 0))
@@ -113,15 +120,15 @@ def test_snp_policy_bits() -> None:
 
 def test_named_cpu_models_are_not_for_tdx() -> None:
     with pytest.raises(UsageError, match="no named model"):
-        arguments(TdxTarget(), guest_spec(target="tdx", cpu_model="SapphireRapids"))
-    args = arguments(TdxTarget(), guest_spec(target="tdx", cpu_model="host,-avx512f"))
+        arguments(TdxTarget(), on_kvm("tdx", cpu_model="SapphireRapids"))
+    args = arguments(TdxTarget(), on_kvm("tdx", cpu_model="host,-avx512f"))
     assert value(args, "-cpu") == "host,-avx512f"
-    named = arguments(SnpTarget(), guest_spec(target="snp", cpu_model="EPYC-Genoa"))
+    named = arguments(SnpTarget(), on_kvm("snp", cpu_model="EPYC-Genoa"))
     assert value(named, "-cpu") == "EPYC-Genoa"
 
 
 def test_huge_pages_and_nodes() -> None:
-    spec = guest_spec(target="snp", huge_pages="2M", numa_nodes=2)
+    spec = on_kvm("snp", huge_pages="2M", numa_nodes=2)
     args = arguments(SnpTarget(), spec)
     backends = [rest[0] for name, *rest in args if name == "-object" and "memory-" in rest[0]]
     assert len(backends) == 2
@@ -132,7 +139,7 @@ def test_huge_pages_and_nodes() -> None:
 def test_a_disk_is_booted_with_its_kernel_and_never_written_to(tmp_path: Path) -> None:
     disk = tmp_path / "debian,13.qcow2"
     disk.write_bytes(b"QFI\xfb" + bytes(100))
-    spec = guest_spec(target="snp", disk=str(disk))
+    spec = on_kvm("snp", disk=str(disk))
     host = dataclasses.replace(HOST, kernel_hashes=True)
     args = arguments(SnpTarget(), spec, dataclasses.replace(FILES, seed=tmp_path), host)
     options = [name for name, *_ in args]
@@ -152,9 +159,9 @@ def test_a_disk_is_booted_with_its_kernel_and_never_written_to(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"memory": "2G"}, "nothing to accept"),
-        ({"accel": "tcg"}, "need KVM"),
-        ({"clock": "icount"}, "need KVM"),
+        ({"memory": "2G", "accel": "kvm"}, "nothing to accept"),
+        ({"memory": "4097M", "accel": "kvm"}, "not a multiple of 2 MiB"),
+        ({"clock": "icount", "accel": "kvm"}, "needs TCG"),
     ],
 )
 @pytest.mark.parametrize("target", ["snp", "tdx"])
@@ -166,12 +173,12 @@ def test_what_hardware_cannot_do_is_a_usage_error(
 
 
 def test_a_figure_from_hardware_is_not_said_to_rest_on_a_cost_model() -> None:
-    assert TdxTarget().cost_words(guest_spec(target="tdx")) == "measured on tdx hardware"
+    assert TdxTarget().cost_words(on_kvm("tdx")) == "measured on tdx hardware"
     assert "cost model 'tdx'" in EmulatedTarget().cost_words(guest_spec(cost="tdx"))
 
 
 def test_hardware_guests_default_to_well_above_four_gib() -> None:
-    assert guest_spec(target="snp").memory == 16 * GIB
+    assert on_kvm("snp").memory == 16 * GIB
     assert guest_spec(target="emulated").memory == 4 * GIB
 
 
@@ -249,7 +256,7 @@ def test_the_device_proves_tdx_where_the_flag_cannot_be_read() -> None:
 
 
 def test_too_little_unaccepted_is_no_lazy_guest_and_has_a_hint() -> None:
-    spec = guest_spec(target="snp", memory="16G")
+    spec = on_kvm("snp", memory="16G")
     least = SnpTarget().least_unaccepted_pages(spec)
     assert least * PAGE_SIZE == (16 - 2) * GIB // 4
     few = dataclasses.replace(SNP, nr_unaccepted_at_init=least - 1)

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from harness.base import guest_options as table
 from harness.base.options import FLAG, GUEST_DOORS, Door, Option, PackagedFirmware, one_of, option
-from harness.base.spec import COST_MODELS, Clock, CostModel, GuestSpec, TargetName
+from harness.base.platform import Fault, FaultKind
+from harness.base.spec import COST_MODELS, Accel, Clock, CostModel, GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.base.units import MIB
 from harness.cli.app import app
@@ -107,6 +108,16 @@ def values_of(an_option: Option) -> st.SearchStrategy[Any]:
         "cost model": st.sampled_from(
             [*COST_MODELS.values(), CostModel("custom", 7, "given by the user")]
         ),
+        "faults": st.lists(
+            st.builds(
+                Fault,
+                st.sampled_from(FaultKind),
+                st.none() | st.integers(0, 1 << 52),
+                st.integers(1, 99),
+                st.integers(0, 99),
+            ),
+            max_size=3,
+        ).map(tuple),
         "choice": st.sampled_from(list(cast(Any, kind.value_type)))
         if kind.choices
         else st.nothing(),
@@ -130,6 +141,9 @@ def specs(draw: st.DrawFn) -> GuestSpec:
         values["maxmem"] = 1 << 40
     if "numa_nodes" in values:
         values["vcpus"] = max(values.get("vcpus", 2), values["numa_nodes"])
+    if target.name != "emulated" and values.get("accel", "auto") == "auto":
+        # What "auto" becomes depends on this host.
+        values["accel"] = draw(st.sampled_from([Accel.KVM, Accel.TCG]))
     if "snp_policy" in values:
         values["snp_policy"] |= 1 << 17
     try:
@@ -225,7 +239,8 @@ def test_a_doors_own_defaults_are_for_the_targets_that_have_the_option() -> None
     assert (
         spec_and_reason({"target": "emulated"}, defaults=defaults)[0].emulation.cost.name == "tdx"
     )
-    assert spec_and_reason({"target": "snp"}, defaults=defaults)[0].emulation.cost.name == "free"
+    hardware = {"target": "snp", "accel": "kvm"}
+    assert spec_and_reason(hardware, defaults=defaults)[0].emulation.cost.name == "free"
     given = {"target": "emulated", "cost": "snp"}
     assert spec_and_reason(given, defaults=defaults)[0].emulation.cost.name == "snp"
 

@@ -64,7 +64,7 @@ def test_a_target_that_cannot_run_ends_at_once_with_miss(
     pytester: pytest.Pytester, target: str
 ) -> None:
     pytester.makepyfile(PASSES)
-    result = pytester.runpytest_subprocess(f"--target={target}")
+    result = pytester.runpytest_subprocess(f"--target={target}", "--accel=kvm")
     assert result.ret == 69
     assert "MISS" in result.stdout.str() + result.stderr.str()
     assert "passed" not in result.stdout.str()

@@ -33,6 +33,7 @@ from harness.guest.snapshot.snapshot import (
 )
 from harness.host.lease import host_boot_id
 from harness.image.keys import Keys
+from harness.record.platform import STREAM
 
 _SAVE_S = 60.0
 _ENOUGH_BYTES_PER_S = 1 << 40
@@ -60,7 +61,7 @@ def save_template(
             boot = guest.boot
     shutil.copy(run_dir / CONSOLE, directory / CONSOLE)
     keys.copy(directory / KEYS)
-    for name in _SCRATCH:
+    for name in (*_SCRATCH, *([STREAM] if machine.witness else ())):
         (run_dir / name).rename(directory / f"template-{name}")
     write_manifest(
         directory,

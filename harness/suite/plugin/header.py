@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import pytest
 
-from harness.base.guest_options import guest_option
+from harness.base.spec import GuestSpec
 from harness.base.status import HarnessError
 from harness.base.store import Store
 from harness.suite.plugin.options import option, spec_and_why
 from harness.suite.plugin.verdicts import one_line
 from harness.targets.facts import host_facts
+from harness.targets.registry import target_for
 
 
 def header(config: pytest.Config) -> list[str]:
@@ -19,7 +20,11 @@ def header(config: pytest.Config) -> list[str]:
         spec, why = spec_and_why(config)
     except HarnessError as error:
         return [one_line(error)]
-    lines = [f"target {spec.target.value} ({why})"]
+    platform = target_for(spec.target).platform_words(spec)
+    lines = [f"target {spec.target.value} ({why}): {platform}"]
+    if spec.platform_emulated:  # to look for its QEMU may mean to build it
+        lines.append("QEMU with this platform: cvm-harness build-qemu, or the first test does it")
+        return [*lines, _kernel_line(config, spec)]
     try:
         host = host_facts(spec, Store())
         lines.append(f"QEMU {host.qemu.version}, {host.accel.value} ({host.accel_reason})")
@@ -27,7 +32,11 @@ def header(config: pytest.Config) -> list[str]:
             lines.append(f"firmware {host.firmware}")
     except HarnessError as error:
         lines.append(one_line(error))
+    return [*lines, _kernel_line(config, spec)]
+
+
+def _kernel_line(config: pytest.Config, spec: GuestSpec) -> str:
     kernel = spec.confidential.disk or option(config, "--kernel")
-    modelled = guest_option("cost").applies_to(spec.target)
+    modelled = not target_for(spec.target).on_hardware(spec)
     cost = f"cost {spec.emulation.cost.name}, " if modelled else ""
-    return [*lines, f"kernel {kernel}, {cost}tier {option(config, '--tier')}"]
+    return f"kernel {kernel}, {cost}tier {option(config, '--tier')}"
