@@ -170,8 +170,8 @@ def _build(
             {**applied.overlay, DEVICES: ("100644", plan.recipe.devices)},
             lambda done, total: progress("source", done, total, "copying the source"),
         )
-        if fresh:
-            shutil.rmtree(work.objects, ignore_errors=True)
+        if fresh or not _is_configured(work.objects):
+            work.unfinished.touch()  # by which they are thrown away, even if we are killed
         steps = _compile(plan, work, store, entry / "build.log", progress, jobs)
         shutil.copy(work.objects / TARGET, entry / TARGET)
     record = {
@@ -214,10 +214,7 @@ def _compile(
         run = _Runner(work, file)
         work.prepare_objects()
         code = 0
-        if not _is_configured(work.objects):
-            # What a failed configure left is no base for the next.
-            shutil.rmtree(work.objects)
-            work.objects.mkdir()
+        if not (work.objects / "build.ninja").exists():
             progress("config", 0, None, f"configuring {what}")
             code = run(configure_argv(work.source), _CONFIGURE_S, lambda text: None)
         if not code:
