@@ -228,7 +228,7 @@ def _child(source: Path, root: Path, carried: Path) -> None:
     build(source, Store(root), carried)
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(50))
 def test_killed_at_any_moment_nothing_is_half_made(
     source: Path, store: Store, carried: Path, tally: Path, seed: int
 ) -> None:
