@@ -8,7 +8,6 @@ may only spend its share of the false alarms (compare_plan.spending).
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from harness.record.comparison import Comparison, Criteria, Errors, Verdict
 from harness.record.view import RunView
 from harness.run.prepared import Prepared
 from harness.run.session import Session
+from harness.studies.rounds import Order, rounds
 from harness.workloads.base import Notify, Workload
 
 
@@ -41,11 +41,8 @@ class Design:
 
     def order(self) -> Iterator[tuple[str, str]]:
         """The arms of each block, in the order they are run."""
-        generator = random.Random(self.seed)
-        for _ in range(self.runs):
-            block = ["A", "B"]
-            generator.shuffle(block)
-            yield block[0], block[1]
+        for _, (first, second) in rounds("AB", self.runs, Order.RANDOM, self.seed):
+            yield first, second
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from harness.collect.plan import Collect, TraceMode
 from harness.kernel.kernel import Kernel
 from harness.record.rundir import plain, write_json
 from harness.run.session import Session
+from harness.studies.rounds import Order, rounds
 from harness.targets.registry import target_for
 
 FILE = "study.json"
@@ -35,15 +36,14 @@ class Plan:
     def specs(self, base: GuestSpec) -> list[GuestSpec]:
         """Every boot in its order: repetitions outside, so that a drift of the host spreads over
         all cells; the modes change places each time."""
-        found = []
-        modes = [AcceptMode.LAZY, AcceptMode.EAGER]
-        for _ in range(self.repeat):
-            for vcpus in self.vcpus:
-                for memory in self.memories:
-                    sized = replace(base, memory=memory, vcpus=vcpus)
-                    found += [replace(sized, accept=mode) for mode in modes]
-            modes.reverse()
-        return found
+        modes = (AcceptMode.LAZY, AcceptMode.EAGER)
+        return [
+            replace(base, memory=memory, vcpus=vcpus, accept=mode)
+            for _, turn in rounds(modes, self.repeat, Order.ALTERNATING)
+            for vcpus in self.vcpus
+            for memory in self.memories
+            for mode in turn
+        ]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rich import box
 from rich.table import Table
 
 from harness.analysis.hotplug import EVENT_COLUMNS, PlugFigures, plug_figures, read_steps
@@ -20,9 +19,9 @@ from harness.guest.hotplug import STEPS, Hotplug
 from harness.kernel.kernel import Kernel
 from harness.record.events import FILE, Events
 from harness.record.histogram import Histogram, merge, parse_histogram
-from harness.report.terminal import columns
 from harness.run.run import Run
 from harness.run.session import Session
+from harness.studies.rounds import arms_table, rounds
 from harness.workloads.touch import Touch
 
 POLICIES = (HotplugPolicy.LAZY, HotplugPolicy.EAGER, HotplugPolicy.ONLINE)
@@ -98,12 +97,12 @@ def compare_policies(
 ) -> list[Arm]:
     """Each policy's guests, the policies in turn, so that a host that slows down slows all."""
     samples: dict[HotplugPolicy, list[Sample]] = {policy: [] for policy in POLICIES}
-    for repeat in range(plan.repeats):
-        for policy, taken in samples.items():
-            notify(f"{policy.value}, guest {repeat + 1} of {plan.repeats}")
+    for number, turn in rounds(POLICIES, plan.repeats):
+        for policy in turn:
+            notify(f"{policy.value}, guest {number} of {plan.repeats}")
             prepared = session.prepare(guest_for(spec, plan, policy), kernel)
             with session.boot(prepared, rerun=rerun) as run:
-                taken.append(measure(run, plan, notify))
+                samples[policy].append(measure(run, plan, notify))
     return [Arm(policy, tuple(taken)) for policy, taken in samples.items()]
 
 
@@ -178,11 +177,5 @@ def table(arms: Sequence[Arm], plan: Plan, cost: str, *, markdown: bool = False)
         ),
         ("verdict", lambda a: worst(s.status for s in a.samples).value),
     ]
-    made = columns(
-        f"Policies for hot-added memory, {plan.repeats} guests each; {cost}",
-        ["", *(arm.policy.value for arm in arms)],
-        [(name, *(value(arm) for arm in arms)) for name, value in rows],
-    )
-    if markdown:
-        made.box, made.title = box.MARKDOWN, None
-    return made
+    title = f"Policies for hot-added memory, {plan.repeats} guests each; {cost}"
+    return arms_table(title, arms, lambda a: a.policy.value, rows, markdown=markdown)

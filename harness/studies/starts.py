@@ -24,6 +24,7 @@ from harness.kernel.kernel import Kernel
 from harness.run.prepared import Prepared
 from harness.run.session import Session
 from harness.studies import by_hand
+from harness.studies.rounds import rounds
 from harness.workloads.base import Notify
 
 VNG = "vng"
@@ -95,8 +96,8 @@ def measure(
         virtme.note = f"{memories[0] / GIB:g} GiB, the same kernel, its own root"
         small = replace(spec, memory=memories[0])
         steps.append((virtme, functools.partial(_virtme, kernel=kernel, spec=small)))
-    for number in range(1, runs + 1):
-        for way, step in steps:
+    for number, turn in rounds(steps, runs):
+        for way, step in turn:
             notify(f"{way.name}: run {number} of {runs}")
             step(way)
     ways = [saves, *(way for way, _ in steps)]
