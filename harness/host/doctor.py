@@ -87,7 +87,10 @@ def _hardware(readiness: Readiness) -> Section:
     name = NAMES[readiness.target]
     blocker = readiness.blocker
     if blocker is not None:
-        summary = f"{name} guests cannot run here: {blocker.name}: {blocker.evidence}"
+        summary = (
+            f"{name} guests cannot run here but under TCG, where QEMU emulates the platform: "
+            f"{blocker.name}: {blocker.evidence}"
+        )
         return Section(readiness.target, readiness.findings, Status.MISS, summary)
     assert readiness.capacity is not None, "nothing is missing, so the hardware was found"
     summary = f"{name} guests run here: {readiness.capacity.describe()}"

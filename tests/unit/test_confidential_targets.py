@@ -13,12 +13,14 @@ from harness.base.guest_options import spec_arguments
 from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, PAGE_SIZE
+from harness.guest.machine import ChannelFds, Machine
 from harness.host.snp import SnpHost
 from harness.qemu.binary import Qemu
 from harness.targets import confidential
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Target, lazy_in_force
 from harness.targets.choose import guest_spec
 from harness.targets.emulated import EmulatedTarget
+from harness.targets.registry import target_for
 from harness.targets.snp import SnpTarget
 from harness.targets.tdx import TdxTarget
 
@@ -266,3 +268,102 @@ def test_too_little_unaccepted_is_no_lazy_guest_and_has_a_hint() -> None:
     assert "--firmware" in proof.hint
     enough = dataclasses.replace(SNP, nr_unaccepted_at_init=least)
     assert lazy_in_force(enough, AcceptMode.LAZY, least).holds
+
+
+UNDER_TCG = dataclasses.replace(HOST, accel=Accel.TCG, snp=None)
+
+
+def under_tcg(target: str, **options: object) -> tuple[Machine, dict[str, object]]:
+    """The machine of a guest whose platform QEMU emulates, and its platform's object."""
+    spec = guest_spec(target=target, accel="tcg", **options)
+    machine = target_for(spec.target).machine(spec, FILES, UNDER_TCG)
+    objects = [rest[0] for name, *rest in machine.args if name == "-object"]
+    return machine, json.loads(next(text for text in objects if text.startswith("{")))
+
+
+@pytest.mark.parametrize(
+    ("target", "kind", "cpu"),
+    [("tdx", "tdx-tcg-guest", "vendor=GenuineIntel"), ("snp", "snp-tcg-guest", "max,la57=off")],
+)
+def test_under_tcg_accelerator_and_object_differ(target: str, kind: str, cpu: str) -> None:
+    machine, platform = under_tcg(target, memory="6G")
+    args = list(machine.args)
+    assert value(args, "-accel") == "tcg,thread=multi"
+    assert cpu in value(args, "-cpu")
+    assert "confidential-guest-support=cgs0" in value(args, "-machine")
+    assert "max-ram-below-4g" not in value(args, "-machine")
+    assert platform == {"qom-type": kind, "id": "cgs0"}
+    assert value(args, "-bios") == "/k/OVMF.fd"
+    assert "accept_memory=lazy" in value(args, "-append").split()
+    line = machine.command_line()
+    virtio = [word for word in line.split() if word.startswith("virtio-") and "pci" in word]
+    assert all(machine.virtio_options in device for device in virtio)
+
+
+def test_the_platforms_options_reach_its_object() -> None:
+    _, platform = under_tcg(
+        "tdx",
+        on_violation="inject",
+        intercepts=True,
+        accept_level="4K",
+        gpaw="48",
+        guest_debug=True,
+        cost="1000",
+        faults="accept-lie,gpa=0x100000000;busy,nth=3,count=0",
+    )
+    assert platform == {
+        "qom-type": "tdx-tcg-guest",
+        "id": "cgs0",
+        "attributes": 1 << 28 | 1,
+        "gpaw": 48,
+        "on-violation": "inject",
+        "intercepts": True,
+        "max-page-level": 0,
+        "accept-ns-4k": 39,
+        "accept-ns-2m": 1000,
+        "accept-ns-1g": 512_000,
+        "faults": [
+            {"kind": "accept-lie", "nth": 1, "count": 1, "gpa": 1 << 32},
+            {"kind": "busy", "nth": 3, "count": 0},
+        ],
+    }
+    assert under_tcg("snp", strict=False)[1]["on-violation"] == "report"
+
+
+def test_small_guests_have_their_memory_above_four_gib() -> None:
+    machine, _ = under_tcg("snp", memory="1536M")
+    assert "max-ram-below-4g=512M" in value(list(machine.args), "-machine")
+    assert under_tcg("snp")[0].args != machine.args
+    assert value(list(under_tcg("tdx", memory="6143M")[0].args), "-m") == "6143M"
+
+
+def test_only_the_running_guests_object_has_a_file_for_its_events(tmp_path: Path) -> None:
+    machine, platform = under_tcg("tdx")
+    words = machine.argv("id", ChannelFds(3, 4, 5), tmp_path / "a,b")
+    told = json.loads(next(word for word in words if word.startswith("{")))
+    assert told == {**platform, "events": str(tmp_path / "a,b")}
+    assert "events" not in machine.command_line()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"cost": "tdx"}, {"strict": False}, {"on_violation": "report"}, {"faults": "busy"}],
+)
+def test_hardware_cannot_be_told_what_to_do(options: dict[str, object]) -> None:
+    with pytest.raises(UsageError, match="hardware has no cost model"):
+        on_kvm("snp", **options)
+
+
+def test_icount_means_the_emulated_platform() -> None:
+    spec = guest_spec(target="tdx", clock="icount")
+    assert spec.platform_emulated
+    machine = TdxTarget().machine(spec, FILES, UNDER_TCG)
+    assert value(list(machine.args), "-icount") == "shift=0,sleep=off"
+
+
+@pytest.mark.parametrize(
+    "text", ["bsy", "busy,nth=0", "busy,gpa=x", "busy,nth=1,nth=2", "busy,a=1"]
+)
+def test_a_fault_that_makes_no_sense_is_named(text: str) -> None:
+    with pytest.raises(UsageError, match="--faults"):
+        guest_spec(target="tdx", accel="tcg", faults=text)

@@ -6,13 +6,22 @@ from __future__ import annotations
 import threading
 import time
 
+import msgspec
 import pytest
 
-from harness.base.status import GuestFailure, HarnessError, HostError, PreconditionError
+from harness.base.status import (
+    GuestFailure,
+    GuestTerminated,
+    HarnessError,
+    HostError,
+    IllegalAccess,
+    PreconditionError,
+)
 from harness.guest import verdict
 from harness.guest.monitor import Exit
 from harness.guest.wait import Expired, Race, Verdict
 from harness.record.console import Kind, Splat
+from harness.record.platform_state import parse_fatal, parse_violation
 
 
 def test_a_value_that_is_there_wins_over_a_verdict() -> None:
@@ -150,3 +159,37 @@ def test_a_panic_is_named() -> None:
     assert found.error is GuestFailure
     assert "not syncing: x" in found.cause
     assert "without a word" in verdict.on_panic(None).cause
+
+
+def test_an_illegal_access_says_where_and_by_what() -> None:
+    violation = parse_violation(
+        {
+            "kind": "unaccepted",
+            "access": "write",
+            "gpa": 0x140000000,
+            "gva": 0xFFFF888140000000,
+            "state": "pending",
+            "action": "stop",
+            "detail": "",
+            "vcpu": 1,
+            "rip": 0xFFFFFFFF81234567,
+            "cpl": 0,
+            "rsp": 0xFFFFC90000000000,
+            "code": "f3ab",
+        }
+    )
+    found = verdict.on_violation(violation)
+    assert found.error is IllegalAccess
+    assert "access to unaccepted memory (write) at GPA 0x140000000" in found.cause
+    assert "by vCPU 1 at RIP 0xffffffff81234567" in found.cause
+    assert "RSP 0xffffc90000000000" in found.details[0]
+    by_device = msgspec.structs.replace(violation, kind="dma", rip=None, vcpu=None, gva=None)
+    assert "by a device" in verdict.on_violation(by_device).cause
+
+
+def test_a_guest_that_gives_up_is_a_failure_with_its_own_words() -> None:
+    fatal = parse_fatal({"code": 256, "message": "no luck", "vcpu": 0, "rip": 1, "rsp": 2})
+    found = verdict.on_termination(fatal, None)
+    assert found.error is GuestTerminated
+    assert found.error.signal == "terminated"
+    assert "0x100: 'no luck'" in found.cause
