@@ -8,10 +8,10 @@ import functools
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 from harness.base.status import HostError, PreconditionError
 from harness.guest.control import Control
@@ -20,8 +20,6 @@ from harness.guest.judge import Judge
 from harness.guest.machine import ChannelFds, Machine
 from harness.guest.monitor import Channels, Monitor
 from harness.guest.process import QemuProcess
-from harness.guest.snapshot.restore import NONCE_PATH, restore
-from harness.guest.snapshot.snapshot import OpenSnapshot
 from harness.guest.ssh.stock import ssh_command
 from harness.guest.usernet import forwarded_port
 from harness.host.lease import Lease, sweep
@@ -34,6 +32,38 @@ if TYPE_CHECKING:
     from harness.guest.ssh.session import GuestKeys, Session
 
 T = TypeVar("T")
+
+
+class Start(Protocol):
+    """How a guest comes to run in the QEMU that was spawned for it."""
+
+    @property
+    def console(self) -> bytes:
+        """What the guest has on its console before QEMU starts; empty for one that boots."""
+
+    @property
+    def boots(self) -> bool:
+        """Whether the guest's init tells of a boot."""
+
+    def bring_up(self, guest: Guest, deadline_s: float) -> Mapping[str, str]:
+        """Wait until the guest's init is ready. Raises what the guest's waits raise.
+
+        What comes back tells the guest from its likes: file in the guest -> what is in it.
+        """
+
+
+class ColdStart:
+    """The guest boots."""
+
+    console = b""
+    boots = True
+
+    def bring_up(self, guest: Guest, deadline_s: float) -> Mapping[str, str]:
+        """Its boot id is enough."""
+        guest.init.wait("ready", deadline_s)
+        guest.init.note_boot()
+        return {}
+
 
 _QMP_START_S = 20.0
 _SSH_S = 20.0
@@ -52,12 +82,12 @@ class Guest:
         *,
         keys: GuestKeys | None,
         boot_deadline_s: float = 120.0,
-        snapshot: OpenSnapshot | None = None,
+        start: Start | None = None,
     ) -> None:
         """Nothing is started yet. Deadlines are multiplied by `machine.time_scale`.
 
-        Without `keys` nobody logs in: for a template that is to be saved. With `snapshot` the guest
-        is restored from it, and `machine` is the one that waits for it (snapshot_machine.restored).
+        Without `keys` nobody logs in: for a template that is to be saved. Without `start` the guest
+        boots.
         """
         self.machine = machine
         self.run_dir = run_dir
@@ -66,8 +96,8 @@ class Guest:
         """Host port of the guest's sshd on 127.0.0.1."""
         self._keys = keys
         self._boot_deadline_s = boot_deadline_s + machine.accept_at_boot_s
-        self._snapshot = snapshot
-        self._nonce = ""
+        self._start = start or ColdStart()
+        self._identity: Mapping[str, str] = {}
         self._lease: Lease | None = None
         self._process: QemuProcess | None = None
         self._monitor: Monitor | None = None
@@ -130,11 +160,11 @@ class Guest:
             self.run_dir / "console.log",
             self._race.notify,
             self.machine.time_scale,
-            self._snapshot.console if self._snapshot else b"",
+            self._start.console,
         )
         self._lease.spawned(self._process.pid)
         self._control = Control(self._monitor, self._race, self._judge.ended, self._judge.evidence)
-        self._init = InitPort(self._monitor, self._race, self.boot, boots=self._snapshot is None)
+        self._init = InitPort(self._monitor, self._race, self.boot, boots=self._start.boots)
         self._judge.attend(self._process, self._monitor, self._control, self._init)
 
     def _await_boot(self) -> None:
@@ -144,11 +174,7 @@ class Guest:
         )
         self.boot.stages["qmp_ready"] = qmp_ns
         self.ssh_port = self._find_port()
-        if self._snapshot:
-            self._nonce = restore(self, self._snapshot.manifest, self._snapshot.state)
-        else:
-            self.init.wait("ready", self._boot_deadline_s)
-            self.init.note_boot()
+        self._identity = self._start.bring_up(self, self._boot_deadline_s)
 
     def _find_port(self) -> int:
         answer = self.qmp.hmp("info usernet")
@@ -163,10 +189,7 @@ class Guest:
         self._session = Session(self.ssh_port, keys, self._race, deadline_s=_SSH_S)
         # Of the kernel that QEMU started; one that follows it by kexec has stages of its own.
         self.boot.stages.setdefault("ssh_banner", self._session.banner_ns)
-        # Guests restored from one snapshot share a boot id: there the nonce tells them apart.
-        expected = {_BOOT_ID: self.boot.ready.boot_id}
-        if self._nonce:
-            expected[NONCE_PATH] = self._nonce
+        expected = {_BOOT_ID: self.boot.ready.boot_id, **self._identity}
         command = "; ".join(f"cat {path}; echo" for path in expected)
         said = self.run(command, max_output=200, check=False).text.split()
         self.boot.stages.setdefault("first_command", time.monotonic_ns())
@@ -212,7 +235,7 @@ class Guest:
         self.init.wait_next_kernel(since_ns, deadline_s)
         if self._session:
             self._session.close()
-        self._nonce = ""  # lay in the memory of the kernel before
+        self._identity = {}  # was in the memory of the kernel before
         self._log_in(self._keys)
 
     def poweroff(self, deadline_s: float = 30.0) -> None:
@@ -269,7 +292,7 @@ class Guest:
 
     def stock_ssh(self) -> list[str]:
         """The stock ssh client's command line for this guest. See harness.guest.ssh.stock."""
-        keys = _there(self._keys)
+        keys = require_started(self._keys)
         return ssh_command(self.ssh_port, keys.client_key, keys.host_public_key)
 
     def put(self, source: Path | bytes, remote: str, *, deadline_s: float = 60.0) -> None:
@@ -318,27 +341,27 @@ class Guest:
     @property
     def qmp(self) -> Control:
         """To ask of QEMU itself."""
-        return _there(self._control)
+        return require_started(self._control)
 
     @property
     def init(self) -> InitPort:
         """To talk with the guest's init."""
-        return _there(self._init)
+        return require_started(self._init)
 
     @property
     def _heard(self) -> Monitor:
-        return _there(self._monitor)
+        return require_started(self._monitor)
 
     @property
     def _qemu(self) -> QemuProcess:
-        return _there(self._process)
+        return require_started(self._process)
 
     @property
     def _ssh(self) -> Session:
-        return _there(self._session)
+        return require_started(self._session)
 
 
-def _there(part: T | None) -> T:
+def require_started(part: T | None) -> T:
     if part is None:
         raise RuntimeError("the guest has not been entered")
     return part

@@ -67,7 +67,7 @@ class Prepared:
         }
 
 
-def furnish(prepared: Prepared, directory: RunDir, keys: Keys) -> Machine:
+def make_machine(prepared: Prepared, directory: RunDir, keys: Keys) -> Machine:
     """The machine of one run, its initrd with `keys` in it composed in the run's `directory`.
 
     A guest booted from disk gets the keys by a seed instead.

@@ -16,6 +16,7 @@ from harness.base.store import Store, digest_file, digest_of
 from harness.guest.guest import Guest
 from harness.guest.machine import devices
 from harness.guest.snapshot import machine as snapshot_machine
+from harness.guest.snapshot.restore import Restored
 from harness.guest.snapshot.save import save_template
 from harness.guest.snapshot.snapshot import BadSnapshot, OpenSnapshot
 from harness.guest.snapshot.store import VERSION, SnapshotStore
@@ -23,7 +24,7 @@ from harness.guest.ssh.session import GuestKeys
 from harness.image.keys import Keys
 from harness.record.rundir import RunDir
 from harness.run.boots import boot_again, set_aside
-from harness.run.prepared import INITRD, Prepared, furnish, record
+from harness.run.prepared import INITRD, Prepared, make_machine, record
 from harness.workloads.base import Notify
 
 _RESTORES = 2
@@ -84,14 +85,14 @@ class Restorer:
             raise _Unusable(f"the snapshot just made is no good: {error}") from error
         with snapshot:
             keys = snapshot.lend_keys(directory.path / "keys")
-            machine = furnish(prepared, directory, keys)
+            machine = make_machine(prepared, directory, keys)
             record(prepared, directory, machine, keys, rerun)
             directory.update(snapshot=_facts(snapshot, discarded))
             guest = Guest(
                 snapshot_machine.restored(machine, snapshot.ram, snapshot.state),
                 directory.path,
                 keys=GuestKeys(keys.private_key, keys.host_public_key),
-                snapshot=snapshot,
+                start=Restored(snapshot),
             )
             try:
                 return stack.enter_context(guest)
@@ -107,7 +108,7 @@ class Restorer:
         self._progress("booting the template of a snapshot")
         # All as for a guest that is booted: if this one fails, the run says so like any other.
         keys = Keys.generate(directory.path / "keys")
-        machine = furnish(prepared, directory, keys)
+        machine = make_machine(prepared, directory, keys)
         record(prepared, directory, machine, keys, rerun)
 
         def save(*, in_files: bool) -> None:

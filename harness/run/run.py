@@ -37,7 +37,7 @@ from harness.workloads.base import (
     Workload,
     WorkloadResult,
     parameters_of,
-    renews_kernel,
+    replaces_kernel,
 )
 
 _MAX_CONSOLE = 4 << 20
@@ -214,14 +214,14 @@ class Run:
             notify(line)
 
         self.guest.expected_splats |= workload.expected_splats
-        renews = renews_kernel(workload)
-        if renews:
+        replaces = replaces_kernel(workload)
+        if replaces:
             self._stop_sampler()  # it would end with the kernel
         else:
             self._start_sampler()
         self._mark("start_host_ns", first=True)
         result = workload.run(self.guest, say)
-        if renews:
+        if replaces:
             self._renew()
         self._mark("end_host_ns")
         self._workloads.append(

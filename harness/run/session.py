@@ -37,7 +37,7 @@ from harness.kernel.overhead import overhead
 from harness.record.console import unexpected
 from harness.record.rundir import RunDir
 from harness.run.boots import boot_again
-from harness.run.prepared import INITRD, Prepared, furnish, record
+from harness.run.prepared import INITRD, Prepared, make_machine, record
 from harness.run.restorer import Restorer
 from harness.run.run import Run
 from harness.targets.base import HostFacts, check_kernel, need_hotplug
@@ -278,6 +278,6 @@ def _blame(error: BaseException, directory: RunDir) -> BaseException:
 
 def _cold_guest(prepared: Prepared, directory: RunDir, rerun: str) -> Guest:
     keys = Keys.generate(directory.path / "keys")
-    machine = furnish(prepared, directory, keys)
+    machine = make_machine(prepared, directory, keys)
     record(prepared, directory, machine, keys, rerun)
     return Guest(machine, directory.path, keys=GuestKeys(keys.private_key, keys.host_public_key))

@@ -46,9 +46,9 @@ def adapted(workload: Workload, spec: GuestSpec) -> GuestSpec:
     return adapt(spec) if adapt else spec
 
 
-def renews_kernel(workload: Workload) -> bool:
+def replaces_kernel(workload: Workload) -> bool:
     """Whether another kernel runs in the guest when the workload is over (kexec)."""
-    return bool(getattr(workload, "renews_kernel", False))
+    return bool(getattr(workload, "replaces_kernel", False))
 
 
 def parameters_of(workload: Workload) -> dict[str, Any]:

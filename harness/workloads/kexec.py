@@ -42,7 +42,7 @@ class Kexec:
     name = "kexec"
     layers: tuple[str, ...] = ("kexec",)
     expected_splats: frozenset[Kind] = frozenset()
-    renews_kernel = True
+    replaces_kernel = True
 
     def __post_init__(self) -> None:
         check_choice(self.name, "call", self.call, [*CALLS])

@@ -57,12 +57,12 @@ class Lkvs:
     @property
     def layers(self) -> tuple[str, ...]:
         """The programs that the case runs."""
-        if self.renews_kernel:
+        if self.replaces_kernel:
             return Kexec.layers
         return ("stress-ng",) if self.case in ("FUNC", "STRESS_MEMRATE") else ()
 
     @property
-    def renews_kernel(self) -> bool:
+    def replaces_kernel(self) -> bool:
         """Whether the guest has another kernel afterwards."""
         return self.case in ("KEXEC", "KEXEC_DRAIN")
 
@@ -82,7 +82,7 @@ class Lkvs:
             "baseline_s": self.baseline_s,
             "config": _config(guest),
         }
-        if self.renews_kernel and read_counters(guest).unaccepted_pages <= 0:
+        if self.replaces_kernel and read_counters(guest).unaccepted_pages <= 0:
             raise PreconditionError(f"lkvs {self.case}: nothing is unaccepted to begin with")
         load = self._load()
         if load is not None:
@@ -102,7 +102,7 @@ class Lkvs:
             return Drain(workers=int(drain[3]))
         if self.case in ("EBIZZY_MAP", "EBIZZY_HEAP"):
             return Churn(threads=4, map=self.case == "EBIZZY_MAP", chunk=4 << 20)
-        if self.renews_kernel:
+        if self.replaces_kernel:
             return Kexec(cycles=2, drain=self.case == "KEXEC_DRAIN")
         return None
 

@@ -32,7 +32,7 @@ def verdict_of(found: Analysis, case: str) -> Status:
 def spec_for(spec: GuestSpec, load: Lkvs) -> GuestSpec:
     """The guest of one case. KEXEC's table is handed over only on the EFI route."""
     spec = adapted(load, spec)
-    if load.renews_kernel:
+    if load.replaces_kernel:
         return GuestSpec(memory=2 * GIB, vcpus=1, emulation=Emulation(route=Route.EFI))
     return spec
 

@@ -20,7 +20,7 @@ from harness.analysis.lkvs import lkvs_check
 from harness.base.status import PreconditionError, Status, UsageError, worst
 from harness.record.counters import Counters
 from harness.targets.choose import guest_spec
-from harness.workloads.base import adapted, renews_kernel
+from harness.workloads.base import adapted, replaces_kernel
 from harness.workloads.kexec import Kexec
 from harness.workloads.lkvs import Lkvs
 from harness.workloads.touch import Touch
@@ -127,10 +127,10 @@ def test_a_field_of_another_kind_is_refused(name: str, value: object) -> None:
 
 
 def test_the_workload_says_that_it_renews_the_kernel() -> None:
-    assert renews_kernel(Kexec())
-    assert renews_kernel(Lkvs(case="KEXEC_DRAIN"))
-    assert not renews_kernel(Lkvs(case="FUNC"))
-    assert not renews_kernel(Touch(bytes=1 << 20))
+    assert replaces_kernel(Kexec())
+    assert replaces_kernel(Lkvs(case="KEXEC_DRAIN"))
+    assert not replaces_kernel(Lkvs(case="FUNC"))
+    assert not replaces_kernel(Touch(bytes=1 << 20))
     assert Lkvs(case="KEXEC").layers == Kexec.layers == ("kexec",)
     assert adapted(Kexec(), guest_spec(memory="2G")) == guest_spec(memory="2G")
     for wrong in ({"cycles": 0}, {"call": "e"}):

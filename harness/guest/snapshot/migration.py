@@ -3,13 +3,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from harness.base.status import HostError
+from harness.guest.guest import Guest
 from harness.guest.monitor import Event
-
-if TYPE_CHECKING:
-    from harness.guest.guest import Guest
 
 IGNORE_SHARED = "x-ignore-shared"
 """Leave memory that is shared with others out of the stream: it is in the file already."""

@@ -11,16 +11,15 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from harness.base.status import PreconditionError
+from harness.guest.guest import Guest
 from harness.guest.snapshot.migration import await_migration, set_capabilities, uri
-from harness.guest.snapshot.snapshot import Manifest
+from harness.guest.snapshot.snapshot import Manifest, OpenSnapshot
 from harness.record.boot import parse_init, parse_ready
 from harness.record.ready import GuestMessage
-
-if TYPE_CHECKING:
-    from harness.guest.guest import Guest
 
 NONCE_PATH = "/run/harness-nonce"
 """Where the guest's init keeps the nonce (guest-images/minimal/src/resume.c)."""
@@ -28,6 +27,23 @@ _NONCE_BYTES = 16
 _SEED_BYTES = 64
 _LOAD_S = 20.0
 _ANSWER_S = 20.0
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The start of a guest that is restored; its machine waits for it (snapshot.machine)."""
+
+    snapshot: OpenSnapshot
+    boots = False
+
+    @property
+    def console(self) -> bytes:
+        """Its template's."""
+        return self.snapshot.console
+
+    def bring_up(self, guest: Guest, deadline_s: float) -> Mapping[str, str]:
+        """Restored guests share a boot id: the nonce tells them apart."""
+        return {NONCE_PATH: restore(guest, self.snapshot.manifest, self.snapshot.state)}
 
 
 def restore(guest: Guest, manifest: Manifest, state: int) -> str:

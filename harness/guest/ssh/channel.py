@@ -10,8 +10,8 @@ import paramiko
 from paramiko.common import cMSG_CHANNEL_CLOSE
 
 
-class Door:
-    """The transport as one channel sees it: lets nothing of that channel out after its CLOSE.
+class CloseGuard:
+    """The transport as one channel sees it: drops what that channel sends after its CLOSE.
 
     Threads of paramiko 5.1's hold a channel's lock to make a message and send it after giving the
     lock back (Channel.shutdown_write, .sendall, .recv). If the command ends just then, the
@@ -40,5 +40,5 @@ def open_session(transport: paramiko.Transport, timeout_s: float) -> paramiko.Ch
     """A session channel. Raises as Transport.open_session."""
     channel = transport.open_session(timeout=timeout_s)
     # Before anything is sent on it; paramiko has no way to say which class of channel to make.
-    channel._set_transport(Door(transport))  # type: ignore[attr-defined]
+    channel._set_transport(CloseGuard(transport))  # type: ignore[attr-defined]
     return channel
