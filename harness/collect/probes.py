@@ -30,17 +30,12 @@ from harness.record import events as event_file
 from harness.record.events import EventsWriter, TraceFacts
 from harness.record.frames import FileStream, parse_frames
 from harness.record.ringbuffer import parse_format
-from harness.targets.base import BOOT_TRACE_KIB
+from harness.targets.base import BOOT_TRACE_KIB, Target
+from harness.targets.registry import TARGETS, target_for
 
 GROUP = "cvm"
 NO_CPU = -1
 """Under which losses are counted that belong to no CPU's ring buffer."""
-PLATFORMS = {
-    TargetName.EMULATED: "unaccepted_emulation_accept",
-    TargetName.TDX: "tdx_accept_memory",
-    TargetName.SNP: "snp_accept_memory",
-}
-"""What arch_accept_memory(), which is inline, calls."""
 EVENTS_PER_BLOCK = 6
 _ARGUMENTS = {
     CALL: "start=$arg1:u64 size=$arg2:u64",
@@ -77,6 +72,11 @@ def probes_of(number: int, function: str, platform: bool) -> tuple[Probe, Probe]
     return first, second
 
 
+def platform_probes(target: Target) -> tuple[Probe, Probe]:
+    """Those on what arch_accept_memory(), which is inline, calls on the target's guests."""
+    return probes_of([*TARGETS].index(target.name), target.accept_function, True)
+
+
 def boot_words() -> tuple[str, ...]:
     """Words for the kernel's command line that set up kprobes at fs_initcall, long before init.
 
@@ -85,8 +85,8 @@ def boot_words() -> tuple[str, ...]:
     log.
     """
     probes = list(probes_of(0, "accept_memory", False))
-    for number, function in enumerate(PLATFORMS.values()):
-        probes += probes_of(number, function, True)
+    for target in TARGETS.values():
+        probes += platform_probes(target)
     definitions = ";".join(probe.definition("kprobe").replace(" ", ",") for probe in probes)
     return (f"kprobe_event={definitions}", f"trace_buf_size={BOOT_TRACE_KIB}k", "trace_clock=mono")
 
@@ -98,7 +98,7 @@ class ProbeTrace:
 
     def __init__(self, guest: Guest, platform: TargetName) -> None:
         self._guest = guest
-        self._platform = probes_of([*PLATFORMS].index(platform), PLATFORMS[platform], True)
+        self._platform = platform_probes(target_for(platform))
         self._flavour = ""
         self._probes: list[Probe] = []
         self._since_ns = self._until_ns = 0

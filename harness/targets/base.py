@@ -106,6 +106,8 @@ class Target(abc.ABC):
     """A distribution's kernel, as it is, that can be such a guest; "" where there is none."""
     symbols: ClassVar[tuple[str, ...]]
     """Config symbols without which a kernel cannot be such a guest."""
+    accept_function: ClassVar[str]
+    """The kernel function that does the platform's part of accept_memory()."""
     guest_questions: ClassVar[tuple[str, ...]] = ()
     """Shell commands whose output in the guest its proofs are judged on."""
     qmp_questions: ClassVar[tuple[str, ...]] = ()

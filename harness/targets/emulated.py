@@ -50,6 +50,7 @@ class EmulatedTarget(Target):
     emulation_memory = 4 * GIB
     fragments = ("emulated", "hotplug")
     symbols = ("UNACCEPTED_MEMORY", "UNACCEPTED_MEMORY_EMULATION")
+    accept_function = "unaccepted_emulation_accept"
     more_unaccepted = (
         "give the guest more memory (--memory): its boot has accepted all there was, some hundred "
         "MiB, with KASAN an eighth of memory more; docs/findings/early-acceptance.md"

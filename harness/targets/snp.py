@@ -28,6 +28,7 @@ class SnpTarget(common.ConfidentialTarget):
     fragments = ("snp",)
     # without PAT, early_memremap_encrypted_wp() fails and __sme_early_enc_dec() BUGs (6.12, 7.3)
     symbols = ("UNACCEPTED_MEMORY", "AMD_MEM_ENCRYPT", "X86_PAT")
+    accept_function = "snp_accept_memory"
     qmp_questions = ("query-sev",)
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:

@@ -30,6 +30,7 @@ class TdxTarget(common.ConfidentialTarget):
     emulated_part = "emulated module"
     fragments = ("tdx",)
     symbols = ("UNACCEPTED_MEMORY", "INTEL_TDX_GUEST")
+    accept_function = "tdx_accept_memory"
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments. Raises HostError or UsageError where they cannot work here."""
