@@ -47,7 +47,7 @@ class BootPoint:
 
 
 @dataclass(frozen=True)
-class Interval:
+class MeanInterval:
     """A mean with its confidence interval (Student's t); a single boot has none."""
 
     count: int
@@ -62,15 +62,15 @@ class StudyRow:
 
     memory_bytes: int
     vcpus: int
-    lazy_init_ns: Interval
-    eager_init_ns: Interval
-    lazy_command_ns: Interval
-    eager_command_ns: Interval
-    unaccepted_at_init_bytes: Interval
+    lazy_init_ns: MeanInterval
+    eager_init_ns: MeanInterval
+    lazy_command_ns: MeanInterval
+    eager_command_ns: MeanInterval
+    unaccepted_at_init_bytes: MeanInterval
     """Lazy; so are the figures below."""
-    accepted_at_init_bytes: Interval
-    gib_per_s: Interval | None
-    could_have_bytes: Interval | None
+    accepted_at_init_bytes: MeanInterval
+    gib_per_s: MeanInterval | None
+    could_have_bytes: MeanInterval | None
     """What one CPU could have accepted by init at that speed, had it done nothing else; at most
     all there is."""
 
@@ -80,18 +80,18 @@ class StudyRow:
         return self.eager_init_ns.mean / self.lazy_init_ns.mean
 
 
-def interval(values: Sequence[float]) -> Interval:
+def interval(values: Sequence[float]) -> MeanInterval:
     """Mean and 95 % interval of `values`. Raises PreconditionError if there are none."""
     if not values:
         raise PreconditionError("no boots to average over")
     mean = float(np.mean(values))
     if len(values) < 2:
-        return Interval(1, mean, None, None)
+        return MeanInterval(1, mean, None, None)
     error = float(scipy.stats.sem(values))
     if error == 0:
-        return Interval(len(values), mean, mean, mean)
+        return MeanInterval(len(values), mean, mean, mean)
     low, high = scipy.stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=error)
-    return Interval(len(values), mean, float(low), float(high))
+    return MeanInterval(len(values), mean, float(low), float(high))
 
 
 def boot_point(run_dir: Path) -> BootPoint:
@@ -142,7 +142,7 @@ def study(points: Iterable[BootPoint]) -> tuple[StudyRow, ...]:
 
 
 def _row(lazy: Sequence[BootPoint], eager: Sequence[BootPoint]) -> StudyRow:
-    def over(points: Sequence[BootPoint], value: Callable[[BootPoint], Any]) -> Interval:
+    def over(points: Sequence[BootPoint], value: Callable[[BootPoint], Any]) -> MeanInterval:
         return interval([float(value(point)) for point in points])
 
     rated = [point for point in lazy if point.gib_per_s]

@@ -102,7 +102,7 @@ GUEST_DOORS = EVERY_DOOR & ~Door.MARK
 
 
 @dataclass(frozen=True)
-class Kind:
+class ValueKind:
     """A kind of value: how it is read, written and shown."""
 
     name: str
@@ -138,21 +138,21 @@ def _names(text: str, _option: str) -> tuple[str, ...]:
     return tuple(name for name in text.split(",") if name)
 
 
-SIZE = Kind("size", int, size, _write_size, "SIZE")
-NUMBER = Kind("number", int, number, str, "N", plan=int)
-BITS = Kind("bits", int, number, hex, "BITS")
-FLAG = Kind("flag", bool, _flag, str, "", plan=bool)
-TEXT = Kind("text", str, lambda text, _: text, str, "TEXT")
-FILE = Kind("file", Path, existing_file, str, "FILE")
-FIRMWARE = Kind("firmware", Path | PackagedFirmware, firmware, str, "FILE or debian[:SUITE]")
-WORDS = Kind("words", tuple, _words, shlex.join, "WORDS")
-NAMES = Kind("names", tuple, _names, ",".join, "NAME,…")
+SIZE = ValueKind("size", int, size, _write_size, "SIZE")
+NUMBER = ValueKind("number", int, number, str, "N", plan=int)
+BITS = ValueKind("bits", int, number, hex, "BITS")
+FLAG = ValueKind("flag", bool, _flag, str, "", plan=bool)
+TEXT = ValueKind("text", str, lambda text, _: text, str, "TEXT")
+FILE = ValueKind("file", Path, existing_file, str, "FILE")
+FIRMWARE = ValueKind("firmware", Path | PackagedFirmware, firmware, str, "FILE or debian[:SUITE]")
+WORDS = ValueKind("words", tuple, _words, shlex.join, "WORDS")
+NAMES = ValueKind("names", tuple, _names, ",".join, "NAME,…")
 
 
-def one_of(kind: type[_Choice], what: str) -> Kind:
+def one_of(kind: type[_Choice], what: str) -> ValueKind:
     """The members of `kind`, by their values; `what` is what an error calls them."""
     known = tuple(member.value for member in kind)
-    return Kind(
+    return ValueKind(
         "choice",
         kind,
         lambda text, _: choice(kind, text, what),
@@ -163,10 +163,10 @@ def one_of(kind: type[_Choice], what: str) -> Kind:
 
 
 @dataclass(frozen=True)
-class Row:
+class OptionFacts:
     """What a field of the spec says of its option: the metadata of `option` fields."""
 
-    kind: Kind
+    kind: ValueKind
     help: str
     """One full sentence."""
     name: str = ""
@@ -182,9 +182,9 @@ class Row:
     """A test that asks for it runs as well on a target that cannot have it."""
 
 
-def option(default: Any, kind: Kind, help: str, **facts: Any) -> Any:
+def option(default: Any, kind: ValueKind, help: str, **facts: Any) -> Any:
     """A field of the spec that people can give. `facts` are the other fields of Row."""
-    return field(default=default, metadata={"option": Row(kind, help, **facts)})
+    return field(default=default, metadata={"option": OptionFacts(kind, help, **facts)})
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ class Option:
     path: tuple[str, ...]
     """Fields that lead to the value: ("emulation", "route")."""
     default: Any
-    row: Row
+    row: OptionFacts
 
     @property
     def flag(self) -> str:

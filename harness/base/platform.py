@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from harness.base.options import FLAG, GUEST_DOORS, Kind, one_of, option
+from harness.base.options import FLAG, GUEST_DOORS, ValueKind, one_of, option
 from harness.base.status import UsageError
 
 
@@ -107,7 +107,7 @@ def _read_faults(text: str, _option: str) -> tuple[Fault, ...]:
     return tuple(parse_fault(word) for word in text.split(";") if word)
 
 
-FAULTS = Kind(
+FAULTS = ValueKind(
     "faults",
     tuple,
     _read_faults,

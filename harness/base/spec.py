@@ -22,8 +22,8 @@ from harness.base.options import (
     SIZE,
     TEXT,
     WORDS,
-    Kind,
     PackagedFirmware,
+    ValueKind,
     choice,
     one_of,
     option,
@@ -150,7 +150,7 @@ def cost_model(name: str) -> CostModel:
     )
 
 
-COST = Kind(
+COST = ValueKind(
     "cost model",
     CostModel,
     lambda text, _: cost_model(text),

@@ -141,11 +141,11 @@ def _same_question(directory: Path, asked: dict[str, object]) -> None:
 
 def _trial(bench: Any, what: tuple[str, ...], given: dict[str, Any]) -> Any:
     """What answers the question."""
-    from harness.jobs.bisect.trial import MetricQuestion, MetricTrial, TestTrial
+    from harness.jobs.bisect.trial import MetricQuestion, MetricTrial, SuiteTrial
 
     spec: GuestSpec = given["spec"]
     if not is_metric(what[0]):
-        return TestTrial(bench, test_question(what, spec, given))
+        return SuiteTrial(bench, test_question(what, spec, given))
     if len(what) > 1:
         raise UsageError("one metric at a time")
     workload, *options = shlex.split(given["workload"])
@@ -159,7 +159,7 @@ def _trial(bench: Any, what: tuple[str, ...], given: dict[str, Any]) -> Any:
 
 def test_question(what: tuple[str, ...], spec: GuestSpec, given: dict[str, Any]) -> Any:
     """The question about tests. Raises UsageError for tests that are not there."""
-    from harness.jobs.bisect.trial import TestQuestion
+    from harness.jobs.bisect.trial import SuiteQuestion
 
     for test in what:
         if not Path(test.partition("::")[0]).exists():
@@ -167,7 +167,7 @@ def test_question(what: tuple[str, ...], spec: GuestSpec, given: dict[str, Any])
                 f"{test} is neither a metric nor a test",
                 hint="see docs/metrics.md, or give a path from this directory",
             )
-    return TestQuestion(what, spec, given["options"], any_failure=given["any_failure"])
+    return SuiteQuestion(what, spec, given["options"], any_failure=given["any_failure"])
 
 
 @click.command("bisect-step")

@@ -60,13 +60,13 @@ def boot_study(
     """
     from harness.report.bootstudy import plot, table
     from harness.run.session import Session
-    from harness.studies.bootstudy import Plan, as_record, load_study, run_study
+    from harness.studies.bootstudy import BootPlan, as_record, load_study, run_study
 
     console, err = terminal.consoles()
     if recorded:
         found, out = load_study(recorded), out or recorded
     else:
-        plan = Plan(
+        plan = BootPlan(
             tuple(size(text, "--sizes") for text in sizes.split(",")),
             tuple(_count(text) for text in cpus.split(",")),
             repeat,

@@ -15,7 +15,7 @@ from harness.compare.index import Filter, open_index
 
 if TYPE_CHECKING:
     from harness.analysis.metrics import Metric
-    from harness.compare.history import Series
+    from harness.compare.history import MetricHistory
 
 _BARS = "▁▂▃▄▅▆▇█"
 
@@ -57,7 +57,7 @@ def history(metric: str | None, wanted: Filter, points: bool, runs: Path, as_jso
         _show(out, known, one, points=points)
 
 
-def _show(out: Any, metric: Metric, series: Series, *, points: bool) -> None:
+def _show(out: Any, metric: Metric, series: MetricHistory, *, points: bool) -> None:
     from harness.report.terminal import columns
 
     out.print(f"\n{metric.name}, {metric.meaning}", markup=False)
@@ -93,7 +93,7 @@ def _sparkline(values: list[float], width: int = 80) -> str:
     return "".join(_BARS[round((value - low) / span * top) if span else 0] for value in shown)
 
 
-def _plain(metric: Metric, series: Series) -> dict[str, object]:
+def _plain(metric: Metric, series: MetricHistory) -> dict[str, object]:
     return {
         "metric": metric.name,
         "unit": metric.unit,

@@ -53,13 +53,13 @@ def hotplug_study(
     """
     from harness.record.rundir import plain
     from harness.run.session import Session
-    from harness.studies.hotplug import Plan, compare_policies, study_status, table
+    from harness.studies.hotplug import HotplugPlan, compare_policies, study_status, table
     from harness.targets.base import need_hotplug
     from harness.targets.registry import target_for
 
     need_hotplug(target_for(spec.target), spec)
     out, err = terminal.consoles()
-    plan = Plan(
+    plan = HotplugPlan(
         dimms, size(dimm_bytes, "--dimm-bytes"), size(touch_bytes, "--touch-bytes"), repeats
     )
     with ProgressLine(err) as progress:

@@ -15,7 +15,7 @@ from harness.compare.index import Filter, open_index
 from harness.record.view import RunView
 
 if TYPE_CHECKING:
-    from harness.compare.history import Series
+    from harness.compare.history import MetricHistory
     from harness.report.html.content import Page
 
 
@@ -57,7 +57,7 @@ def report(chosen: tuple[Path, ...], output: Path, trend: tuple[str, ...], runs:
     out.print(f"{page.verdict}: {output}, {len(content) / 1e6:.1f} MB", markup=False)
 
 
-def _page(chosen: Sequence[Path], trends: Sequence[Series]) -> Page:
+def _page(chosen: Sequence[Path], trends: Sequence[MetricHistory]) -> Page:
     from harness.record import night, series
     from harness.report.html.content import night_page, runs_page, series_page
 
@@ -81,7 +81,7 @@ def _newest(runs: Path) -> Path:
     return runs / rows[0].id
 
 
-def _trends(metrics: Sequence[str], runs: Path) -> list[Series]:
+def _trends(metrics: Sequence[str], runs: Path) -> list[MetricHistory]:
     from harness.analysis.metrics import metric_named
     from harness.compare.history import series_of
 

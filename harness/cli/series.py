@@ -74,7 +74,7 @@ def series(
     from harness.jobs.bench import Bench
     from harness.jobs.lab import LocalLab
     from harness.jobs.series.points import points_of
-    from harness.jobs.series.series import Check, Cost, Series
+    from harness.jobs.series.series import Cost, PatchSeries, SeriesCheck
     from harness.report.series_summary import print_rows
 
     out, err = terminal.consoles()
@@ -91,11 +91,13 @@ def series(
         guests=guests,
         margin=margin / 100,
     )
-    check = Check(tuple(shlex.split(tests)), spec, options, None if no_cost else cost)
+    check = SeriesCheck(tuple(shlex.split(tests)), spec, options, None if no_cost else cost)
     with Journal(directory / JOURNAL) as journal:
         _same_series(journal, [point.name for point in points])
         bench = Bench(directory, journal, LocalLab())
-        rows = Series(bench, points, check, say=lambda text: err.print(text, markup=False)).run()
+        rows = PatchSeries(
+            bench, points, check, say=lambda text: err.print(text, markup=False)
+        ).run()
     write_json(directory / FILE, SeriesResults(patches, plain(check), tuple(rows)))
     if as_json:
         out.print_json(json.dumps(plain(rows)))

@@ -12,7 +12,7 @@ from harness.compare.index import Point, Row
 
 
 @dataclass(frozen=True)
-class Series:
+class MetricHistory:
     """Points that may be compared with each other, oldest first."""
 
     metric: str
@@ -34,12 +34,12 @@ def configuration(row: Row) -> str:
     return ", ".join(word for word in words if word)
 
 
-def series_of(metric: str, points: Sequence[Point]) -> list[Series]:
+def series_of(metric: str, points: Sequence[Point]) -> list[MetricHistory]:
     """The `points` of `metric` by configuration, longest first, with their changes of level."""
     groups: dict[str, list[Point]] = {}
     for point in points:
         groups.setdefault(configuration(point.row), []).append(point)
     return [
-        Series(metric, name, tuple(group), change_points([point.value for point in group]))
+        MetricHistory(metric, name, tuple(group), change_points([point.value for point in group]))
         for name, group in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 from harness.base.status import HostError
 from harness.guest.monitor import Event, Monitor
-from harness.guest.wait import Race, Verdict
+from harness.guest.wait import Race, WaitEnd
 
 _QMP_S = 10.0
 
@@ -20,7 +20,7 @@ class Control:
         self,
         monitor: Monitor,
         race: Race,
-        ended: Callable[[], Verdict | None],
+        ended: Callable[[], WaitEnd | None],
         evidence: Callable[[], tuple[str, ...]],
     ) -> None:
         """`race` is the guest's; `ended` says why QEMU is gone, if it is."""

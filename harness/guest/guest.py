@@ -29,7 +29,7 @@ from harness.record.platform import STREAM
 
 if TYPE_CHECKING:
     from harness.guest.ssh.commands import CommandResult, RunningCommand
-    from harness.guest.ssh.session import GuestKeys, Session
+    from harness.guest.ssh.session import GuestKeys, SshSession
 
 T = TypeVar("T")
 
@@ -101,7 +101,7 @@ class Guest:
         self._lease: Lease | None = None
         self._process: QemuProcess | None = None
         self._monitor: Monitor | None = None
-        self._session: Session | None = None
+        self._session: SshSession | None = None
         self._control: Control | None = None
         self._init: InitPort | None = None
         self._judge = Judge(machine, run_dir, self.boot)
@@ -184,9 +184,9 @@ class Guest:
             raise HostError(str(error)) from error
 
     def _log_in(self, keys: GuestKeys) -> None:
-        from harness.guest.ssh.session import Session
+        from harness.guest.ssh.session import SshSession
 
-        self._session = Session(self.ssh_port, keys, self._race, deadline_s=_SSH_S)
+        self._session = SshSession(self.ssh_port, keys, self._race, deadline_s=_SSH_S)
         # Of the kernel that QEMU started; one that follows it by kexec has stages of its own.
         self.boot.stages.setdefault("ssh_banner", self._session.banner_ns)
         expected = {_BOOT_ID: self.boot.ready.boot_id, **self._identity}
@@ -357,7 +357,7 @@ class Guest:
         return require_started(self._process)
 
     @property
-    def _ssh(self) -> Session:
+    def _ssh(self) -> SshSession:
         return require_started(self._session)
 
 

@@ -13,7 +13,7 @@ from harness.guest.init_port import InitPort
 from harness.guest.machine import Machine
 from harness.guest.monitor import Monitor
 from harness.guest.process import QemuProcess
-from harness.guest.wait import Expired, Race, Verdict
+from harness.guest.wait import Expired, Race, WaitEnd
 from harness.record.boot import BootRecord
 from harness.record.console import Kind, Splat, unexpected
 from harness.record.platform_state import Violation
@@ -84,7 +84,7 @@ class Judge:
         assert found
         return self._explained(found)
 
-    def ended(self) -> Verdict | None:
+    def ended(self) -> WaitEnd | None:
         """Why QEMU is gone, if it is."""
         return self._on_exit(asked=self.end_expected)
 
@@ -93,7 +93,7 @@ class Judge:
         tail = self._monitor.tail(_TAIL_LINES) if self._monitor else ()
         return (*(("last console lines:", *tail) if tail else ()), *self._where())
 
-    def _on_exit(self, *, asked: bool) -> Verdict | None:
+    def _on_exit(self, *, asked: bool) -> WaitEnd | None:
         process, monitor = self._process, self._monitor
         if not process or not monitor or monitor.exit is None:
             return None
@@ -102,13 +102,13 @@ class Judge:
     def _where(self) -> tuple[str, ...]:
         return (f"run directory: {self._run_dir}",)
 
-    def _explained(self, found: Verdict) -> HarnessError:
+    def _explained(self, found: WaitEnd) -> HarnessError:
         return self.race.explain(found.error(found.cause, hint=found.hint, details=found.details))
 
-    def _flaw(self) -> Verdict | None:
+    def _flaw(self) -> WaitEnd | None:
         return verdict.on_stale_code(self.splats) if self._stale_code else None
 
-    def _verdict(self) -> Verdict | None:
+    def _verdict(self) -> WaitEnd | None:
         process, monitor = self._process, self._monitor
         if not process or not monitor:
             return None

@@ -20,7 +20,7 @@ _LONGEST_NAP_S = 3600.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WaitEnd:
     """Why waiting any longer is pointless."""
 
     error: type[GuestFailure] | type[HostError] | type[PreconditionError]
@@ -72,7 +72,7 @@ class Race:
 
     def __init__(
         self,
-        verdict: Callable[[], Verdict | None],
+        verdict: Callable[[], WaitEnd | None],
         *,
         evidence: Callable[[], tuple[str, ...]] = tuple,
         judge: Callable[[HarnessError], HarnessError] = _keep,

@@ -40,7 +40,7 @@ class ProcessId(FileType, frozen=True):
 _Text = Annotated[str, Meta(min_length=1)]
 
 
-class Record(FileType, frozen=True):
+class LeaseRecord(FileType, frozen=True):
     """What a lease file says."""
 
     guest_id: _Text
@@ -91,10 +91,10 @@ def process_id(pid: int) -> ProcessId | None:
     return ProcessId(pid, int(fields[19]))
 
 
-def parse_record(text: str | bytes) -> Record:
+def parse_record(text: str | bytes) -> LeaseRecord:
     """The lease in a file's `text`. Raises BadLease."""
     try:
-        return parse_json(text, Record, "the lease")
+        return parse_json(text, LeaseRecord, "the lease")
     except UsageError as error:
         raise BadLease(error.cause) from error
 
@@ -106,7 +106,7 @@ class Lease:
         own = process_id(os.getpid())
         assert own is not None  # we run
         self._path = lease_directory() / f"cvm-{secrets.token_hex(8)}.json"
-        self.record = Record(self._path.stem, host_boot_id(), own, None, str(run_dir))
+        self.record = LeaseRecord(self._path.stem, host_boot_id(), own, None, str(run_dir))
         self._write()
 
     @property
@@ -154,7 +154,7 @@ def sweep() -> list[str]:
     return done
 
 
-def _clear(record: Record) -> list[str]:
+def _clear(record: LeaseRecord) -> list[str]:
     done = []
     if record.boot_id == host_boot_id():
         found = {record.qemu} if record.qemu else set()
@@ -198,7 +198,7 @@ def _kill(process: ProcessId) -> bool:
     return True
 
 
-def _remove(record: Record) -> list[str]:
+def _remove(record: LeaseRecord) -> list[str]:
     removed = []
     for name in record.temporary:
         path = Path(name)

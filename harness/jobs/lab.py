@@ -35,7 +35,7 @@ from harness.base.status import (
 )
 from harness.host.reserve import Claim, Supply, reserve
 from harness.record.view import RunView
-from harness.suite.verdicts import TestVerdict, parse_verdicts
+from harness.suite.verdicts import CaseVerdict, parse_verdicts
 
 _TAIL = 20
 _STATUS_OF_EXIT = {0: Status.PASS, 1: Status.FAIL, 2: Status.ERROR, 3: Status.ERROR}
@@ -86,7 +86,7 @@ class SuiteResult:
 
     status: Status
     cause: str
-    tests: tuple[TestVerdict, ...]
+    tests: tuple[CaseVerdict, ...]
     command: str
     seconds: float
     complete: bool = True
@@ -215,7 +215,7 @@ class LocalLab:
             cause = ""
         except HostError as error:
             code, cause = None, error.cause
-        tests: tuple[TestVerdict, ...] = ()
+        tests: tuple[CaseVerdict, ...] = ()
         with contextlib.suppress(OSError):
             tests = parse_verdicts(verdicts.read_text(encoding="utf-8"))
         status, cause = judge_suite(code, cause, tests, log.tail)
@@ -270,7 +270,7 @@ def sample_command(job: SampleJob, runs: Path) -> list[str]:
 
 
 def judge_suite(
-    code: int | None, cause: str, tests: Sequence[TestVerdict], tail: Sequence[str]
+    code: int | None, cause: str, tests: Sequence[CaseVerdict], tail: Sequence[str]
 ) -> tuple[Status, str]:
     """Status and cause of a pytest run that ended with `code` (None: it was stopped). Pure."""
     if code is None or code not in _PYTEST_JUDGED:
@@ -294,7 +294,7 @@ def judge_suite(
     return status, describe(next(test for test in judged if test.status is status))
 
 
-def describe(test: TestVerdict) -> str:
+def describe(test: CaseVerdict) -> str:
     """One line on a test that did not pass."""
     signals = f" [{', '.join(sorted(test.signals))}]" if test.signals else ""
     return f"{test.test}: {test.status.value}{signals}" + (f": {test.cause}" if test.cause else "")

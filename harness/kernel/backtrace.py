@@ -34,7 +34,7 @@ _PT_LOAD = 1
 
 
 @dataclass(frozen=True)
-class Image:
+class KernelImage:
     """Code and symbols of a vmlinux."""
 
     segments: tuple[tuple[int, bytes], ...]
@@ -62,7 +62,7 @@ class Image:
         return f"{self.names[at]}+{address - start:#x}/{end - start:#x}"
 
 
-def load_image(vmlinux: Path) -> Image:
+def load_image(vmlinux: Path) -> KernelImage:
     """From a vmlinux, packed with zstd or not. Raises HostError where it is none, OSError."""
     with tempfile.NamedTemporaryFile(prefix="cvm-vmlinux-") as plain:
         with vmlinux.open("rb") as packed:
@@ -74,7 +74,7 @@ def load_image(vmlinux: Path) -> Image:
         symbols = dict(sorted(defined_symbols(Path(plain.name))))
         segments = tuple(_segments(Path(plain.name).read_bytes()))
     edges = [next((a for a, n in symbols.items() if n == name), 0) for name in ("_stext", "_etext")]
-    return Image(segments, tuple(symbols), tuple(symbols.values()), (edges[0], edges[1]))
+    return KernelImage(segments, tuple(symbols), tuple(symbols.values()), (edges[0], edges[1]))
 
 
 def _segments(elf: bytes) -> Iterator[tuple[int, bytes]]:
@@ -90,7 +90,7 @@ def _segments(elf: bytes) -> Iterator[tuple[int, bytes]]:
             yield virtual, elf[at : at + length]
 
 
-def moved_by(image: Image, rip: int, code: bytes) -> int | None:
+def moved_by(image: KernelImage, rip: int, code: bytes) -> int | None:
     """How far KASLR moved the kernel, by the bytes `code` at `rip`; None where they are not its."""
     first, last = image.text
     best: tuple[float, int] | None = None
@@ -102,7 +102,7 @@ def moved_by(image: Image, rip: int, code: bytes) -> int | None:
     return best[1] if best and best[0] >= _ALIKE else None
 
 
-def call_trace(image: Image, rip: int, code: bytes, stack: Sequence[int]) -> tuple[str, ...]:
+def call_trace(image: KernelImage, rip: int, code: bytes, stack: Sequence[int]) -> tuple[str, ...]:
     """ "RIP: 0010:symbol+0x1/0x2" and a line for each return address on the stack.
 
     Without frame pointers that is what lies there and follows a call: an old one may be among them.
@@ -116,7 +116,7 @@ def call_trace(image: Image, rip: int, code: bytes, stack: Sequence[int]) -> tup
     return tuple(lines)
 
 
-def _returns(image: Image, offset: int, stack: Iterable[int]) -> list[str]:
+def _returns(image: KernelImage, offset: int, stack: Iterable[int]) -> list[str]:
     found = []
     for word in stack:
         address = word - offset

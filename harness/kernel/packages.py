@@ -28,7 +28,7 @@ _UNPACK_DEADLINE_S = 600
 
 
 @dataclass(frozen=True)
-class Record:
+class PackageRecord:
     """One package exactly."""
 
     package: str
@@ -62,7 +62,7 @@ class Wanted:
     archive: type[apt.Apt] = apt.Apt
     """Of binary or of source packages."""
 
-    def digest(self, records: Sequence[Record]) -> str:
+    def digest(self, records: Sequence[PackageRecord]) -> str:
         """Names the entry."""
         facts = (fact for r in records for fact in (r.package, r.version, r.sha256))
         return digest_of(self.recipe, *facts)
@@ -73,7 +73,7 @@ class Unpacked:
     """An entry of the store and the packages that it is made of."""
 
     directory: Path
-    records: tuple[Record, ...]
+    records: tuple[PackageRecord, ...]
 
 
 def fetch(wanted: Wanted, store: Store, progress: Progress) -> Unpacked:
@@ -109,9 +109,9 @@ def _memory(wanted: Wanted, store: Store) -> Path:
     return store.work("apt") / f"{wanted.name}.json"
 
 
-def _remembered(memory: Path) -> tuple[Record, ...]:
+def _remembered(memory: Path) -> tuple[PackageRecord, ...]:
     try:
-        return tuple(Record(**record) for record in json.loads(memory.read_text()))
+        return tuple(PackageRecord(**record) for record in json.loads(memory.read_text()))
     except (OSError, ValueError, TypeError):
         return ()
 
@@ -130,7 +130,7 @@ def _newest(wanted: Wanted, store: Store, progress: Progress) -> Unpacked:
 
 def _resolve(
     wanted: Wanted, store: Store, progress: Progress, max_age_s: float
-) -> tuple[tuple[Record, ...], apt.Apt]:
+) -> tuple[tuple[PackageRecord, ...], apt.Apt]:
     """Ask suite after suite; the first that has it decides, with its newest version."""
     steps = apt.machine_steps(wanted.suite)
     for step in steps:
@@ -138,7 +138,9 @@ def _resolve(
         note = f"package lists of {step.name}"
         source.update(lambda done, n=note: progress("lists", done, 100, n), max_age_s)  # type: ignore[misc]
         if candidates := wanted.choose(source):
-            records = (Record(c.package, c.version, source.sha256(c), c.suite) for c in candidates)
+            records = (
+                PackageRecord(c.package, c.version, source.sha256(c), c.suite) for c in candidates
+            )
             return tuple(records), source
     raise wanted.absent(
         ", ".join(step.name for step in steps) or "none (no archive of this release)"
@@ -147,7 +149,7 @@ def _resolve(
 
 def _unpacked(
     wanted: Wanted,
-    records: Sequence[Record],
+    records: Sequence[PackageRecord],
     store: Store,
     progress: Progress,
     source: apt.Apt | None = None,
@@ -161,7 +163,7 @@ def _unpacked(
     return Unpacked(directory, tuple(records))
 
 
-def _download(source: apt.Apt, record: Record, directory: Path, progress: Progress) -> Path:
+def _download(source: apt.Apt, record: PackageRecord, directory: Path, progress: Progress) -> Path:
     def percent(done: int) -> None:
         progress("download", done, 100, f"{record.package} {record.version} ({record.suite})")
 

@@ -63,7 +63,7 @@ _NO_VCPU = 0xFFFF
 _STATE_MASK = 3
 
 
-class Kind(enum.IntEnum):
+class WitnessKind(enum.IntEnum):
     """Why there is a record: CgsEventKind in QEMU's cgs.h."""
 
     LAUNCH = 1
@@ -125,7 +125,7 @@ SCHEMA = pa.schema(
         ("rip", pa.uint64()),
     ]
 )
-_KINDS = tuple(kind.name.lower().replace("_", "-") for kind in Kind)
+_KINDS = tuple(kind.name.lower().replace("_", "-") for kind in WitnessKind)
 _ROWS_AT_ONCE = 1 << 20
 _MAX_STREAM = 1 << 30
 
@@ -195,9 +195,9 @@ def _check(path: Path, records: Array) -> None:
     if np.any(seq[1:] <= seq[:-1]) or int(seq[-1]) >= 1 << 62:
         raise PreconditionError(f"{path}: its records are not in the order of their numbers")
     kinds, results = records["kind"], records["result"]
-    if int(kinds.min()) < 1 or int(kinds.max()) > len(Kind):
+    if int(kinds.min()) < 1 or int(kinds.max()) > len(WitnessKind):
         raise PreconditionError(f"{path} has a record of an unknown kind")
-    most = np.where(kinds == Kind.VIOLATION, len(POLICIES), len(RESULTS))
+    most = np.where(kinds == WitnessKind.VIOLATION, len(POLICIES), len(RESULTS))
     if np.any(results >= most):
         raise PreconditionError(f"{path} has a record of an unknown result")
 
@@ -216,10 +216,10 @@ def store_stream(stream: Stream, path: Path) -> None:
 
 
 def _table(records: Array) -> pa.Table:
-    violations = records["kind"] == Kind.VIOLATION
+    violations = records["kind"] == WitnessKind.VIOLATION
     result = records["result"] + len(RESULTS) * violations
     aux = records["aux"]
-    converted = records["kind"] == Kind.TO_SHARED
+    converted = records["kind"] == WitnessKind.TO_SHARED
     vcpu = records["vcpu"].astype(np.int32)
     vcpu[vcpu == _NO_VCPU] = -1
     columns = {

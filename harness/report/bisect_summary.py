@@ -6,11 +6,11 @@ from __future__ import annotations
 from rich.console import Console
 
 from harness.base.units import format_duration
-from harness.jobs.bisect.bisect import Result
+from harness.jobs.bisect.bisect import BisectResult
 from harness.report import terminal
 
 
-def print_result(out: Console, result: Result, directory: object) -> None:
+def print_result(out: Console, result: BisectResult, directory: object) -> None:
     """The commit, the evidence of both sides, what it took, how to see it again."""
     head = terminal.status_text(result.status)
     if len(result.candidates) == 1:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from harness.analysis.bootstudy import Interval, StudyRow
+from harness.analysis.bootstudy import MeanInterval, StudyRow
 from harness.base.units import GIB, format_ns, format_size
 from harness.report import terminal
 
@@ -47,7 +47,7 @@ def _cells(row: StudyRow) -> list[str]:
     ]
 
 
-def _time(value: Interval) -> str:
+def _time(value: MeanInterval) -> str:
     if value.high is None:
         return format_ns(value.mean)
     return f"{format_ns(value.mean)} ±{format_ns(value.high - value.mean)}"

@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.base.status import Status
-from harness.jobs.catalogue.entry import Entry
-from harness.jobs.catalogue.runner import Result, node_ids
+from harness.jobs.catalogue.entry import BugEntry
+from harness.jobs.catalogue.runner import BugResult, node_ids
 from harness.jobs.catalogue.verdicts import Judged
-from harness.suite.verdicts import TestVerdict
+from harness.suite.verdicts import CaseVerdict
 
 
-def entry_rows(entries: Sequence[Entry]) -> list[tuple[str, ...]]:
+def entry_rows(entries: Sequence[BugEntry]) -> list[tuple[str, ...]]:
     """One row a bug: id, origin, kernels, signals."""
     return [(e.id, e.origin, str(e.versions), _signals(e)) for e in entries]
 
 
-def _signals(entry: Entry) -> str:
+def _signals(entry: BugEntry) -> str:
     if entry.uncaught:
         return "not caught"
     words = dict.fromkeys(s for catch in entry.catches for s in sorted(catch.signals))
     return ", ".join(words) or "the guest does not boot"
 
 
-def entry_record(entry: Entry, kernel: str = "") -> dict[str, Any]:
+def entry_record(entry: BugEntry, kernel: str = "") -> dict[str, Any]:
     """One bug for machines."""
     record: dict[str, Any] = {
         "id": entry.id,
@@ -44,7 +44,7 @@ def entry_record(entry: Entry, kernel: str = "") -> dict[str, Any]:
     return record
 
 
-def entry_text(entry: Entry, kernel: str) -> str:
+def entry_text(entry: BugEntry, kernel: str) -> str:
     """One bug for people: facts, the command that shows it, the tests that catch it."""
     lines = [
         f"{entry.id}: {entry.title}",
@@ -72,7 +72,7 @@ def entry_text(entry: Entry, kernel: str) -> str:
     return "\n".join(lines)
 
 
-def result_rows(results: Sequence[Result]) -> list[tuple[str, ...]]:
+def result_rows(results: Sequence[BugResult]) -> list[tuple[str, ...]]:
     """One row for each bug and test: bug, test, signal, time, what the test says with it off."""
     rows: list[tuple[str, ...]] = []
     for result in results:
@@ -89,12 +89,12 @@ def _judged_cells(judged: Judged) -> tuple[str, str, str]:
     return judged.verdict.name, word, f"{judged.verdict.seconds:.1f} s"
 
 
-def _off(result: Result, judged: Judged) -> str:
+def _off(result: BugResult, judged: Judged) -> str:
     same = (v.status.value for v in result.clean if v.test == judged.verdict.test)
     return next(same, "not run")
 
 
-def summary(results: Sequence[Result], version: str) -> str:
+def summary(results: Sequence[BugResult], version: str) -> str:
     """The count in one line, then what went wrong."""
     tried = [result for result in results if not result.entry.uncaught]
     caught = [result for result in tried if result.caught]
@@ -109,14 +109,14 @@ def summary(results: Sequence[Result], version: str) -> str:
     return "\n".join(lines)
 
 
-def _alarm(result: Result, verdict: TestVerdict) -> str:
+def _alarm(result: BugResult, verdict: CaseVerdict) -> str:
     return (
         f"{result.entry.id}: {verdict.name} is {verdict.status.value} with every bug off: "
         f"{verdict.cause}"
     )
 
 
-def result_record(result: Result) -> dict[str, Any]:
+def result_record(result: BugResult) -> dict[str, Any]:
     """One bug's result for machines."""
     return {
         "id": result.entry.id,

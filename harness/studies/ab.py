@@ -46,7 +46,7 @@ class Design:
 
 
 @dataclass(frozen=True)
-class Series:
+class AbSeries:
     """What was run, and the outcome."""
 
     a: tuple[RunView, ...]
@@ -61,7 +61,7 @@ def side_by_side(
     one: Callable[[str, int], RunView],
     tune: Callable[[Criteria], Criteria],
     notify: Notify,
-) -> Series:
+) -> AbSeries:
     """Run the design. `one(arm, number)` makes a run; `tune` puts what the user wants into the
     criteria that fit the clock. Raises what a run raises."""
     sizes = look_sizes(design.runs, design.looks)
@@ -77,7 +77,7 @@ def side_by_side(
         notify(f"{number} runs an arm: {first.metric} {first.effect:+.2%}, {first.verdict.value}")
         if number == design.runs or first.verdict is not Verdict.INCONCLUSIVE:
             runs_a, runs_b = tuple(arms["A"]), tuple(arms["B"])
-            return Series(runs_a, runs_b, tuple(found), number < design.runs)
+            return AbSeries(runs_a, runs_b, tuple(found), number < design.runs)
     raise UsageError("a series needs at least two runs an arm")
 
 
@@ -118,7 +118,7 @@ def guest_runner(
     return one
 
 
-def write_arms(series: Series, directory: Path) -> None:
+def write_arms(series: AbSeries, directory: Path) -> None:
     """`directory`/A and /B: links to the runs, for `compare A --against B` later."""
     for name, runs in (("A", series.a), ("B", series.b)):
         (directory / name).mkdir(parents=True, exist_ok=True)

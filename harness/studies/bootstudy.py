@@ -22,7 +22,7 @@ FILE = "study.json"
 
 
 @dataclass(frozen=True)
-class Plan:
+class BootPlan:
     """Which boots."""
 
     memories: tuple[int, ...]
@@ -72,7 +72,7 @@ def traced(spec: GuestSpec) -> tuple[GuestSpec, Collect]:
 
 def run_study(
     session: Session,
-    plan: Plan,
+    plan: BootPlan,
     base: GuestSpec,
     kernel: Kernel,
     out: Path,

@@ -30,7 +30,7 @@ _TAIL_PERCENT = 99.95
 
 
 @dataclass(frozen=True)
-class Plan:
+class HotplugPlan:
     """What every guest of the study does."""
 
     dimms: int = 4
@@ -42,7 +42,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Sample:
+class HotplugSample:
     """One guest."""
 
     plugs: tuple[PlugFigures, ...]
@@ -66,14 +66,14 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Arm:
+class PolicyArm:
     """One policy."""
 
     policy: HotplugPolicy
-    samples: tuple[Sample, ...]
+    samples: tuple[HotplugSample, ...]
 
 
-def guest_for(spec: GuestSpec, plan: Plan, policy: HotplugPolicy) -> GuestSpec:
+def guest_for(spec: GuestSpec, plan: HotplugPlan, policy: HotplugPolicy) -> GuestSpec:
     """`spec` with the policy, and with room for the DIMMs."""
     size = plan.dimms * plan.dimm_bytes
     if not 0 < plan.touch_bytes < size:
@@ -91,22 +91,22 @@ def compare_policies(
     session: Session,
     spec: GuestSpec,
     kernel: Kernel,
-    plan: Plan,
+    plan: HotplugPlan,
     rerun: str,
     notify: Callable[[str], None],
-) -> list[Arm]:
+) -> list[PolicyArm]:
     """Each policy's guests, the policies in turn, so that a host that slows down slows all."""
-    samples: dict[HotplugPolicy, list[Sample]] = {policy: [] for policy in POLICIES}
+    samples: dict[HotplugPolicy, list[HotplugSample]] = {policy: [] for policy in POLICIES}
     for number, turn in rounds(POLICIES, plan.repeats):
         for policy in turn:
             notify(f"{policy.value}, guest {number} of {plan.repeats}")
             prepared = session.prepare(guest_for(spec, plan, policy), kernel)
             with session.boot(prepared, rerun=rerun) as run:
                 samples[policy].append(measure(run, plan, notify))
-    return [Arm(policy, tuple(taken)) for policy, taken in samples.items()]
+    return [PolicyArm(policy, tuple(taken)) for policy, taken in samples.items()]
 
 
-def measure(run: Run, plan: Plan, notify: Callable[[str], None]) -> Sample:
+def measure(run: Run, plan: HotplugPlan, notify: Callable[[str], None]) -> HotplugSample:
     """Plug, touch, judge one guest. Raises PreconditionError where the trace is missing."""
     hotplug = Hotplug(run.guest)
     for _ in range(plan.dimms):
@@ -119,7 +119,7 @@ def measure(run: Run, plan: Plan, notify: Callable[[str], None]) -> Sample:
     if outcome.analysis.clocks is None or not (directory / FILE).exists():
         raise PreconditionError("the study needs the trace of every accept and both clocks")
     events = Events(directory / FILE).batches(*EVENT_COLUMNS)
-    return Sample(
+    return HotplugSample(
         plugs=plug_figures(read_steps(directory / STEPS), events, outcome.analysis.clocks),
         memory_accepted_units=accepted,
         touch_ns=result.elapsed_ns,
@@ -130,36 +130,38 @@ def measure(run: Run, plan: Plan, notify: Callable[[str], None]) -> Sample:
     )
 
 
-def study_status(arms: Sequence[Arm]) -> Status:
+def study_status(arms: Sequence[PolicyArm]) -> Status:
     """The worst of all guests; DONE where all passed: a comparison has no verdict of its own."""
     status = worst(sample.status for arm in arms for sample in arm.samples)
     return Status.DONE if status is Status.PASS else status
 
 
-def table(arms: Sequence[Arm], plan: Plan, cost: str, *, markdown: bool = False) -> Table:
+def table(
+    arms: Sequence[PolicyArm], plan: HotplugPlan, cost: str, *, markdown: bool = False
+) -> Table:
     """One column a policy, one row a figure: medians over the guests."""
     size = format_size(plan.dimms * plan.dimm_bytes)
 
-    def middle(arm: Arm, value: Callable[[Sample], float]) -> float:
+    def middle(arm: PolicyArm, value: Callable[[HotplugSample], float]) -> float:
         return float(median(value(sample) for sample in arm.samples))
 
-    def spread(arm: Arm, value: Callable[[Sample], float]) -> str:
+    def spread(arm: PolicyArm, value: Callable[[HotplugSample], float]) -> str:
         found = [value(sample) for sample in arm.samples]
         text = format_ns(median(found))
         return (
             text if len(found) == 1 else f"{text} ({format_ns(min(found))}–{format_ns(max(found))})"
         )
 
-    def latencies(arm: Arm) -> str:
+    def latencies(arm: PolicyArm) -> str:
         touches = merge([sample.touches for sample in arm.samples])
         points = touches.percentiles([50, _TAIL_PERCENT, 100])
         return " / ".join(format_ns(float(ns)) for ns in points)
 
-    def first_accept(arm: Arm) -> str:
+    def first_accept(arm: PolicyArm) -> str:
         found = [s.first_accept_ns for s in arm.samples if s.first_accept_ns is not None]
         return format_ns(median(found)) if found else "none"
 
-    rows: list[tuple[str, Callable[[Arm], str]]] = [
+    rows: list[tuple[str, Callable[[PolicyArm], str]]] = [
         (f"time to plug {size}", lambda a: spread(a, lambda s: s.plug_ns)),
         ("device_add to the first accept", first_accept),
         (

@@ -19,7 +19,7 @@ Where they are known defects the next test can use it.
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judgement:
     """The outcome of one test."""
 
     status: Status
@@ -34,7 +34,7 @@ class Verdict:
 
 def judge_test(
     checks: Sequence[Check], test: str, version: Version, known: Iterable[Expectation]
-) -> Verdict:
+) -> Judgement:
     """The verdict of `test`, as seen on a kernel of `version`."""
     failed = [check for check in checks if check.status is Status.FAIL]
     signals = tuple(dict.fromkeys(check.signal or "unnamed" for check in failed))
@@ -45,7 +45,7 @@ def judge_test(
     passed = [check for check in checks if check.status is Status.PASS]
     status = worst(check.status for check in left or passed)
     cause = next((f"{c.name}: {c.detail}" for c in left if c.status is status), "")
-    return Verdict(
+    return Judgement(
         status,
         signals,
         ruling.expected,

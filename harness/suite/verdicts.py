@@ -11,10 +11,8 @@ from harness.base.status import HostError, Status, worst
 
 
 @dataclass(frozen=True)
-class TestVerdict:
+class CaseVerdict:
     """The outcome of one test."""
-
-    __test__ = False  # not a test itself, whatever pytest makes of the name
 
     test: str
     """pytest node id."""
@@ -33,16 +31,16 @@ class TestVerdict:
         return self.test.rsplit("/", 1)[-1]
 
 
-def parse_verdicts(text: str) -> tuple[TestVerdict, ...]:
+def parse_verdicts(text: str) -> tuple[CaseVerdict, ...]:
     """The verdicts in a --verdicts file. Raises HostError for a line that is none.
 
     A test may have more than one line (its call, and a teardown that failed): the worst counts.
     """
-    found: dict[str, list[TestVerdict]] = {}
+    found: dict[str, list[CaseVerdict]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         try:
             record = json.loads(line)
-            verdict = TestVerdict(
+            verdict = CaseVerdict(
                 str(record["test"]),
                 Status(record["status"]),
                 frozenset(map(str, record["signals"])),
@@ -56,10 +54,10 @@ def parse_verdicts(text: str) -> tuple[TestVerdict, ...]:
     return tuple(_joined(verdicts) for verdicts in found.values())
 
 
-def _joined(verdicts: Sequence[TestVerdict]) -> TestVerdict:
+def _joined(verdicts: Sequence[CaseVerdict]) -> CaseVerdict:
     status = worst(verdict.status for verdict in verdicts)
     decisive = next(verdict for verdict in verdicts if verdict.status is status)
-    return TestVerdict(
+    return CaseVerdict(
         decisive.test,
         status,
         frozenset[str]().union(*(verdict.signals for verdict in verdicts)),

@@ -20,7 +20,7 @@ from harness.jobs.lab import (
     judge_suite,
 )
 from harness.kernel.make import KernelBuildError
-from harness.suite.verdicts import TestVerdict
+from harness.suite.verdicts import CaseVerdict
 
 
 def run_git(repo: Path, *argv: str) -> str:
@@ -92,7 +92,7 @@ class FakeLab:
         number = int(job.kernel.read_text())
         self.runs[number] += 1
         status, cause = self.test(number)
-        tests = (TestVerdict("t.py::a", status, frozenset(), cause, 1.0),)
+        tests = (CaseVerdict("t.py::a", status, frozenset(), cause, 1.0),)
         return SuiteResult(*judge_suite(0, "", tests, ()), tests, f"pytest {number}", 1.0)
 
     def sample(self, job: SampleJob, directory: Path, deadline_s: float) -> Sample:

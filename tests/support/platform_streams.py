@@ -17,8 +17,8 @@ from harness.record.platform import (
     HEADER,
     MAGIC,
     RECORD,
-    Kind,
     PlatformEvents,
+    WitnessKind,
     read_stream,
     store_stream,
 )
@@ -88,9 +88,9 @@ def small_stream(path: Path, accepted: int = PAGES_PER_UNIT) -> PlatformEvents:
     """The stream of the guest of `info`, stored."""
     write_stream(
         path,
-        record(Kind.LAUNCH, npages=16 * PAGES_PER_UNIT, aux=9),
-        record(Kind.ACCEPT, gpa=HIGH, npages=512, level=1, before=1, after=2, aux=accepted),
-        record(Kind.TO_SHARED, gpa=HIGH + UNIT_SIZE, npages=512, aux=512 << 32 | 512),
+        record(WitnessKind.LAUNCH, npages=16 * PAGES_PER_UNIT, aux=9),
+        record(WitnessKind.ACCEPT, gpa=HIGH, npages=512, level=1, before=1, after=2, aux=accepted),
+        record(WitnessKind.TO_SHARED, gpa=HIGH + UNIT_SIZE, npages=512, aux=512 << 32 | 512),
     )
     store_stream(read_stream(path), path.with_suffix(".parquet"))
     return PlatformEvents(path.with_suffix(".parquet"))

@@ -13,13 +13,13 @@ import pytest
 
 from harness.base.status import HarnessError, Status, UsageError
 from harness.jobs.bench import Bench
-from harness.jobs.bisect.bisect import Bisect, Result
+from harness.jobs.bisect.bisect import Bisect, BisectResult
 from harness.jobs.bisect.step import judge_step
 from harness.jobs.bisect.trial import (
     MetricQuestion,
     MetricTrial,
-    TestQuestion,
-    TestTrial,
+    SuiteQuestion,
+    SuiteTrial,
     look_of,
     passes_needed,
 )
@@ -47,22 +47,22 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def bisect(
     tmp_path: Path,
     lab: FakeLab,
-    question: TestQuestion | MetricQuestion,
+    question: SuiteQuestion | MetricQuestion,
     good: str = "c0",
     bad: str = "c12",
-) -> Result:
+) -> BisectResult:
     with Journal(tmp_path / "journal.jsonl") as journal:
         journal.append("session")
         bench = Bench(tmp_path, journal, lab)
-        trial: TestTrial | MetricTrial
-        if isinstance(question, TestQuestion):
-            trial = TestTrial(bench, question)
+        trial: SuiteTrial | MetricTrial
+        if isinstance(question, SuiteQuestion):
+            trial = SuiteTrial(bench, question)
         else:
             trial = MetricTrial(bench, question)
         return Bisect(bench, trial, lab.repo, good, bad).run()
 
 
-TEST = TestQuestion(("t.py",), SPEC)
+TEST = SuiteQuestion(("t.py",), SPEC)
 METRIC = MetricQuestion("cost.workload", "touch", SPEC)
 
 
@@ -159,7 +159,7 @@ def test_a_bug_that_strikes_now_and_then_gets_enough_runs_to_show(
 @pytest.mark.parametrize("dies_at", [0, 1, 4, 6, 9, 12])
 @pytest.mark.parametrize("question", [TEST, METRIC])
 def test_a_killed_bisection_goes_on(
-    repo: Path, tmp_path: Path, question: TestQuestion | MetricQuestion, dies_at: int
+    repo: Path, tmp_path: Path, question: SuiteQuestion | MetricQuestion, dies_at: int
 ) -> None:
     def lab(dies_at: int | None = None) -> FakeLab:
         test = broken_from(7) if question is TEST else (lambda n: (Status.PASS, ""))

@@ -18,7 +18,7 @@ from harness.cli.bootstudy import boot_study
 from harness.collect.plan import TraceMode
 from harness.record.rundir import write_json
 from harness.report.bootstudy import plot
-from harness.studies.bootstudy import FILE, Plan, Study, load_study, traced
+from harness.studies.bootstudy import FILE, BootPlan, Study, load_study, traced
 
 S = 1_000_000_000
 
@@ -79,14 +79,14 @@ def test_the_interval_is_students() -> None:
 
 
 def test_repetitions_are_outside_and_modes_change_places() -> None:
-    specs = Plan((4 * GIB, 8 * GIB), (1, 2), 2).specs(GuestSpec())
+    specs = BootPlan((4 * GIB, 8 * GIB), (1, 2), 2).specs(GuestSpec())
     assert len(specs) == 16
     first, second = specs[:8], specs[8:]
     assert [s.accept.value for s in first[:2]] == ["lazy", "eager"]
     assert [s.accept.value for s in second[:2]] == ["eager", "lazy"]
     assert {(s.memory, s.vcpus) for s in first} == {(s.memory, s.vcpus) for s in second}
     with pytest.raises(UsageError):
-        Plan((), (1,), 1)
+        BootPlan((), (1,), 1)
 
 
 def record(*points: BootPoint, failures: tuple[dict[str, str], ...] = ()) -> dict[str, object]:

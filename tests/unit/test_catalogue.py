@@ -21,8 +21,8 @@ from harness.cli.app import app
 from harness.jobs.catalogue.entry import (
     FRAGMENT,
     PARAMETER,
+    BugEntry,
     Catch,
-    Entry,
     load_entries,
     read_entry,
     select,
@@ -32,7 +32,7 @@ from harness.jobs.catalogue.verdicts import judge
 from harness.kernel.series import carried_patches
 from harness.kernel.version import Version
 from harness.report.catalogue import entry_text, result_record, result_rows, summary
-from harness.suite.verdicts import TestVerdict, parse_verdicts
+from harness.suite.verdicts import CaseVerdict, parse_verdicts
 
 V612, V73 = Version(6, 12, 107), Version(7, 3, 4)
 TEST = "tests/acceptance/test_x.py::test_y"
@@ -43,11 +43,11 @@ _SINCE = re.compile(
 _NODE = re.compile(r"(?P<file>tests/[\w/]+\.py)::(?P<name>\w+)(?:\[.+\])?")
 
 
-def verdict(status: Status, *signals: str, cause: str = "", test: str = TEST) -> TestVerdict:
-    return TestVerdict(test, status, frozenset(signals), cause, 1.0)
+def verdict(status: Status, *signals: str, cause: str = "", test: str = TEST) -> CaseVerdict:
+    return CaseVerdict(test, status, frozenset(signals), cause, 1.0)
 
 
-def entry(name: str = "a-bug", **changes: object) -> Entry:
+def entry(name: str = "a-bug", **changes: object) -> BugEntry:
     table = {
         "id": name,
         "title": "t",
@@ -56,7 +56,7 @@ def entry(name: str = "a-bug", **changes: object) -> Entry:
         "since": "6.12",
         "catch": [{"tests": [TEST], "signals": ["double-accept"]}],
     }
-    return convert({**table, **changes}, Entry, "entry")
+    return convert({**table, **changes}, BugEntry, "entry")
 
 
 # The entries and the patches that are carried.
@@ -154,7 +154,7 @@ def test_only_fail_for_the_reason_is_a_catch() -> None:
     assert judge(catch, verdict(Status.FAIL, "double-accept", "waiting")).caught
     assert judge(catch, verdict(Status.FAIL, cause="the guest hung: …")).caught
     assert not judge(catch, verdict(Status.FAIL, "counters")).caught
-    known = TestVerdict(TEST, Status.PASS, frozenset({"double-accept"}), "", 1.0, frozenset({"A"}))
+    known = CaseVerdict(TEST, Status.PASS, frozenset({"double-accept"}), "", 1.0, frozenset({"A"}))
     assert judge(catch, known).caught, "an expected defect's signal was lost"
     for status in set(Status) - {Status.FAIL}:
         assert not judge(catch, verdict(status, "double-accept")).caught
@@ -195,15 +195,15 @@ def test_nonsense_in_the_verdicts_is_never_believed(text: str) -> None:
 class FakeSuite:
     """Answers for pytest: what each test says with each bug on."""
 
-    def __init__(self, answers: dict[str, TestVerdict]) -> None:
+    def __init__(self, answers: dict[str, CaseVerdict]) -> None:
         self.answers = answers
         self.runs: list[tuple[tuple[str, ...], str]] = []
 
-    def __call__(self, tests: Sequence[str], append: str) -> tuple[TestVerdict, ...]:
+    def __call__(self, tests: Sequence[str], append: str) -> tuple[CaseVerdict, ...]:
         self.runs.append((tuple(tests), append))
         answer = self.answers.get(append, verdict(Status.PASS))
         return tuple(
-            TestVerdict(t, answer.status, answer.signals, answer.cause, 1.0) for t in tests
+            CaseVerdict(t, answer.status, answer.signals, answer.cause, 1.0) for t in tests
         )
 
 
@@ -239,7 +239,7 @@ def test_what_the_host_kept_from_a_verdict_runs_once_more_and_only_that() -> Non
     said = {TEST: [Status.MISS, Status.FAIL], other: [Status.PASS]}
     runs: list[tuple[tuple[str, ...], str]] = []
 
-    def suite(tests: Sequence[str], append: str) -> tuple[TestVerdict, ...]:
+    def suite(tests: Sequence[str], append: str) -> tuple[CaseVerdict, ...]:
         runs.append((tuple(tests), append))
         statuses = [said[test].pop(0) if append else Status.PASS for test in tests]
         return tuple(

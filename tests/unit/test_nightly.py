@@ -33,7 +33,7 @@ from harness.kernel.make import KernelBuildError
 from harness.record.journal import Journal
 from harness.record.night import CellKind, NightResults
 from harness.report.night_summary import write_summary
-from harness.suite.verdicts import TestVerdict
+from harness.suite.verdicts import CaseVerdict
 from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import numbered_repository
 
@@ -66,11 +66,11 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda fd: None)
 
 
-def verdict(test: str, status: Status, cause: str = "") -> TestVerdict:
-    return TestVerdict(test, status, frozenset(), cause, 1.0)
+def verdict(test: str, status: Status, cause: str = "") -> CaseVerdict:
+    return CaseVerdict(test, status, frozenset(), cause, 1.0)
 
 
-def suite(*tests: TestVerdict) -> SuiteResult:
+def suite(*tests: CaseVerdict) -> SuiteResult:
     status, cause = judge_suite(0, "", tests, ())
     return SuiteResult(status, cause, tests, "pytest", 1.0)
 

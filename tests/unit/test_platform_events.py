@@ -16,8 +16,8 @@ from harness.record.platform import (
     MAGIC,
     RECORD,
     RESULTS,
-    Kind,
     PlatformEvents,
+    WitnessKind,
     read_stream,
     store_stream,
 )
@@ -37,9 +37,9 @@ def column(events: PlatformEvents, name: str) -> list[object]:
 def test_records_come_back_in_words(tmp_path: Path) -> None:
     path = write_stream(
         tmp_path / "platform.stream",
-        record(Kind.LAUNCH, npages=512, aux=3),
+        record(WitnessKind.LAUNCH, npages=512, aux=3),
         record(
-            Kind.ACCEPT,
+            WitnessKind.ACCEPT,
             gpa=1 << 32,
             npages=512,
             level=1,
@@ -49,8 +49,8 @@ def test_records_come_back_in_words(tmp_path: Path) -> None:
             vcpu=1,
             rip=0xFFFFFFFF81000000,
         ),
-        record(Kind.VIOLATION, flags=2, result=2, vcpu=0xFFFF, aux=0xFFFF888000000000),
-        record(Kind.TO_SHARED, npages=9, aux=7 << 32 | 9),
+        record(WitnessKind.VIOLATION, flags=2, result=2, vcpu=0xFFFF, aux=0xFFFF888000000000),
+        record(WitnessKind.TO_SHARED, npages=9, aux=7 << 32 | 9),
         platform=2,
     )
     events = stored(path)
@@ -68,13 +68,13 @@ def test_records_come_back_in_words(tmp_path: Path) -> None:
 
 
 def test_a_gap_in_the_numbers_is_what_was_lost(tmp_path: Path) -> None:
-    records = [record(Kind.ACCEPT, seq=seq) for seq in (0, 1, 4, 5)]
+    records = [record(WitnessKind.ACCEPT, seq=seq) for seq in (0, 1, 4, 5)]
     facts = stored(write_stream(tmp_path / "s", *records)).facts
     assert facts.lost == 2
 
 
 def test_a_torn_record_at_the_end_is_dropped_and_told(tmp_path: Path) -> None:
-    path = write_stream(tmp_path / "s", record(Kind.LAUNCH), record(Kind.ACCEPT))
+    path = write_stream(tmp_path / "s", record(WitnessKind.LAUNCH), record(WitnessKind.ACCEPT))
     path.write_bytes(path.read_bytes()[:-7])
     events = stored(path)
     assert (events.rows, events.facts.torn_bytes) == (1, RECORD.itemsize - 7)
@@ -88,11 +88,14 @@ def test_a_torn_record_at_the_end_is_dropped_and_told(tmp_path: Path) -> None:
         (b"\0" * 64, "known format"),
         (header(size=32), "known format"),
         (header(platform=9), "unknown platform"),
-        (header() + record(Kind.ACCEPT, seq=1).tobytes() * 2, "order of their numbers"),
+        (header() + record(WitnessKind.ACCEPT, seq=1).tobytes() * 2, "order of their numbers"),
         (header() + record(99, seq=0).tobytes(), "unknown kind"),
         (header() + record(0, seq=0).tobytes(), "unknown kind"),
-        (header() + record(Kind.ACCEPT, seq=0, result=len(RESULTS)).tobytes(), "unknown result"),
-        (header() + record(Kind.VIOLATION, seq=0, result=3).tobytes(), "unknown result"),
+        (
+            header() + record(WitnessKind.ACCEPT, seq=0, result=len(RESULTS)).tobytes(),
+            "unknown result",
+        ),
+        (header() + record(WitnessKind.VIOLATION, seq=0, result=3).tobytes(), "unknown result"),
     ],
 )
 def test_what_is_no_stream_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
@@ -121,7 +124,7 @@ def test_any_bytes_are_read_or_refused(
 def test_every_whole_record_survives_in_order(
     tmp_path_factory: pytest.TempPathFactory, numbers: list[int], torn: int
 ) -> None:
-    records = [record(Kind.ACCEPT, seq=seq, gpa=seq << 12) for seq in sorted(numbers)]
+    records = [record(WitnessKind.ACCEPT, seq=seq, gpa=seq << 12) for seq in sorted(numbers)]
     path = write_stream(tmp_path_factory.mktemp("stream") / "s", *records)
     with path.open("ab") as file:
         file.write(b"\x01" * torn)

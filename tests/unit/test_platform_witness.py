@@ -15,7 +15,7 @@ from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_
 from harness.record.counters import Counters
 from harness.record.events import Events, TraceFacts, write_events
 from harness.record.pending import PendingRun, parse_pending
-from harness.record.platform import Kind, PlatformEvents, read_stream, store_stream
+from harness.record.platform import PlatformEvents, WitnessKind, read_stream, store_stream
 from harness.record.platform_state import (
     parse_info,
     parse_pending_pages,
@@ -68,9 +68,13 @@ def test_a_platform_that_had_nothing_pending_proves_nothing() -> None:
 
 @pytest.mark.parametrize("lost", ["dropped", "gap", "torn"])
 def test_a_stream_that_lost_anything_is_void(tmp_path: Path, lost: str) -> None:
-    path = write_stream(tmp_path / "s", record(Kind.LAUNCH, npages=9), record(Kind.ACCEPT, seq=3))
+    path = write_stream(
+        tmp_path / "s", record(WitnessKind.LAUNCH, npages=9), record(WitnessKind.ACCEPT, seq=3)
+    )
     if lost == "torn":
-        path = write_stream(tmp_path / "t", record(Kind.LAUNCH, npages=9), record(Kind.ACCEPT))
+        path = write_stream(
+            tmp_path / "t", record(WitnessKind.LAUNCH, npages=9), record(WitnessKind.ACCEPT)
+        )
         path.write_bytes(path.read_bytes()[:-3])
     events = {"written": 2, "dropped": int(lost == "dropped")}
     found = platform.stream_agrees(stored(path), info(events=events))
@@ -79,18 +83,20 @@ def test_a_stream_that_lost_anything_is_void(tmp_path: Path, lost: str) -> None:
 
 def test_no_stream_and_no_launch_are_errors(tmp_path: Path) -> None:
     assert platform.stream_agrees(None, info()).status is Status.ERROR
-    path = write_stream(tmp_path / "s", record(Kind.ACCEPT, npages=512, aux=512))
+    path = write_stream(tmp_path / "s", record(WitnessKind.ACCEPT, npages=512, aux=512))
     assert platform.stream_agrees(stored(path), info()).status is Status.ERROR
 
 
 def test_a_restored_guests_stream_counts_from_its_snapshot(tmp_path: Path) -> None:
     path = write_stream(
         tmp_path / "s",
-        record(Kind.RESTORE, npages=15 * PAGES_PER_UNIT),
-        record(Kind.ACCEPT, npages=512, level=1, aux=512),
-        record(Kind.TO_SHARED, npages=4, aux=4),  # private before, so not of the pending ones
-        record(Kind.TO_PENDING, npages=4, aux=4),
-        record(Kind.ACCEPT, npages=1, aux=4),
+        record(WitnessKind.RESTORE, npages=15 * PAGES_PER_UNIT),
+        record(WitnessKind.ACCEPT, npages=512, level=1, aux=512),
+        record(
+            WitnessKind.TO_SHARED, npages=4, aux=4
+        ),  # private before, so not of the pending ones
+        record(WitnessKind.TO_PENDING, npages=4, aux=4),
+        record(WitnessKind.ACCEPT, npages=1, aux=4),
     )
     assert platform.stream_agrees(stored(path), info()).status is Status.PASS
 

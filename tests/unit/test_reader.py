@@ -25,8 +25,8 @@ from harness.base.reader import (
 from harness.base.status import Status, UsageError
 from harness.compare.baselines import Baseline, Configuration, Place
 from harness.guest.snapshot.snapshot import Manifest, RamFile
-from harness.host.lease import ProcessId, Record
-from harness.jobs.catalogue.entry import ByHand, Catch, Entry
+from harness.host.lease import LeaseRecord, ProcessId
+from harness.jobs.catalogue.entry import BugEntry, ByHand, Catch
 from harness.record.comparison import (
     Comparison,
     Criteria,
@@ -269,8 +269,8 @@ VALUES: dict[type[FileType], st.SearchStrategy[FileType]] = {
         strict=st.booleans(),
         since=versions,
     ),
-    Entry: st.builds(
-        Entry,
+    BugEntry: st.builds(
+        BugEntry,
         id=st.just("a-bug"),
         title=text,
         symptom=text,
@@ -280,8 +280,8 @@ VALUES: dict[type[FileType], st.SearchStrategy[FileType]] = {
         by_hand=st.builds(ByHand, guest=some_names, commands=text, see=text),
     ),
     Baseline: baselines(),
-    Record: st.builds(
-        Record,
+    LeaseRecord: st.builds(
+        LeaseRecord,
         guest_id=names,
         boot_id=names,
         harness=processes,

@@ -11,7 +11,7 @@ from rich.console import Console
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.jobs.bench import Bench
 from harness.jobs.series.points import points_of
-from harness.jobs.series.series import Check, Cost, Series, warnings_in
+from harness.jobs.series.series import Cost, PatchSeries, SeriesCheck, warnings_in
 from harness.record.journal import Journal
 from harness.record.series import CommitResult
 from harness.report.series_summary import print_rows
@@ -20,7 +20,7 @@ from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run
 
 SPEC = guest_spec(memory="1G", clock="icount")
 COST = Cost("cost.workload", "touch", (), SPEC)
-CHECK = Check(("t.py",), SPEC, cost=COST)
+CHECK = SeriesCheck(("t.py",), SPEC, cost=COST)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +34,10 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.fsync", lambda fd: None)
 
 
-def series(tmp_path: Path, lab: FakeLab, check: Check = CHECK) -> list[CommitResult]:
+def series(tmp_path: Path, lab: FakeLab, check: SeriesCheck = CHECK) -> list[CommitResult]:
     points = points_of(f"git:{lab.repo}@c0..c4", None, tmp_path)
     with Journal(tmp_path / "journal.jsonl") as journal:
-        return Series(Bench(tmp_path, journal, lab), points, check).run()
+        return PatchSeries(Bench(tmp_path, journal, lab), points, check).run()
 
 
 def test_the_patch_that_costs_two_percent_is_named_and_no_other(repo: Path, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_new_warnings_in_touched_files_fail_and_old_ones_do_not(repo: Path, tmp_
 
 def test_a_failing_test_is_repeated_and_its_commit_fails(repo: Path, tmp_path: Path) -> None:
     lab = FakeLab(repo, lambda n: (Status.FAIL, "wrong") if n == 2 else (Status.PASS, ""))
-    rows = series(tmp_path, lab, Check(("t.py",), SPEC))
+    rows = series(tmp_path, lab, SeriesCheck(("t.py",), SPEC))
     assert [row.status is Status.FAIL for row in rows] == [False, False, True, False, False]
     assert lab.runs[2] == 2
     assert rows[1].tests == "1 PASS"

@@ -123,7 +123,7 @@ def test_a_directory_that_others_can_write_is_refused(leases: Path) -> None:
 
 
 def test_records_survive_the_file() -> None:
-    record = lease.Record("cvm-1", "b", ProcessId(5, 6), ProcessId(7, 8), "/run", ("/a", "/b"))
+    record = lease.LeaseRecord("cvm-1", "b", ProcessId(5, 6), ProcessId(7, 8), "/run", ("/a", "/b"))
     assert parse_record(json.dumps(plain(record))) == record
 
 

@@ -19,13 +19,13 @@ from harness.base.status import (
 )
 from harness.guest import verdict
 from harness.guest.monitor import Exit
-from harness.guest.wait import Expired, Race, Verdict
+from harness.guest.wait import Expired, Race, WaitEnd
 from harness.record.console import Kind, Splat
 from harness.record.platform_state import parse_fatal, parse_violation
 
 
 def test_a_value_that_is_there_wins_over_a_verdict() -> None:
-    race = Race(lambda: Verdict(HostError, "QEMU is gone"))
+    race = Race(lambda: WaitEnd(HostError, "QEMU is gone"))
     assert race.wait("a value", lambda: 5, 1) == 5
 
 
@@ -59,7 +59,7 @@ def test_no_notification_is_lost_between_probe_and_sleep() -> None:
 
 def test_a_verdict_names_what_was_waited_for_and_shows_the_evidence() -> None:
     race = Race(
-        lambda: Verdict(GuestFailure, "the guest panicked", hint="look", details=("stack",)),
+        lambda: WaitEnd(GuestFailure, "the guest panicked", hint="look", details=("stack",)),
         evidence=lambda: ("run directory: /r",),
     )
     with pytest.raises(GuestFailure, match=r"panicked \(while waiting for tea, 0\.0 s\)") as info:
@@ -86,7 +86,7 @@ def test_the_deadline_is_scaled_and_judged() -> None:
 
 
 def test_call_returns_raises_and_gives_up() -> None:
-    dead: list[Verdict] = []
+    dead: list[WaitEnd] = []
     race = Race(lambda: dead[0] if dead else None)
     assert race.call("a sum", lambda: 1 + 1, 5, lambda: None) == 2
     with pytest.raises(ZeroDivisionError):
@@ -95,7 +95,7 @@ def test_call_returns_raises_and_gives_up() -> None:
     given_up = threading.Event()
 
     def die() -> None:
-        dead.append(Verdict(HostError, "QEMU is gone"))
+        dead.append(WaitEnd(HostError, "QEMU is gone"))
         race.notify()
 
     threading.Timer(0.05, die).start()

@@ -110,7 +110,7 @@ class Output:
             self._on_stdout(data)
 
 
-class Drain:
+class StreamDrain:
     """One command under way: takes both streams as they come, until both have ended."""
 
     def __init__(
@@ -291,7 +291,7 @@ class RunningCommand:
             try:
                 timer = Timer(self._race, f"the end of {short(self.line)}", None)
                 bell = Bell(self._race)
-                drain = Drain(channel, self._output, timer, bell, self._lost, started_ns)
+                drain = StreamDrain(channel, self._output, timer, bell, self._lost, started_ns)
                 feeder = drain.feed(self._input, self._hold_stdin)
                 self._under_way = True
                 self._race.notify()

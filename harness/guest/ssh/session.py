@@ -60,7 +60,7 @@ class _Edge(Exception):
     """Nobody serves SSH on the port yet."""
 
 
-class Session:
+class SshSession:
     """One connection. Any number of commands at a time, from any thread."""
 
     def __init__(self, port: int, keys: GuestKeys, race: Race, *, deadline_s: float = 20.0) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from harness.base.status import HarnessError, Status
 from harness.jobs.bench import Bench, sweep_unfinished
 from harness.jobs.bisect.git import Bisection, subject
-from harness.jobs.bisect.trial import Answer, MetricTrial, TestTrial, Word
+from harness.jobs.bisect.trial import Answer, MetricTrial, SuiteTrial, Word
 from harness.jobs.lab import BuildJob
 from harness.jobs.patchsets import resolve_commit
 
@@ -24,7 +24,7 @@ SKIPPED_BUILDS = "does not build"
 
 
 @dataclass(frozen=True)
-class Result:
+class BisectResult:
     """The outcome of a bisection."""
 
     status: Status
@@ -50,7 +50,7 @@ class Bisect:
     """A bisection in progress."""
 
     bench: Bench
-    trial: TestTrial | MetricTrial
+    trial: SuiteTrial | MetricTrial
     repository: Path
     good: str
     bad: str
@@ -58,7 +58,7 @@ class Bisect:
     settings: tuple[str, ...] = ()
     say: Say = lambda _: None
 
-    def run(self) -> Result:
+    def run(self) -> BisectResult:
         """Find it. Raises PreconditionError if an end is not what it is said to be."""
         started = time.monotonic()
         sweep_unfinished(self.bench.directory, self.bench.journal)
@@ -123,7 +123,7 @@ class Bisect:
 
     def _result(
         self, bisection: Bisection, answers: dict[str, Answer], steps: int, seconds: float
-    ) -> Result:
+    ) -> BisectResult:
         commits = bisection.finding.candidates
         events = self.bench.journal.events
         built = [event for event in events if event["event"] in ("built", "unbuilt")]
@@ -135,7 +135,7 @@ class Bisect:
             for event in events
             if event.get("point") == first and "command" in event
         ]
-        return Result(
+        return BisectResult(
             status=Status.DONE if len(commits) == 1 else Status.ERROR,
             candidates=tuple(self._name(commit) for commit in commits),
             commits=commits,

@@ -18,7 +18,7 @@ _COULD_BE = re.compile(r"^[0-9a-f]{40}$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Finding:
+class BisectState:
     """Where a bisection stands: `next` to be judged, or the candidates that are left."""
 
     next: str | None
@@ -59,7 +59,7 @@ class Bisection:
         git(self._git_dir, "update-ref", "HEAD", self.bad)  # bisect wants a branch to be on
 
     @property
-    def finding(self) -> Finding:
+    def finding(self) -> BisectState:
         """Where it stands."""
         return self._finding
 
@@ -73,20 +73,20 @@ class Bisection:
         """Tell that `commit` is "good", "bad" or to "skip"."""
         self._finding = self._told(git(self._git_dir, "bisect", word, commit))
 
-    def _told(self, result: object) -> Finding:
+    def _told(self, result: object) -> BisectState:
         stdout = result.stdout.decode(errors="replace")  # type: ignore[attr-defined]
         first = _FIRST_BAD.search(stdout)
         if first:
-            return Finding(None, (first[1],))
+            return BisectState(None, (first[1],))
         if "only 'skip'ped commits left" in stdout:
-            return Finding(None, tuple(_COULD_BE.findall(stdout)))
+            return BisectState(None, tuple(_COULD_BE.findall(stdout)))
         head = git(self._git_dir, "rev-parse", "--verify", "--quiet", "BISECT_HEAD")
         if head.returncode:
             raise HostError(
                 "git bisect gave no commit to test",
                 details=[*stdout.splitlines(), *complaint(result)],  # type: ignore[arg-type]
             )
-        return Finding(head.stdout.decode().strip())
+        return BisectState(head.stdout.decode().strip())
 
     def parent(self, commit: str) -> str:
         """The first parent of `commit`."""

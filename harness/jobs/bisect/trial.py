@@ -30,7 +30,7 @@ from harness.jobs.lab import Sample, SampleJob, SuiteJob, SuiteResult
 from harness.jobs.nightly.events import suite_result
 from harness.jobs.nightly.measure import describe
 from harness.record.comparison import Comparison, Criteria, Verdict
-from harness.suite.verdicts import TestVerdict
+from harness.suite.verdicts import CaseVerdict
 
 SURE = 0.99
 """Probability with which a bug that strikes now and then is to have shown itself."""
@@ -79,10 +79,8 @@ def look_of(cause: str, signals: frozenset[str] = frozenset()) -> Look:
 
 
 @dataclass(frozen=True)
-class TestQuestion:
+class SuiteQuestion:
     """Does this test pass?"""
-
-    __test__ = False  # not a test itself
 
     tests: tuple[str, ...]
     spec: GuestSpec
@@ -94,19 +92,17 @@ class TestQuestion:
     most_proofs: int = 10
 
 
-def worst_test(result: SuiteResult) -> TestVerdict | None:
+def worst_test(result: SuiteResult) -> CaseVerdict | None:
     """The first test that failed."""
     return next((test for test in result.tests if test.status is Status.FAIL), None)
 
 
 @dataclass
-class TestTrial:
-    """Answers a TestQuestion commit by commit."""
-
-    __test__ = False
+class SuiteTrial:
+    """Answers the question commit by commit."""
 
     bench: Bench
-    question: TestQuestion
+    question: SuiteQuestion
     looks: tuple[Look, ...] = ()
     """How the bug looks; from the bad end."""
     passes: int = 1

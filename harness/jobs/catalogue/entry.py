@@ -51,7 +51,7 @@ class ByHand(FileType, frozen=True):
     see: str = ""
     """What is seen with the bug on, and what without."""
 
-    def command_line(self, entry: Entry, kernel: str) -> str:
+    def command_line(self, entry: BugEntry, kernel: str) -> str:
         """The command that boots a guest with the bug on and runs the commands in it."""
         append = [entry.command_line()]
         options = []
@@ -67,7 +67,7 @@ class ByHand(FileType, frozen=True):
         return shlex.join(argv)
 
 
-class Entry(Ranged, frozen=True, rename={"catches": "catch"}):
+class BugEntry(Ranged, frozen=True, rename={"catches": "catch"}):
     """One bug of the catalogue. `versions` are the kernels that have the switch."""
 
     id: str
@@ -112,7 +112,7 @@ class Entry(Ranged, frozen=True, rename={"catches": "catch"}):
         return tuple(catch for catch in self.catches if version in catch.versions)
 
 
-def load_entries(directory: Path = ENTRIES) -> tuple[Entry, ...]:
+def load_entries(directory: Path = ENTRIES) -> tuple[BugEntry, ...]:
     """All entries, by id. Raises UsageError naming the file and what is wrong with it."""
     files = sorted(directory.glob("*.toml"))
     if not files:
@@ -120,15 +120,15 @@ def load_entries(directory: Path = ENTRIES) -> tuple[Entry, ...]:
     return tuple(read_entry(file) for file in files)
 
 
-def read_entry(file: Path) -> Entry:
+def read_entry(file: Path) -> BugEntry:
     """The entry in `file`. Raises UsageError."""
-    entry = read_toml(file, Entry, "docs/catalogue.md lists what an entry has")
+    entry = read_toml(file, BugEntry, "docs/catalogue.md lists what an entry has")
     if entry.id != file.stem:
         raise UsageError(f"{file}: its id is {entry.id!r}: the file must be called the same")
     return entry
 
 
-def select(entries: Sequence[Entry], ids: Iterable[str]) -> tuple[Entry, ...]:
+def select(entries: Sequence[BugEntry], ids: Iterable[str]) -> tuple[BugEntry, ...]:
     """The entries called `ids`, all for none. Raises UsageError for one that there is not."""
     wanted = tuple(dict.fromkeys(ids))
     by_id = {entry.id: entry for entry in entries}

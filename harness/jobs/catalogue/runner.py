@@ -17,11 +17,11 @@ from pathlib import Path
 
 from harness.base.guarded import run_guarded
 from harness.base.status import HostError, Status
-from harness.jobs.catalogue.entry import Catch, Entry
+from harness.jobs.catalogue.entry import BugEntry, Catch
 from harness.jobs.catalogue.verdicts import Judged, judge, with_test
 from harness.kernel.kernel import Kernel
 from harness.kernel.version import Version
-from harness.suite.verdicts import TestVerdict, parse_verdicts
+from harness.suite.verdicts import CaseVerdict, parse_verdicts
 
 """Where the tests of the entries are looked for."""
 DEADLINE_S = 900
@@ -33,13 +33,13 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Result:
+class BugResult:
     """What came of one bug."""
 
-    entry: Entry
+    entry: BugEntry
     judged: tuple[Judged, ...]
     """With the bug on, one for each test that ran."""
-    clean: tuple[TestVerdict, ...]
+    clean: tuple[CaseVerdict, ...]
     """The same tests with it off; empty if they were not run."""
     seconds: float
     """Wall time with the bug on."""
@@ -50,7 +50,7 @@ class Result:
         return any(judged.caught for judged in self.judged)
 
     @property
-    def false_alarms(self) -> tuple[TestVerdict, ...]:
+    def false_alarms(self) -> tuple[CaseVerdict, ...]:
         """Tests that do not pass, or have the bug's signal, although it is off.
 
         What such a test says with the bug on is worth nothing.
@@ -79,7 +79,7 @@ class Result:
         return Status.MISS if Status.MISS in statuses else Status.FAIL
 
 
-Pytest = Callable[[Sequence[str], str], tuple[TestVerdict, ...]]
+Pytest = Callable[[Sequence[str], str], tuple[CaseVerdict, ...]]
 """Runs tests with words added to the guests' command line."""
 
 
@@ -88,7 +88,7 @@ def pytest_on(
 ) -> Pytest:
     """A `Pytest` that runs the suite in `tree` on `kernel`; `options` are more of pytest's."""
 
-    def run(tests: Sequence[str], append: str) -> tuple[TestVerdict, ...]:
+    def run(tests: Sequence[str], append: str) -> tuple[CaseVerdict, ...]:
         with tempfile.TemporaryDirectory(prefix="cvm-catalogue-") as scratch:
             verdicts = Path(scratch) / "verdicts.jsonl"
             argv = [
@@ -114,7 +114,9 @@ def pytest_on(
     return run
 
 
-def run_entry(entry: Entry, version: Version, pytest: Pytest) -> tuple[tuple[Judged, ...], float]:
+def run_entry(
+    entry: BugEntry, version: Version, pytest: Pytest
+) -> tuple[tuple[Judged, ...], float]:
     """Run the tests that have to catch `entry`, with the bug on; verdicts and wall seconds.
 
     Raises HostError where a test of the entry does not exist.
@@ -132,13 +134,13 @@ def run_entry(entry: Entry, version: Version, pytest: Pytest) -> tuple[tuple[Jud
 
 
 def run_catalogue(
-    entries: Sequence[Entry],
+    entries: Sequence[BugEntry],
     version: Version,
     pytest: Pytest,
     *,
     clean: bool = True,
     notify: Notify = lambda _: None,
-) -> tuple[Result, ...]:
+) -> tuple[BugResult, ...]:
     """Every entry that has a switch on a kernel of `version`: each bug on, then all off.
 
     With `clean` all their tests run once more with every bug off.
@@ -150,14 +152,14 @@ def run_catalogue(
             notify(f"{number}/{len(concerned)} {entry.id}")
             on[entry.id] = run_entry(entry, version, pytest)
     tests = node_ids([catch for entry in concerned for catch in entry.catches_on(version)])
-    green: tuple[TestVerdict, ...] = ()
+    green: tuple[CaseVerdict, ...] = ()
     if clean and tests:
         notify("all bugs off")
         green = _judged_by_all(pytest, tests, "")
     return tuple(_result(entry, version, on.get(entry.id), green) for entry in concerned)
 
 
-def _judged_by_all(pytest: Pytest, tests: Sequence[str], append: str) -> tuple[TestVerdict, ...]:
+def _judged_by_all(pytest: Pytest, tests: Sequence[str], append: str) -> tuple[CaseVerdict, ...]:
     """The verdicts of `tests`; those that the host kept from one (MISS) are run once more.
 
     A MISS says nothing of the kernel, nor of the suite: QEMU's TCG before 8.1 loses one boot in
@@ -172,15 +174,15 @@ def _judged_by_all(pytest: Pytest, tests: Sequence[str], append: str) -> tuple[T
 
 
 def _result(
-    entry: Entry,
+    entry: BugEntry,
     version: Version,
     on: tuple[tuple[Judged, ...], float] | None,
-    green: Sequence[TestVerdict],
-) -> Result:
+    green: Sequence[CaseVerdict],
+) -> BugResult:
     judged, seconds = on or ((), 0.0)
     tests = node_ids(entry.catches_on(version))
     clean = tuple(v for test in tests for v in with_test(green, test))
-    return Result(entry, judged, clean, seconds)
+    return BugResult(entry, judged, clean, seconds)
 
 
 def node_ids(catches: Sequence[Catch]) -> tuple[str, ...]:
@@ -188,7 +190,7 @@ def node_ids(catches: Sequence[Catch]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(test for catch in catches for test in catch.tests))
 
 
-def _found(verdicts: Sequence[TestVerdict], test: str) -> tuple[TestVerdict, ...]:
+def _found(verdicts: Sequence[CaseVerdict], test: str) -> tuple[CaseVerdict, ...]:
     found = with_test(verdicts, test)
     if not found:
         raise HostError(f"the suite did not run {test}", hint="mend the entry's tests")

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 
 from harness.base.status import Status
 from harness.jobs.catalogue.entry import Catch
-from harness.suite.verdicts import TestVerdict
+from harness.suite.verdicts import CaseVerdict
 
 
 @dataclass(frozen=True)
 class Judged:
     """What one test's verdict says about the bug that it should catch."""
 
-    verdict: TestVerdict
+    verdict: CaseVerdict
     caught: bool
     signal: str
     """The reason by which it was caught; else what kept it from that."""
 
 
-def judge(catch: Catch, verdict: TestVerdict) -> Judged:
+def judge(catch: Catch, verdict: CaseVerdict) -> Judged:
     """A bug is caught by FAIL for its own reason: any other FAIL is as good as none.
 
     A defect that is expected on this kernel is set aside in the verdict; its signal still shows.
@@ -37,7 +37,7 @@ def judge(catch: Catch, verdict: TestVerdict) -> Judged:
     return Judged(verdict, False, f"FAIL for another reason: {given}")
 
 
-def with_test(verdicts: Iterable[TestVerdict], test: str) -> tuple[TestVerdict, ...]:
+def with_test(verdicts: Iterable[CaseVerdict], test: str) -> tuple[CaseVerdict, ...]:
     """Those of `test`; one without parameters stands for all it has."""
     return tuple(
         v for v in verdicts if v.test == test or (v.test.startswith(test + "[") and "[" not in test)

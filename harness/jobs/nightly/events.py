@@ -10,7 +10,7 @@ from pathlib import Path
 from harness.base.status import Status
 from harness.jobs.lab import SuiteResult
 from harness.record.journal import Event, Journal
-from harness.suite.verdicts import TestVerdict
+from harness.suite.verdicts import CaseVerdict
 
 
 def suite_result(event: Event) -> SuiteResult:
@@ -19,7 +19,7 @@ def suite_result(event: Event) -> SuiteResult:
         Status(event["status"]),
         event["cause"],
         tuple(
-            TestVerdict(
+            CaseVerdict(
                 test["test"],
                 Status(test["status"]),
                 frozenset(test["signals"]),

@@ -15,7 +15,7 @@ from harness.kernel.patches import touched_files
 
 
 @dataclass(frozen=True)
-class Point:
+class SeriesPoint:
     """A kernel of the series."""
 
     name: str
@@ -33,7 +33,7 @@ def points_of(
     directory: Path,
     fragments: tuple[str, ...] = (),
     settings: tuple[str, ...] = (),
-) -> list[Point]:
+) -> list[SeriesPoint]:
     """The points of `series`, the base first.
 
     A range "git:REPOSITORY@A..B" has its own base, A; patches (a file, a mailbox, a directory) need
@@ -49,7 +49,7 @@ def points_of(
     return _of_patches(series, replace(common, source=base), directory)
 
 
-def _of_range(series: str, common: BuildJob) -> list[Point]:
+def _of_range(series: str, common: BuildJob) -> list[SeriesPoint]:
     repository, commits = commits_of(series)
     if not commits:
         raise PreconditionError(f"the series {series} is empty: it has no commit")
@@ -58,7 +58,7 @@ def _of_range(series: str, common: BuildJob) -> list[Point]:
     for commit in (base, *commits):
         job = replace(common, source=f"git:{repository.resolve()}@{commit}")
         touched = _changed(repository, commit) if commit != base else ()
-        found.append(Point(commit[:12], subject(repository, commit), job, touched))
+        found.append(SeriesPoint(commit[:12], subject(repository, commit), job, touched))
     return found
 
 
@@ -69,17 +69,17 @@ def _changed(repository: Path, commit: str) -> tuple[str, ...]:
     return tuple(listed.stdout.decode(errors="surrogateescape").split("\0")[:-1])
 
 
-def _of_patches(series: str, base: BuildJob, directory: Path) -> list[Point]:
+def _of_patches(series: str, base: BuildJob, directory: Path) -> list[SeriesPoint]:
     patches: list[Path] = []
     for number, file in enumerate(gather([series], directory / "series")):
         patches += _mails(file, directory / "mails" / str(number))
     if not patches:
         raise PreconditionError(f"the series {series} is empty: it has no patch")
-    found = [Point("base", base.source, base)]
+    found = [SeriesPoint("base", base.source, base)]
     for number, patch in enumerate(patches, 1):
         job = replace(base, patches=tuple(patches[:number]))
         touched = tuple(sorted(touched_files(patch.read_bytes())))
-        found.append(Point(f"patch-{number:02}", _title(patch), job, touched))
+        found.append(SeriesPoint(f"patch-{number:02}", _title(patch), job, touched))
     return found
 
 

@@ -20,7 +20,7 @@ from harness.jobs.lab import SampleJob, SuiteJob
 from harness.jobs.nightly.events import suite_result
 from harness.jobs.nightly.measure import describe
 from harness.jobs.nightly.suite import judge_attempts, to_repeat
-from harness.jobs.series.points import Point
+from harness.jobs.series.points import SeriesPoint
 from harness.record.comparison import Comparison, Criteria, Verdict
 from harness.record.series import CommitResult
 
@@ -47,7 +47,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Check:
+class SeriesCheck:
     """What every kernel of a series has to do."""
 
     tests: tuple[str, ...]
@@ -58,12 +58,12 @@ class Check:
 
 
 @dataclass
-class Series:
+class PatchSeries:
     """A series in progress."""
 
     bench: Bench
-    points: Sequence[Point]
-    check: Check
+    points: Sequence[SeriesPoint]
+    check: SeriesCheck
     say: Say = lambda _: None
     _costs: dict[str, list[float]] = field(default_factory=dict)
     _printed: dict[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Series:
             rows.append(row)
         return rows
 
-    def _row(self, number: int, point: Point) -> CommitResult:
+    def _row(self, number: int, point: SeriesPoint) -> CommitResult:
         try:
             kernel = self.bench.build(point.name, point.job)
         except HarnessError as error:
@@ -112,7 +112,7 @@ class Series:
 
     # Warnings
 
-    def _warnings(self, number: int, point: Point) -> tuple[list[str], list[str]]:
+    def _warnings(self, number: int, point: SeriesPoint) -> tuple[list[str], list[str]]:
         """New warnings in the files that `point` touches, and its C files that were not compiled.
 
         The files of this commit and the next are compiled while their tree is in place, so that
@@ -130,7 +130,7 @@ class Series:
         new = [text for text in here if text not in before and _file(text) in point.touched]
         return new, not_compiled
 
-    def _compile(self, point: Point, files: Sequence[str]) -> Mapping[str, Sequence[str]]:
+    def _compile(self, point: SeriesPoint, files: Sequence[str]) -> Mapping[str, Sequence[str]]:
         for event in self.bench.journal.of("compiled", point=point.name):
             return dict(event["printed"])
         try:
@@ -143,7 +143,7 @@ class Series:
 
     # Tests
 
-    def _tests(self, point: Point, kernel: Path) -> tuple[Status, str, str, tuple[str, ...]]:
+    def _tests(self, point: SeriesPoint, kernel: Path) -> tuple[Status, str, str, tuple[str, ...]]:
         check = self.check
         results = [suite_result(e) for e in self.bench.journal.of("suite", point=point.name)]
         tests = to_repeat(results) if results else ()
@@ -159,7 +159,7 @@ class Series:
     # Cost
 
     def _cost(
-        self, number: int, point: Point, kernel: Path, cost: Cost
+        self, number: int, point: SeriesPoint, kernel: Path, cost: Cost
     ) -> tuple[float, Comparison | None, Comparison | None]:
         """Mean, change against the commit before, change against the base."""
         values = self._values(point, kernel, cost)
@@ -172,7 +172,7 @@ class Series:
         change = compare(cost.metric, Arms.of(earlier[-1], values), cost.criteria())
         return mean, change, compare(cost.metric, Arms.of(earlier[0], values), cost.criteria())
 
-    def _values(self, point: Point, kernel: Path, cost: Cost) -> list[float]:
+    def _values(self, point: SeriesPoint, kernel: Path, cost: Cost) -> list[float]:
         values = [
             float(event["metrics"][cost.metric])
             for event in self.bench.journal.of("sample", point=point.name)

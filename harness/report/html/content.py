@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.base.status import HarnessError, Status, worst
 from harness.base.units import format_size
-from harness.compare.history import Series
+from harness.compare.history import MetricHistory
 from harness.compare.index import Row, row_of
 from harness.record.night import CellResult, load_night
 from harness.record.series import CommitResult, load_series
@@ -70,7 +70,7 @@ class Page:
         return [*self.costs, *self.overlay, *self.trends, *of_runs]
 
 
-def runs_page(views: Sequence[RunView], trends: Sequence[Series] = ()) -> Page:
+def runs_page(views: Sequence[RunView], trends: Sequence[MetricHistory] = ()) -> Page:
     """A page about single runs; two are compared."""
     ordered = sorted(views, key=lambda view: _RANK[view.status])  # stable: by urgency, then given
     sections, calls = _sections(ordered)
@@ -91,7 +91,7 @@ def runs_page(views: Sequence[RunView], trends: Sequence[Series] = ()) -> Page:
     )
 
 
-def night_page(directory: Path, trends: Sequence[Series] = ()) -> Page:
+def night_page(directory: Path, trends: Sequence[MetricHistory] = ()) -> Page:
     """A page about the night in `directory`: its cells, then the runs that tell why.
 
     Raises UsageError where its results cannot be read.
@@ -123,7 +123,7 @@ def night_page(directory: Path, trends: Sequence[Series] = ()) -> Page:
     )
 
 
-def series_page(directory: Path, trends: Sequence[Series] = ()) -> Page:
+def series_page(directory: Path, trends: Sequence[MetricHistory] = ()) -> Page:
     """A page about the checked series in `directory`: which commit is bad, and what each costs.
 
     Raises UsageError where its results cannot be read.

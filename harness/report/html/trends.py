@@ -8,19 +8,19 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from harness.analysis.metrics import metric_named
-from harness.compare.history import Series
+from harness.compare.history import MetricHistory
 from harness.report.html.figure import Figure, text
 
 _SCALES = {"ns": (1e-6, "ms"), "bytes": (2.0**-20, "MiB"), "bytes/s": (2.0**-20, "MiB/s")}
 
 
-def trend_figures(series: Sequence[Series]) -> list[Figure]:
+def trend_figures(series: Sequence[MetricHistory]) -> list[Figure]:
     """A plot a series; those with a change of level first."""
     ordered = sorted(series, key=lambda one: (not one.changes, -len(one.points)))
     return [_trend(one, f"trend-{number}") for number, one in enumerate(ordered)]
 
 
-def _trend(series: Series, id_: str) -> Figure:
+def _trend(series: MetricHistory, id_: str) -> Figure:
     metric = metric_named(series.metric)
     scale, unit = _SCALES.get(metric.unit, (1.0, metric.unit))
     x = [point.row.started_utc for point in series.points]

@@ -23,7 +23,7 @@ from harness.base.status import (
 from harness.kernel.version import Version
 from harness.suite.expectations import Expectation, load_expectations
 from harness.suite.features import FEATURES, missing_feature
-from harness.suite.judge import INTACT, Verdict, judge_test
+from harness.suite.judge import INTACT, Judgement, judge_test
 from harness.suite.need import Need, Tier
 from harness.suite.plugin.options import command_line_spec, option
 from harness.suite.pool import Pool, Shared
@@ -160,7 +160,7 @@ def short_name(item: pytest.Item) -> str:
     return f"{item.path.name}::{item.name}"
 
 
-def _publish(item: pytest.Item, verdict: Verdict) -> None:
+def _publish(item: pytest.Item, verdict: Judgement) -> None:
     """What machines read: in the JUnit file, and in the file of --verdicts."""
     item.user_properties.append(("status", verdict.status.value))
     item.user_properties.append(("signals", list(verdict.signals)))
