@@ -48,11 +48,14 @@ def write_tree(
 ) -> list[Carried]:
     """Make `into` a git tree: `tree`, and a commit for each of the patches that are returned.
 
-    Raises UsageError if `into` exists, if there are no patches for this version, or if one does not
-    apply.
+    Raises UsageError if `into` exists, if one of `fragments` has no patch, if there are no patches
+    for this version, or if the tree has one already or one does not apply.
     """
     if into.exists():
         raise UsageError(f"{into} exists already", hint="give the path of a new directory")
+    if other := sorted({*fragments} - series.fragments):
+        known = ", ".join(sorted(series.fragments))
+        raise UsageError(f"no patch belongs to the fragment {other[0]}", hint=f"known: {known}")
     carried, patches = series.wanted(fragments), series.select(tree.version, fragments)
     into.parent.mkdir(parents=True, exist_ok=True)
     # Beside it and renamed: the directory is there whole or not at all.
@@ -64,11 +67,15 @@ def write_tree(
             before: Overlay = {}
             for number, patch in enumerate(carried, 1):
                 progress("patches", number, len(carried), patch.name)
-                overlay = apply_patches(tree, patches[:number], Path(made)).overlay
-                changed = [item for item in overlay.items() if before.get(item[0]) != item[1]]
-                message, author = _commit_of(patches[number - 1].file, patch.name)
-                stream.commit(message, author, changed)
-                before = overlay
+                applied = apply_patches(tree, patches[:number], Path(made))
+                if applied.present:
+                    raise UsageError(
+                        f"the {tree.product} has {applied.present[0]} already",
+                        hint="give a source without the carried patches",
+                    )
+                changed = [i for i in applied.overlay.items() if before.get(i[0]) != i[1]]
+                stream.commit(*_commit_of(patches[number - 1].file, patch.name), changed)
+                before = applied.overlay
         progress("checkout", 0, None, str(into))
         _git(root, "reset", "--quiet", "--hard")
         root.rename(into)

@@ -13,7 +13,7 @@ from harness.base.status import UsageError
 from harness.kernel.patch_tree import refresh, write_tree
 from harness.kernel.patches import apply_patches
 from harness.kernel.series import Series, read_series
-from harness.kernel.tree import DirectoryReader, SourceTree, scan
+from harness.kernel.tree import DirectoryReader, SourceTree, scan, scan_git
 from harness.kernel.version import Version, makefile_version
 
 SERIES = """\
@@ -305,3 +305,17 @@ def test_a_patch_that_does_not_apply_leaves_no_tree(
     with pytest.raises(UsageError, match="hunk 1 failed"):
         write_tree(source, series, tmp_path / "new" / "tree")
     assert list((tmp_path / "new").iterdir()) == []
+
+
+def test_a_source_that_has_the_patches_and_a_fragment_without_any_are_refused(
+    tree: Path, series: Series, tmp_path: Path
+) -> None:
+    patched = SourceTree(
+        scan_git(tree), DirectoryReader(tree), Version(6, 12, 5), "test", {}, product="kernel"
+    )
+    with pytest.raises(UsageError, match=r"the kernel has 0001-trace\.patch already"):
+        write_tree(patched, series, tmp_path / "twice")
+    with pytest.raises(UsageError, match=r"no patch belongs to the fragment bug$") as caught:
+        write_tree(patched, series, tmp_path / "twice", ["bug"])
+    assert caught.value.hint == "known: bugs"
+    assert not (tmp_path / "twice").exists()
