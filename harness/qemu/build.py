@@ -108,7 +108,10 @@ def held_qemu(store: Store, directory: Path = DIRECTORY) -> BuiltQemu | None:
     """
 
     def fits(entry: Path) -> bool:
-        built = _built(entry)
+        try:
+            built = _built(entry)
+        except FileNotFoundError:  # gc is taking it away
+            return False
         version = Version.parse(built.version)
         return (
             qemu_series(directory).release_of(version) is not None
@@ -123,6 +126,7 @@ def ensure_qemu(store: Store, progress: Progress = silent) -> BuiltQemu:
     """`held_qemu()`, or else built from the distribution's source. Raises as `build_qemu()`."""
     held = held_qemu(store)
     if held is None:
+        progress("source", 0, None, "no QEMU that emulates TDX and SNP is built yet: once, now")
         return build_qemu(None, store, progress)
     store.mark_used(held.binary.parent)
     return held

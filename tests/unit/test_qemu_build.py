@@ -248,3 +248,18 @@ def test_killed_at_any_moment_nothing_is_half_made(
     assert held_qemu(store, carried) == built
     leftovers = [path.name for path in (store.root / "tmp").iterdir()]
     assert leftovers == []
+
+
+def test_the_first_use_builds_and_says_so(
+    source: Path, store: Store, carried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "held_qemu", lambda store: held_qemu(store, carried))
+    monkeypatch.setattr(
+        module, "build_qemu", lambda _, store, progress: build(source, store, carried)
+    )
+    notes: list[str] = []
+    first = module.ensure_qemu(store, lambda stage, done, total, note: notes.append(note))
+    assert any("no QEMU that emulates TDX and SNP is built yet" in note for note in notes)
+    notes.clear()
+    assert module.ensure_qemu(store, lambda stage, done, total, note: notes.append(note)) == first
+    assert notes == []
