@@ -25,7 +25,7 @@ from harness.base.status import UsageError
 _T = TypeVar("_T")
 _MAX_BYTES = 64 << 20
 _EXPECTED = re.compile(r"Expected `(?P<kind>[^`]+)`(?:, got `[^`]+`)?(?P<more>.*?)(?: - at .*)?")
-_ENGLISH = {
+ENGLISH = {
     "str": "a string",
     "int": "a whole number",
     "float": "a number",
@@ -33,6 +33,7 @@ _ENGLISH = {
     "array": "a list",
     "object": "a table",
 }
+"""What messages call a type of msgspec."""
 
 
 class FileType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -169,12 +170,16 @@ def _parts(data: object, kind: Any) -> Iterator[tuple[str, object, Any]]:
 def _named(name: str, value: object, kind: Any) -> Iterator[tuple[str, object, Any]]:
     """A list of tables table by table, anything else as it is."""
     arguments = [a for a in typing.get_args(kind) if a is not Ellipsis]
-    if isinstance(value, list) and len(arguments) == 1 and _table(arguments[0]):
+    if isinstance(value, list) and len(arguments) == 1 and _is_row(arguments[0]):
         for number, item in enumerate(value, 1):
             called = (item.get("name") or item.get("id")) if isinstance(item, dict) else None
             yield f"{name} {number}" + (f" ({called})" if called else ""), item, arguments[0]
     else:
         yield name, value, kind
+
+
+def _is_row(kind: Any) -> bool:
+    return _table(kind) is not None or hasattr(kind, "from_file")
 
 
 def _words(said: str, data: object, kind: Any) -> str:
@@ -186,6 +191,6 @@ def _words(said: str, data: object, kind: Any) -> str:
         return f"must be {' or '.join(map(str, values))}, not {data!r:.80}"
     if match := _EXPECTED.fullmatch(said):
         kinds = [kind for kind in match["kind"].split(" | ") if kind != "null"]
-        english = " or ".join(_ENGLISH.get(kind, kind) for kind in kinds)
+        english = " or ".join(ENGLISH.get(kind, kind) for kind in kinds)
         return f"must be {english}{match['more']}, not {data!r:.80}"
     return said

@@ -18,9 +18,9 @@ from harness.base.ui import ProgressLine
 from harness.cli.options import json_option
 from harness.cli.plan import nights_option, only_option
 from harness.jobs.nightly.estimate import JOURNAL
-from harness.jobs.nightly.plan import Cell, Plan, cells, parse_filter, select
+from harness.jobs.nightly.plan import Cell, cells, parse_filter, select
 from harness.jobs.nightly.plan_check import check_plan
-from harness.jobs.nightly.plan_file import read_plan
+from harness.jobs.nightly.plan_file import Plan, read_plan
 from harness.record.journal import Journal
 from harness.record.night import FILE
 from harness.record.rundir import plain, write_json

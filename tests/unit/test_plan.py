@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 
 from harness.base.guest_options import guest_options
 from harness.base.options import Door
+from harness.base.reader import convert
 from harness.base.spec import AcceptMode, Clock
 from harness.base.status import UsageError
 from harness.base.units import GIB
@@ -19,7 +22,7 @@ from harness.cli.app import app
 from harness.jobs.nightly.estimate import Past, durations, past_of
 from harness.jobs.nightly.plan import Cell, cells, guest_points, matches, parse_filter, select
 from harness.jobs.nightly.plan_check import check_plan, check_run_options
-from harness.jobs.nightly.plan_file import parse_duration, parse_plan
+from harness.jobs.nightly.plan_file import Plan, Seconds, parse_duration, parse_plan
 from harness.record.night import CellKind
 
 PLAN = """
@@ -69,7 +72,7 @@ def test_the_cross_product_with_builds_first_and_reasons_for_what_is_left_out() 
     assert all("eager boots accept before" in cell.skip for cell in eager)
     assert sum(bool(cell.skip) for cell in found) == len(eager) == 2
     assert len({cell.key for cell in found}) == len(found)
-    assert plan.limits.time_s == 8 * 3600
+    assert plan.limits.time_s == Seconds(8 * 3600)
     assert plan.limits.disk == 5 * GIB
 
 
@@ -139,7 +142,19 @@ def test_a_filter_on_a_key_the_cell_lacks_does_not_match() -> None:
         ('disk = "5G"', 'disc = "5G"', "unknown key disc"),
         ('accept = "eager"\nreason', "reason", "would"),
         ('options = ["--threads=2"]', "repetitions = 0", "does not hold"),
-        ("[[suite]]", "[[suit]]", "unknown key suit"),
+        ("[[suite]]", "[[suit]]", r"unknown key suit: did you mean suite\?"),
+        (
+            'name = "patched"',
+            'nmae = "patched"',
+            r"kernel 2: unknown key nmae: did you mean name\?",
+        ),
+        (
+            'source = "debian:6.12"',
+            'suorce = "debian:6.12"',
+            r"kernel 1 \(base\): unknown key suorce",
+        ),
+        ("reason = ", "raeson = ", "exclude 1: cells have no 'raeson'"),
+        ("reason = ", "# ", "exclude 1: reason is missing"),
         ('name = "mm"', 'name = "mm', "not TOML"),
     ],
 )
@@ -168,10 +183,56 @@ def test_any_text_is_a_plan_or_a_usage_error(text: str) -> None:
         parse_plan(text)
 
 
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=8,
+)
+
+
+@given(junk, st.data())
+def test_a_plan_with_anything_in_one_place_is_a_plan_or_a_usage_error(
+    value: object, data: st.DataObject
+) -> None:
+    """Somewhere in a good plan is what does not belong there."""
+    content: Any = tomllib.loads(PLAN)
+    place = content
+    while True:
+        key = data.draw(
+            st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place)))
+        )
+        if not isinstance(place[key], dict | list) or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = value
+    try:
+        made = convert(content, Plan, "plan")
+    except UsageError as error:
+        told = error.cause
+        assert told.startswith("plan")
+        return
+    assert made.kernels
+    assert convert(content, Plan, "plan") == made
+
+
+def test_a_plan_has_what_its_file_says() -> None:
+    plan = parse_plan(PLAN)
+    given = tomllib.loads(PLAN)
+    assert [(k.name, k.source, list(k.patches), k.base) for k in plan.kernels] == [
+        (k["name"], k["source"], k.get("patches", []), k.get("base")) for k in given["kernel"]
+    ]
+    assert {key: list(values) for key, values in plan.matrix.items()} == given["matrix"]
+    (workload,) = plan.workloads
+    assert (workload.workload, workload.guest) == ("touch", {"clock": "icount"})
+    (exclude,) = plan.excludes
+    assert {**exclude, "reason": exclude.reason} == given["exclude"][0]
+    assert [config.name for config in plan.configs] == ["default"]
+
+
 @given(st.text() | st.from_regex(r"[0-9.]{1,5}\s?[smhd]?", fullmatch=True))
 def test_a_duration_is_positive_or_refused(text: str) -> None:
     try:
-        seconds = parse_duration(text, "here")
+        seconds = parse_duration(text)
     except UsageError:
         return
     assert seconds > 0

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.base.status import HostError, Status
 from harness.base.store import tree_size
 from harness.base.units import format_size
-from harness.jobs.nightly.plan import Limits
+from harness.jobs.nightly.plan_file import Limits
 from harness.record.journal import Journal
 
 

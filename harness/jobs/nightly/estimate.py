@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.status import UsageError
-from harness.jobs.nightly.plan import Cell, Measured
+from harness.jobs.nightly.plan import Cell
+from harness.jobs.nightly.plan_file import Measured
 from harness.record.journal import Event, read_events
 from harness.record.night import CellKind
 

@@ -21,7 +21,8 @@ from harness.jobs.nightly.baseline import against_baseline
 from harness.jobs.nightly.disk import check_disk
 from harness.jobs.nightly.events import known_defects, suite_result
 from harness.jobs.nightly.measure import Turn, enough, order, samples_of
-from harness.jobs.nightly.plan import Cell, Plan
+from harness.jobs.nightly.plan import Cell
+from harness.jobs.nightly.plan_file import Plan
 from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
 from harness.jobs.patchsets import check_clean, gather, resolve_commit
 from harness.kernel.source import GitSource, PathSource, parse_source

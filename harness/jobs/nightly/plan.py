@@ -10,120 +10,15 @@ from __future__ import annotations
 import itertools
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from harness.base.guest_options import changed_options
 from harness.base.options import Door
 from harness.base.spec import GuestSpec
 from harness.base.status import UsageError
+from harness.jobs.nightly.plan_file import Config, Exclude, GuestValue, Measured, Plan, Suite
 from harness.record.night import CellKind
 from harness.targets.choose import guest_spec
-
-GuestValue = str | int | bool
-
-
-@dataclass(frozen=True)
-class KernelArm:
-    """A kernel of the plan. With a `base`, what is measured on it is compared with the base."""
-
-    name: str
-    source: str
-    """debian:6.12, a tree, git:REPOSITORY@REF, or a bzImage (docs/kernels.md)."""
-    patches: tuple[str, ...] = ()
-    """Files, mailboxes, directories of patches, or git:REPOSITORY@A..B."""
-    base: str | None = None
-    dirty: bool = False
-    """Accept a work tree with uncommitted changes, whose results nobody can repeat later."""
-
-
-@dataclass(frozen=True)
-class Config:
-    """A kernel configuration: fragments and settings on top of the default ones."""
-
-    name: str
-    fragments: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Suite:
-    """Functional tests."""
-
-    name: str
-    tests: tuple[str, ...]
-    """Paths or node ids for pytest."""
-    options: tuple[str, ...] = ()
-    """More words for pytest."""
-    repeats: int = 2
-    """How often what failed is run again, to tell a flake from a hard failure."""
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A workload that is measured."""
-
-    name: str
-    workload: str
-    options: tuple[str, ...] = ()
-    """More words for `cvm-harness run WORKLOAD`."""
-    metrics: tuple[str, ...] = ()
-    """What is compared (docs/metrics.md); empty: cost.workload under icount, else elapsed time."""
-    margin_percent: float = 2.0
-    """Differences up to this do not matter; a bigger one for the worse is FAIL."""
-    repetitions: int = 5
-    """Fresh guests per kernel."""
-    detect_percent: float | None = None
-    """Go on, up to `most` guests per kernel, until an effect of this size would be seen."""
-    most: int = 50
-    guest: Mapping[str, GuestValue] = field(default_factory=dict)
-    """Guest options of this workload, over the matrix: clock = "icount"."""
-
-
-@dataclass(frozen=True)
-class Exclude:
-    """Cells that are not to be run: those that match every key. The reason is reported."""
-
-    match: Mapping[str, GuestValue | list[GuestValue]]
-    """Key -> value, or a list of values of which any will do."""
-    reason: str
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a night may use."""
-
-    time_s: float | None = None
-    cell_time_s: float = 3600.0
-    disk: int = 20 << 30
-    """Bytes that the night's directory may take."""
-    free_disk: int = 1 << 30
-    """Bytes that must stay free on its file system."""
-    memory: int | None = None
-    """Bytes of host memory for guests that run at once; None: what is free."""
-    alone: bool = True
-    """What measures wall-clock time waits until no other guest runs on the host."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A parsed plan file."""
-
-    name: str
-    kernels: tuple[KernelArm, ...]
-    configs: tuple[Config, ...]
-    matrix: Mapping[str, tuple[GuestValue, ...]]
-    suites: tuple[Suite, ...]
-    workloads: tuple[Measured, ...]
-    excludes: tuple[Exclude, ...]
-    limits: Limits
-    baselines: str = "baselines"
-    """Directory of stored baselines, for kernels that are measured without a base."""
-    seed: int = 1
-    """Of the order in which A and B alternate."""
-
-    def kernel(self, name: str) -> KernelArm:
-        """The kernel called `name`."""
-        return next(arm for arm in self.kernels if arm.name == name)
 
 
 @dataclass(frozen=True)
@@ -216,8 +111,8 @@ def cells(plan: Plan) -> list[Cell]:
             found += _measure_cells(plan, config, point, workload)
     every = _unique(found)
     for exclude in plan.excludes:
-        if not any(matches(cell, exclude.match) for cell in every):
-            words = ", ".join(f"{key} = {value!r}" for key, value in exclude.match.items())
+        if not any(matches(cell, exclude) for cell in every):
+            words = ", ".join(f"{key} = {value!r}" for key, value in exclude.items())
             raise UsageError(
                 f"exclude: no cell has {words}", hint="cvm-harness plan FILE lists the cells"
             )
@@ -249,7 +144,7 @@ def _not_for_pytest(spec: GuestSpec) -> str:
 
 def _excluded(cell: Cell, excludes: tuple[Exclude, ...]) -> Cell:
     for exclude in excludes:
-        if matches(cell, exclude.match):
+        if matches(cell, exclude):
             return Cell(**{**vars(cell), "skip": f"excluded: {exclude.reason}"})
     return cell
 

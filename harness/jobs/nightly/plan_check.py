@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from harness.base.status import UsageError
-from harness.jobs.nightly.plan import Plan
+from harness.jobs.nightly.plan_file import Plan
 
 
 def check_plan(plan: Plan, app: click.Group) -> None:

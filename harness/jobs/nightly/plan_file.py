@@ -1,116 +1,246 @@
 # SPDX-License-Identifier: MIT
-"""Plan files: TOML text to a Plan, with every key checked. Format: docs/nightly.md."""
+"""Plan files: what a night is to do, every key checked. Format: docs/nightly.md."""
 
 from __future__ import annotations
 
-import functools
 import re
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
+
+import msgspec
+from msgspec.structs import force_setattr
 
 from harness.analysis.metrics import metric_named
 from harness.base.guest_options import guest_option, guest_options
-from harness.base.options import Door, size
+from harness.base.options import Door, unknown
+from harness.base.reader import ENGLISH, FileType, Words, convert, parse_toml
 from harness.base.status import UsageError
-from harness.jobs.nightly.plan import (
-    Config,
-    Exclude,
-    GuestValue,
-    KernelArm,
-    Limits,
-    Measured,
-    Plan,
-    Suite,
-)
+from harness.base.units import GIB, parse_size
 from harness.kernel.source import parse_source
 
-_T = TypeVar("_T")
+GuestValue = str | int | bool
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd]?)")
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_HINT = "see docs/nightly.md"
 
 
-class Table:
-    """One TOML table, taken apart key by key; what is left over at the end is an error."""
+class Seconds(float):
+    """A duration, in a file as text: "90", "45m", "8h"."""
 
-    def __init__(self, data: object, where: str) -> None:
-        if not isinstance(data, dict):
-            raise UsageError(f"{where} is not a table")
-        self._data: dict[str, Any] = dict(data)
-        self.where = where
-
-    def take(self, key: str, kind: type[_T], default: _T | None = None) -> _T:
-        """The value of `key`, which must be a `kind`. Raises UsageError."""
-        if key not in self._data:
-            if default is None:
-                raise UsageError(f"{self.where}: {key} is missing")
-            return default
-        value = self._data.pop(key)
-        if kind is float and type(value) is int:
-            value = float(value)
-        if type(value) is not kind:  # bool is an int, and not meant here
-            raise UsageError(f"{self.where}: {key} must be {_english(kind)}, not {value!r}")
-        return value
-
-    def optional(self, key: str, kind: type[_T]) -> _T | None:
-        """The same, None where it is absent."""
-        return self.take(key, kind) if key in self._data else None
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        """A list of strings, or one string."""
-        value = self._data.pop(key, [])
-        listed = [value] if isinstance(value, str) else value
-        if not isinstance(listed, list) or not all(isinstance(item, str) for item in listed):
-            raise UsageError(f"{self.where}: {key} must be a list of strings")
-        return tuple(listed)
-
-    def name(self) -> str:
-        """The table's name: it becomes part of file names."""
-        name = self.take("name", str)
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"{self.where}: not a name: {name!r}", hint="use letters, digits and . _ + -"
-            )
-        return name
-
-    def tables(self, key: str, make: Callable[[Table], _T]) -> tuple[_T, ...]:
-        """A list of tables, each made by `make`; their names are unique."""
-        listed = self._data.pop(key, [])
-        if not isinstance(listed, list):
-            raise UsageError(f"{self.where}: write [[{key}]]")
-        made = []
-        for number, data in enumerate(listed, 1):
-            table = Table(data, f"{self.where}: {key} {number}")
-            made.append(make(table))
-            table.finish()
-        names = [name for item in made if (name := getattr(item, "name", None))]
-        for name in names:
-            if names.count(name) > 1:
-                raise UsageError(f"{self.where}: two of [[{key}]] are called {name!r}")
-        return tuple(made)
-
-    def table(self, key: str) -> Table:
-        """A table within this one; empty if absent."""
-        return Table(self._data.pop(key, {}), f"{self.where}: [{key}]")
-
-    def rest(self) -> dict[str, Any]:
-        """Everything not yet taken."""
-        rest, self._data = self._data, {}
-        return rest
-
-    def finish(self) -> None:
-        """Raise UsageError if a key was not understood."""
-        if self._data:
-            raise UsageError(
-                f"{self.where}: unknown key {', '.join(self._data)}", hint="see docs/nightly.md"
-            )
+    @classmethod
+    def from_file(cls, value: object) -> Seconds:
+        """Raises UsageError, ValueError."""
+        if not isinstance(value, str):
+            raise ValueError(f"must be a string, not {value!r:.80}")
+        return cls(parse_duration(value))
 
 
-def _english(kind: type) -> str:
-    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-    return names.get(kind, kind.__name__)
+class Bytes(int):
+    """A size, in a file as text: "20G"."""
+
+    @classmethod
+    def from_file(cls, value: object) -> Bytes:
+        """Raises ValueError."""
+        if not isinstance(value, str):
+            raise ValueError(f"must be a string, not {value!r:.80}")
+        return cls(parse_size(value))
+
+
+class GuestValues(dict[str, GuestValue]):
+    """Options of a guest, each with its value."""
+
+    @classmethod
+    def from_file(cls, value: object) -> GuestValues:
+        """Raises UsageError for an option that plans do not have, ValueError."""
+        return cls((key, _guest_value(key, item)) for key, item in _table(value).items())
+
+
+class Matrix(dict[str, tuple[GuestValue, ...]]):
+    """Options of guests, each with the values to be tried: in a file a list, or one value."""
+
+    @classmethod
+    def from_file(cls, value: object) -> Matrix:
+        """Raises UsageError for an option that plans do not have, ValueError."""
+        matrix = cls()
+        for key, item in _table(value).items():
+            values = item if isinstance(item, list) else [item]
+            if not values:
+                raise ValueError(f"{key} has no value")
+            matrix[key] = tuple(_guest_value(key, one) for one in values)
+        return matrix
+
+
+class Exclude(dict[str, GuestValue | list[GuestValue]]):
+    """Cells that are not to be run: those that match every key, or one of a list of values."""
+
+    reason: str
+    """Why not; it is reported."""
+
+    @classmethod
+    def from_file(cls, value: object) -> Exclude:
+        """Raises UsageError for a key that no cell has, ValueError."""
+        made = cls(_table(value))
+        known = ["reason", "kind", "kernel", "config", "suite", "workload"]
+        known += [option.name for option in guest_options(Door.PLAN)]
+        for key in made:
+            if key not in known:
+                raise unknown("cells have no", key, known)
+        reason = made.pop("reason", None)
+        if not isinstance(reason, str):
+            raise ValueError("reason is missing" if reason is None else "reason must be a string")
+        if not made:
+            raise ValueError("would exclude everything: it names no key")
+        made.reason = reason
+        return made
+
+
+class _Named(FileType, frozen=True):
+    name: str
+    """It becomes part of file names."""
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise UsageError(f"not a name: {self.name!r}", hint="use letters, digits and . _ + -")
+
+
+class KernelArm(_Named, frozen=True):
+    """A kernel of the plan. With a `base`, what is measured on it is compared with the base."""
+
+    source: str
+    """debian:6.12, a tree, git:REPOSITORY@REF, or a bzImage (docs/kernels.md)."""
+    patches: Words = Words()
+    """Files, mailboxes, directories of patches, or git:REPOSITORY@A..B."""
+    base: str | None = None
+    dirty: bool = False
+    """Accept a work tree with uncommitted changes, whose results nobody can repeat later."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        parse_source(self.source)
+
+
+class Config(_Named, frozen=True):
+    """A kernel configuration: fragments and settings on top of the default ones."""
+
+    fragments: Words = Words()
+    settings: Words = Words()
+
+
+class Suite(_Named, frozen=True):
+    """Functional tests."""
+
+    tests: Words = Words()
+    """Paths or node ids for pytest."""
+    options: Words = Words()
+    """More words for pytest."""
+    repeats: int = 2
+    """How often what failed is run again, to tell a flake from a hard failure."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tests:
+            raise UsageError("no tests", hint='write tests = ["tests/guest"]')
+        if not 0 <= self.repeats <= 20:
+            raise ValueError("repeats must be 0 to 20")
+
+
+class Measured(_Named, frozen=True):
+    """A workload that is measured."""
+
+    workload: str = ""
+    """Of `cvm-harness run`; in a file it may be left out where the name says it."""
+    options: Words = Words()
+    """More words for `cvm-harness run WORKLOAD`."""
+    metrics: Words = Words()
+    """What is compared (docs/metrics.md); empty: cost.workload under icount, else elapsed time."""
+    margin_percent: float = 2.0
+    """Differences up to this do not matter; a bigger one for the worse is FAIL."""
+    repetitions: int = 5
+    """Fresh guests per kernel."""
+    detect_percent: float | None = None
+    """Go on, up to `most` guests per kernel, until an effect of this size would be seen."""
+    most: int = 50
+    guest: GuestValues = msgspec.field(default_factory=GuestValues)
+    """Guest options of this workload, over the matrix: clock = "icount"."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        force_setattr(self, "workload", self.workload or self.name)
+        if not 1 <= self.repetitions <= self.most <= 10_000:
+            raise ValueError("1 <= repetitions <= most <= 10000 does not hold")
+        for metric in self.metrics:
+            metric_named(metric)
+        if not 0 < self.margin_percent < 100:
+            raise ValueError("margin_percent must be between 0 and 100")
+        if self.detect_percent is not None and not 0 < self.detect_percent < 100:
+            raise ValueError("detect_percent must be between 0 and 100")
+
+
+class Limits(FileType, frozen=True, rename={"time_s": "time", "cell_time_s": "cell_time"}):
+    """What a night may use."""
+
+    time_s: Seconds | None = None
+    cell_time_s: Seconds = Seconds(3600)
+    disk: Bytes = Bytes(20 * GIB)
+    """That the night's directory may take."""
+    free_disk: Bytes = Bytes(GIB)
+    """That must stay free on its file system."""
+    memory: Bytes | None = None
+    """Of the host, for guests that run at once; None: what is free."""
+    alone: bool = True
+    """What measures wall-clock time waits until no other guest runs on the host."""
+
+
+_TABLES = {
+    "kernels": "kernel",
+    "configs": "config",
+    "suites": "suite",
+    "workloads": "workload",
+    "excludes": "exclude",
+}
+
+
+class Plan(_Named, frozen=True, rename=_TABLES):
+    """A plan file."""
+
+    kernels: tuple[KernelArm, ...] = ()
+    configs: tuple[Config, ...] = ()
+    """Without any in the file: the default one."""
+    matrix: Matrix = msgspec.field(default_factory=Matrix)
+    suites: tuple[Suite, ...] = ()
+    workloads: tuple[Measured, ...] = ()
+    excludes: tuple[Exclude, ...] = ()
+    limits: Limits = Limits()
+    baselines: str = "baselines"
+    """Directory of stored baselines, for kernels that are measured without a base."""
+    seed: int = 1
+    """Of the order in which A and B alternate."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        force_setattr(self, "configs", self.configs or (Config("default"),))
+        if not self.kernels:
+            raise UsageError("no [[kernel]]", hint="see docs/nightly.md for an example")
+        if not self.suites and not self.workloads:
+            raise ValueError("neither [[suite]] nor [[workload]]: there is nothing to do")
+        tables: tuple[Iterable[_Named], ...]
+        tables = (self.kernels, self.configs, self.suites, self.workloads)
+        for key, table in zip(_TABLES.values(), tables, strict=False):
+            names = [row.name for row in table]
+            for name in names:
+                if names.count(name) > 1:
+                    raise ValueError(f"two of [[{key}]] are called {name!r}")
+        for arm in self.kernels:
+            others = [other.name for other in self.kernels if other is not arm]
+            if arm.base is not None and arm.base not in others:
+                raise ValueError(f"kernel {arm.name}: no other kernel is called {arm.base!r}")
+
+    def kernel(self, name: str) -> KernelArm:
+        """The kernel called `name`."""
+        return next(arm for arm in self.kernels if arm.name == name)
 
 
 def read_plan(path: Path) -> Plan:
@@ -124,147 +254,29 @@ def read_plan(path: Path) -> Plan:
 
 def parse_plan(text: str, where: str = "plan", default_name: str = "plan") -> Plan:
     """The plan that `text` describes. Raises UsageError naming the table and key at fault."""
-    try:
-        top = Table(tomllib.loads(text), where)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where} is not TOML: {error}") from error
-    kernels = top.tables("kernel", _kernel)
-    if not kernels:
-        raise UsageError(f"{where}: no [[kernel]]", hint="see docs/nightly.md for an example")
-    matrix = _matrix(top.table("matrix"))
-    plan = Plan(
-        name=top.take("name", str, default_name),
-        kernels=kernels,
-        configs=top.tables("config", _config) or (Config("default"),),
-        matrix=matrix,
-        suites=top.tables("suite", _suite),
-        workloads=top.tables("workload", _workload),
-        excludes=top.tables("exclude", functools.partial(_exclude, matrix=matrix)),
-        limits=_limits(top.table("limits")),
-        baselines=top.take("baselines", str, "baselines"),
-        seed=top.take("seed", int, 1),
-    )
-    top.finish()
-    if not _NAME.fullmatch(plan.name):
-        raise UsageError(f"{where}: not a name: {plan.name!r}", hint="use letters, digits, . _ -")
-    if not plan.suites and not plan.workloads:
-        raise UsageError(f"{where}: neither [[suite]] nor [[workload]]: there is nothing to do")
-    _check_bases(plan, where)
-    return plan
+    data = parse_toml(text, dict[str, Any], where, _HINT)
+    return convert({"name": default_name, **data}, Plan, where, _HINT)
 
 
-def _check_bases(plan: Plan, where: str) -> None:
-    names = [arm.name for arm in plan.kernels]
-    for arm in plan.kernels:
-        if arm.base is None:
-            continue
-        if arm.base not in names or arm.base == arm.name:
-            raise UsageError(f"{where}: kernel {arm.name}: no other kernel is called {arm.base!r}")
-
-
-def _kernel(table: Table) -> KernelArm:
-    source = table.take("source", str)
-    parse_source(source)
-    return KernelArm(
-        name=table.name(),
-        source=source,
-        patches=table.texts("patches"),
-        base=table.optional("base", str),
-        dirty=table.take("dirty", bool, False),
-    )
-
-
-def _config(table: Table) -> Config:
-    return Config(table.name(), table.texts("fragments"), table.texts("settings"))
-
-
-def _suite(table: Table) -> Suite:
-    suite = Suite(
-        name=table.name(),
-        tests=table.texts("tests"),
-        options=table.texts("options"),
-        repeats=table.take("repeats", int, 2),
-    )
-    if not suite.tests:
-        raise UsageError(f"{table.where}: no tests", hint='write tests = ["tests/guest"]')
-    if not 0 <= suite.repeats <= 20:
-        raise UsageError(f"{table.where}: repeats must be 0 to 20")
-    return suite
-
-
-def _workload(table: Table) -> Measured:
-    name = table.name()
-    guest = table.table("guest").rest()
-    measured = Measured(
-        name=name,
-        workload=table.take("workload", str, name),
-        options=table.texts("options"),
-        metrics=table.texts("metrics"),
-        margin_percent=table.take("margin_percent", float, Measured.margin_percent),
-        repetitions=table.take("repetitions", int, 5),
-        detect_percent=table.optional("detect_percent", float),
-        most=table.take("most", int, 50),
-        guest={key: _guest_value(table.where, key, value) for key, value in guest.items()},
-    )
-    if not 1 <= measured.repetitions <= measured.most <= 10_000:
-        raise UsageError(f"{table.where}: 1 <= repetitions <= most <= 10000 does not hold")
-    for metric in measured.metrics:
-        metric_named(metric)
-    if not 0 < measured.margin_percent < 100:
-        raise UsageError(f"{table.where}: margin_percent must be between 0 and 100")
-    if measured.detect_percent is not None and not 0 < measured.detect_percent < 100:
-        raise UsageError(f"{table.where}: detect_percent must be between 0 and 100")
-    return measured
-
-
-def _exclude(table: Table, matrix: Mapping[str, object]) -> Exclude:
-    reason = table.take("reason", str)
-    match = table.rest()
-    known = {"kind", "kernel", "config", "suite", "workload"}
-    known |= {option.name for option in guest_options(Door.PLAN)}
-    for key in match:
-        if key not in known:
-            raise UsageError(f"{table.where}: cells have no {key!r}")
-    if not match:
-        raise UsageError(f"{table.where}: would exclude everything: it names no key")
-    return Exclude(match, reason)
-
-
-def _limits(table: Table) -> Limits:
-    given: dict[str, Any] = {"alone": table.take("alone", bool, True)}
-    for key in ("time", "cell_time"):
-        if (text := table.optional(key, str)) is not None:
-            given[f"{key}_s"] = parse_duration(text, f"{table.where} {key}")
-    for key in ("disk", "free_disk", "memory"):
-        if (text := table.optional(key, str)) is not None:
-            given[key] = size(text, f"{table.where} {key}")
-    table.finish()
-    return Limits(**given)
-
-
-def parse_duration(text: str, where: str) -> float:
+def parse_duration(text: str) -> float:
     """Seconds meant by "90", "45m", "8h". Raises UsageError."""
     match = _DURATION.fullmatch(text.strip())
     if not match or float(match[1]) <= 0:
-        raise UsageError(f"{where}: not a duration: {text!r}", hint="write 90s, 45m or 8h")
+        raise UsageError(f"not a duration: {text!r}", hint="write 90s, 45m or 8h")
     return float(match[1]) * _SECONDS[match[2]]
 
 
-def _guest_value(where: str, key: str, value: object) -> GuestValue:
-    option = guest_option(key, f"{where}: ")
-    kind = option.row.kind.plan
+def _table(value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"must be a table, not {value!r:.80}")
+    return value
+
+
+def _guest_value(key: str, value: object) -> GuestValue:
+    option = guest_option(key)
     if Door.PLAN not in option.row.doors:
-        raise UsageError(f"{where}: plans have no guest option {key!r}")
-    if type(value) is not kind:
-        raise UsageError(f"{where}: {key} must be {_english(kind)}, not {value!r}")
+        raise ValueError(f"plans have no guest option {key!r}")
+    kind = option.row.kind.plan
+    if type(value) is not kind:  # bool is an int, and not meant here
+        raise ValueError(f"{key} must be {ENGLISH[kind.__name__]}, not {value!r:.80}")
     return value  # type: ignore[return-value]
-
-
-def _matrix(table: Table) -> dict[str, tuple[GuestValue, ...]]:
-    matrix = {}
-    for key, value in table.rest().items():
-        values = value if isinstance(value, list) else [value]
-        if not values:
-            raise UsageError(f"{table.where}: {key} has no value")
-        matrix[key] = tuple(_guest_value(table.where, key, item) for item in values)
-    return matrix
