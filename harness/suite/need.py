@@ -113,10 +113,16 @@ class Need:
 
     def spec(self, base: GuestSpec) -> GuestSpec:
         """`base`, the command line's guest, with what this test wants otherwise."""
-        target = base.target
-        wanted = {n: v for n, v in self.guest.items() if guest_option(n).applies_to(target)}
+        target = target_for(base.target)
+        hardware = target.on_hardware(base)
+        wanted = {
+            name: value
+            for name, value in self.guest.items()
+            if guest_option(name).applies_to(target.name)
+            and not (hardware and guest_option(name).row.wish)
+        }
         if "memory" in wanted:
-            wanted["memory"] = target_for(target).memory_for(wanted["memory"])
+            wanted["memory"] = target.memory_for(base, wanted["memory"])
         if "append" in wanted:
             wanted["append"] = (*wanted["append"], *base.extra_cmdline)
         if "layers" in wanted:

@@ -142,8 +142,8 @@ class Target(abc.ABC):
         return cost if platform in cost else f"{platform}; {cost}"
 
     @abc.abstractmethod
-    def memory_for(self, testable: int) -> int:
-        """Bytes of memory of a guest that is to have about `testable` bytes unaccepted at boot."""
+    def memory_for(self, spec: GuestSpec, testable: int) -> int:
+        """Bytes of memory of a guest like `spec` with about `testable` bytes unaccepted at boot."""
 
     @abc.abstractmethod
     def why_no_hotplug(self, spec: GuestSpec) -> str:

@@ -13,7 +13,7 @@ from typing import ClassVar
 from harness.base.platform import Platform
 from harness.base.spec import Accel, AcceptMode, Emulation, GuestSpec, HugePages
 from harness.base.status import HostError, UsageError
-from harness.base.units import GIB, PAGE_SIZE, format_size
+from harness.base.units import GIB, MIB, PAGE_SIZE, format_size
 from harness.targets.base import BootFiles, GuestEvidence, Proof, Target, kernel_command_line
 from harness.targets.shape import memory_backends
 
@@ -35,6 +35,8 @@ _QCOW2_MAGIC = b"QFI\xfb"
 _LOW = 2 * GIB
 """QEMU's q35 puts this much of the memory below 4 GiB, where the firmware accepts everything."""
 LEAST_MEMORY = 4 * GIB
+LOW_UNDER_TCG = 512 * MIB
+"""What a guest smaller than that has below 4 GiB under TCG: enough for OVMF."""
 _NO_ACCEPT = (
     "Linux 6.12 and 7.3 have no acceptance for hot-added memory (arch_add_memory() in "
     "arch/x86/mm/init_64.c does not accept, and puts nothing into the table of unaccepted memory)"
@@ -91,8 +93,10 @@ class ConfidentialTarget(Target):
             return f"measured on {self.name.value} hardware"
         return f"{self.platform_words(spec)}; {spec.emulation.cost.describe()}"
 
-    def memory_for(self, testable: int) -> int:
+    def memory_for(self, spec: GuestSpec, testable: int) -> int:
         """As much above 4 GiB, beside what is below, which the firmware accepts itself."""
+        if spec.platform_emulated and testable + LOW_UNDER_TCG < LEAST_MEMORY:
+            return testable + LOW_UNDER_TCG
         return max(testable + _LOW, LEAST_MEMORY)
 
     def why_no_hotplug(self, spec: GuestSpec) -> str:

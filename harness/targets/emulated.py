@@ -77,7 +77,7 @@ class EmulatedTarget(Target):
         """The cost model's."""
         return spec.emulation.cost.describe()
 
-    def memory_for(self, testable: int) -> int:
+    def memory_for(self, spec: GuestSpec, testable: int) -> int:
         """Nearly all of it is unaccepted."""
         return testable
 

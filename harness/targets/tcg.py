@@ -25,9 +25,6 @@ from harness.targets.emulated import (
 from harness.targets.shape import memory_backends, memory_option, sockets
 
 OBJECT = "cgs0"
-LOW_MEMORY = 512 * MIB
-"""What a guest smaller than 4 GiB has below 4 GiB: OVMF accepts all of that by itself, and boots
-with it."""
 _FIRMWARE_S = 20.0
 """OVMF takes some 4 to 8 s under TCG before it starts the kernel."""
 
@@ -43,7 +40,11 @@ def machine(
     virtio: str = "",
 ) -> Machine:
     """QEMU's arguments. `cpu`, machine `options` and object `properties` are the platform's."""
-    low = (f"max-ram-below-4g={LOW_MEMORY // MIB}M",) if spec.memory < common.LEAST_MEMORY else ()
+    low = (
+        (f"max-ram-below-4g={common.LOW_UNDER_TCG // MIB}M",)
+        if spec.memory < common.LEAST_MEMORY
+        else ()
+    )
     guest_object = {**properties, "id": OBJECT, **_common(spec)}
     args: common.Args = [
         *accelerator(spec, host),

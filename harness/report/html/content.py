@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.status import HarnessError, Status, worst
+from harness.base.text import inert
 from harness.base.units import format_size
 from harness.compare.history import MetricHistory
 from harness.compare.index import Row, row_of
+from harness.kernel.addresses import annotate
 from harness.record.night import CellResult, load_night
 from harness.record.series import CommitResult, load_series
 from harness.record.view import RunView
@@ -178,9 +180,19 @@ def _of_run(view: RunView) -> Attention:
         status=view.status.value,
         title=f"{view.id}: {_label(view)}",
         cause=view.text("cause"),
+        lines=_backtrace(view),
         rerun=view.text("rerun"),
         anchor=view.id,
     )
+
+
+def _backtrace(view: RunView) -> tuple[str, ...]:
+    """The call trace of an access that the emulated platform forbade, with files and lines."""
+    trace, known = view.get("backtrace"), view.get("source_lines")
+    if not isinstance(trace, list):
+        return ()
+    lines = [inert(line) for line in trace if isinstance(line, str)]
+    return annotate(lines, known if isinstance(known, dict) else {})
 
 
 def _of_cell(cell: CellResult) -> list[Attention]:

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""TDX and SEV-SNP guests on QEMU's emulated platforms: unmodified kernel and firmware.
+
+They boot, prove what they are and account for every page; and each defect that the platform can
+show gets the verdict that it deserves. Runs with the platform of --target, or with both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from harness.base.spec import GuestSpec
+from harness.base.status import GuestFailure, Status
+from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
+from harness.kernel.kernel import Kernel
+from harness.record.platform import FILE, PlatformEvents
+from harness.run.run import Run
+from harness.run.session import Session
+from harness.suite.plugin.fixtures import Boot
+from harness.suite.subject import signal_of
+from harness.targets.choose import guest_spec
+from harness.workloads.touch import Touch
+
+pytestmark = pytest.mark.guest
+
+Start = Callable[..., contextlib.AbstractContextManager[Run]]
+
+KERNEL = "debian-binary:6.12"
+PLATFORMS = ("tdx", "snp")
+OBJECT = "/objects/cgs0"
+TOUCHED = 64 * MIB
+REBIND = (
+    "cd /sys/bus/virtio/drivers/virtio_rng && d=$(ls -d virtio* | head -1) && "
+    'echo "$d" > unbind && echo "$d" > bind'
+)
+"""Its queue is memory that the guest shares with its host: given back, and shared again."""
+WITNESSES = (
+    "platform: pages conserved",
+    "platform: every call is in the stream",
+    "platform: what is pending is whole units",
+    "platform: no illegal access",
+    "platform: nothing accepted twice",
+    "nr_unaccepted and the platform differ by the guard units",
+)
+
+
+@pytest.fixture(params=PLATFORMS)
+def spec(request: pytest.FixtureRequest, cvm_spec: GuestSpec) -> GuestSpec:
+    """A small guest of each platform; only of the command line's, if that is one."""
+    if cvm_spec.target.value in PLATFORMS and cvm_spec.target.value != request.param:
+        pytest.skip(f"the command line asks for {cvm_spec.target.value}")
+    return guest_spec(target=request.param, accel="tcg", memory="1536M", append="init_on_alloc=0")
+
+
+@pytest.fixture
+def kernel(
+    request: pytest.FixtureRequest, cvm_session: Session, cvm_spec: GuestSpec, spec: GuestSpec
+) -> Kernel:
+    """The distribution's as it is; the command line's for the command line's platform."""
+    if cvm_spec.target is spec.target:
+        found: Kernel = request.getfixturevalue("cvm_kernel")
+        return found
+    return cvm_session.kernel_for(spec, KERNEL)
+
+
+@pytest.fixture
+def start(boot: Boot, spec: GuestSpec, kernel: Kernel) -> Start:
+    """`boot` for these guests."""
+    return lambda **changes: boot(spec=dataclasses.replace(spec, **changes), kernel=kernel)
+
+
+def use_up_accepted(run: Run) -> None:
+    """Take what boot has accepted: from here on allocating means accepting.
+
+    Huge pages are set aside without being written to.
+    """
+    counters = run.counters()
+    accepted = (counters.free_pages - counters.unaccepted_pages) * PAGE_SIZE
+    run.guest.run(f"echo {accepted // UNIT_SIZE} > /proc/sys/vm/nr_hugepages")
+
+
+def show(run: Run, kind: str, **where: int) -> None:
+    """Have the platform of a running guest show a defect from now on."""
+    fault = {"kind": kind, "nth": 1, "count": 1, **where}
+    run.guest.qmp.execute("qom-set", {"path": OBJECT, "property": "faults", "value": [fault]})
+
+
+def fired(run: Run) -> int:
+    answer: Any = run.guest.qmp.execute("query-cgs-tcg")
+    return sum(int(fault["fired"]) for fault in answer["faults"])
+
+
+def test_a_guest_boots_proves_itself_and_accounts_for_every_page(start: Start) -> None:
+    with start() as run:
+        use_up_accepted(run)
+        before = run.counters().unaccepted_pages
+        run.load(Touch(bytes=TOUCHED))
+        outcome = run.conclude()
+    assert outcome.status is Status.PASS, outcome.cause
+    assert outcome.after.unaccepted_pages < before
+    record = run.directory.record
+    assert len([proof for proof in record["proofs"] if proof["holds"]]) >= 3
+    found = {check.name: check.status for check in outcome.checks}
+    assert {found[name] for name in WITNESSES} == {Status.PASS}
+    assert record["platform_words"].startswith(("TDX under TCG", "SEV-SNP under TCG"))
+    events = PlatformEvents(run.directory.path / FILE)
+    accepted = sum(
+        int(batch["changed"][batch["kind"] == "accept"].sum())
+        for batch in events.batches("kind", "changed")
+    )
+    assert accepted * PAGE_SIZE >= TOUCHED
+
+
+# What becomes of a guest whose platform accepts badly. None: it takes no harm.
+ACCEPTING: dict[str, dict[str, str | None]] = {
+    "accept-lie": {"tdx": "illegal-access", "snp": "illegal-access"},
+    "accept-refuse": {"tdx": "panic", "snp": "terminated"},
+    "accept-twice": {"tdx": "panic", "snp": "terminated"},
+    "size-mismatch": {"tdx": None, "snp": None},
+    "busy": {"tdx": None, "snp": "terminated"},
+    "dma-private": {"tdx": "illegal-access", "snp": "illegal-access"},
+}
+
+
+@pytest.mark.parametrize("kind", ACCEPTING)
+def test_a_defect_of_acceptance_gets_its_verdict(start: Start, spec: GuestSpec, kind: str) -> None:
+    signal = ACCEPTING[kind][spec.target.value]
+    died: GuestFailure | None = None
+    try:
+        with start() as run:
+            use_up_accepted(run)
+            show(run, kind, count=0 if kind == "accept-refuse" else 1)
+            run.load(Touch(bytes=TOUCHED))
+            times = fired(run)
+            outcome = run.conclude()
+    except GuestFailure as failure:
+        died = failure
+    if died:
+        assert signal_of(died) == signal, died.cause
+        return
+    assert times
+    assert signal is None, f"no failure: {outcome.status} {outcome.cause}"
+    assert outcome.status is Status.PASS, outcome.cause
