@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
 from harness.analysis.host import host_check
 from harness.base.progress import Progress, silent
@@ -145,7 +146,7 @@ class Session:
         However the block ends, the guest is gone and run.json holds the verdict afterwards.
         `exclusive`: no guest of another process runs meanwhile (for many guests: `alone`).
         """
-        claim = replace(claim_of(prepared.spec), exclusive=exclusive)
+        claim = structs.replace(claim_of(prepared.spec), exclusive=exclusive)
         with (
             reserve(claim, supply_for(prepared.spec, prepared.host), waiting=self._waiting),
             HostWatch() as watch,
