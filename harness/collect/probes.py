@@ -2,8 +2,11 @@
 """Accept events from dynamic probes, for kernels without the carried trace event.
 
 fprobes where the kernel has them, else kprobes and kretprobes (Documentation/trace/fprobetrace.rst,
-kprobetrace.rst, 6.12), on functions that are there in an unmodified kernel. Probes start after
-early_initcall: what is accepted before is seen only in the counters.
+kprobetrace.rst, 6.12), on functions that are there in an unmodified kernel. SEV's code is compiled
+without the tracer's calls in 6.12 (arch/x86/coco/sev/Makefile, CFLAGS_REMOVE_core.o), so that it
+takes no fprobe, and a kprobe only with CONFIG_KPROBE_EVENTS_ON_NOTRACE, which Debian has not: there
+kprobes are put where accept_memory() calls it. Probes start after early_initcall: what is accepted
+before is seen only in the counters.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from harness.base.spec import TargetName
 from harness.base.status import PreconditionError
 from harness.collect import tracefs
 from harness.collect.accepts import RAW_FILE, EventTrace
+from harness.collect.call_site import CALL_SIZE, call_site
 from harness.guest.guest import Guest
 from harness.record import events as event_file
 from harness.record.events import EventsWriter, TraceFacts
@@ -41,6 +45,8 @@ _ARGUMENTS = {
     CALL: "start=$arg1:u64 size=$arg2:u64",
     PLATFORM_CALL: "start=$arg1:u64 end=$arg2:u64",
 }
+_AT_CALL = {PLATFORM_CALL: "start=%di:u64 end=%si:u64"}
+"""The same arguments, in their registers before the call."""
 _NAMES = {CALL: "call", RETURN: "return", PLATFORM_CALL: "accept", PLATFORM_RETURN: "accepted"}
 _MAX_ACTIVE = 1024
 """Concurrent calls a kretprobe can follow; the default of twice the CPUs drops the others."""
@@ -54,9 +60,14 @@ class Probe:
     kind: int
     name: str
     function: str
+    offset: int | None = None
+    """Of an instruction in the function; None: its entry, or its return, by `kind`."""
 
     def definition(self, flavour: str) -> str:
         """The line that makes it; `flavour` is "fprobe" or "kprobe"."""
+        if self.offset is not None:
+            place = f"{self.function}+{self.offset:#x}"
+            return f"p:{GROUP}/{self.name} {place} {_AT_CALL.get(self.kind, '')}".rstrip()
         leaves = self.kind in (RETURN, PLATFORM_RETURN)
         if flavour == "fprobe":
             what, place = "f", self.function + "%return" * leaves
@@ -75,6 +86,16 @@ def probes_of(number: int, function: str, platform: bool) -> tuple[Probe, Probe]
 def platform_probes(target: Target) -> tuple[Probe, Probe]:
     """Those on what arch_accept_memory(), which is inline, calls on the target's guests."""
     return probes_of([*TARGETS].index(target.name), target.accept_function, True)
+
+
+def probes_at_call(probes: tuple[Probe, Probe], caller: str, offset: int) -> tuple[Probe, Probe]:
+    """The same where `caller` calls the function, and where it returns to."""
+    places = (offset, offset + CALL_SIZE)
+    first, second = (
+        dataclasses.replace(probe, function=caller, offset=place)
+        for probe, place in zip(probes, places, strict=True)
+    )
+    return first, second
 
 
 def boot_words() -> tuple[str, ...]:
@@ -112,7 +133,7 @@ class ProbeTrace:
         if self._exists(calls) and self._exists(self._platform):
             self._flavour = "kprobe since boot"
         else:
-            self._flavour = self._choose((*calls, *self._platform))
+            self._flavour = self._choose(calls)
         self._probes += (*calls, *self._platform)
 
     def begin(self, blocks: int, buffer_kib: int | None) -> None:
@@ -164,18 +185,23 @@ class ProbeTrace:
             writer.finish(facts)
         return facts
 
-    def _choose(self, some: Sequence[Probe]) -> str:
+    def _choose(self, calls: tuple[Probe, Probe]) -> str:
+        """Define all probes; how they were."""
         for flavour in ("fprobe", "kprobe"):
-            if self._define(some, flavour):
+            if self._define((*calls, *self._platform), flavour):
                 return flavour
         function = self._platform[0].function
+        offset = call_site(self._guest, calls[0].function, function)
+        if offset is not None:
+            self._platform = probes_at_call(self._platform, calls[0].function, offset)
+            for flavour in ("fprobe", "kprobe"):
+                if self._define((*calls, *self._platform), flavour):
+                    return f"{flavour}, kprobes where {function}() is called"
         raise PreconditionError(
             "the guest's kernel takes neither fprobes nor kprobes on accept_memory() and "
             f"{function}()",
             hint="it needs CONFIG_UNACCEPTED_MEMORY, and CONFIG_FPROBE_EVENTS or "
-            "CONFIG_KPROBE_EVENTS; 6.12 compiles SEV's code without the tracer's calls "
-            "(arch/x86/coco/sev/Makefile), so that it takes kprobes, and those only with "
-            "CONFIG_KPROBE_EVENTS_ON_NOTRACE",
+            "CONFIG_KPROBE_EVENTS",
         )
 
     def _exists(self, some: Sequence[Probe]) -> bool:
