@@ -156,7 +156,7 @@ def _commit_of(file: Path, name: str) -> tuple[str, str]:
     if not (subject and author and address):
         raise UsageError(
             f"{file} has no Subject or no From",
-            hint="carried patches are mails, as cvm-harness kernel refresh writes them",
+            hint="carried patches are mails with both, as git-format-patch(1) writes them",
         )
     text = mail.get_payload(decode=True)
     assert isinstance(text, bytes)
@@ -195,8 +195,9 @@ def refresh(
     patch of series.toml, or to one that has another, or are not in its order, and for a patch that
     always applies but has no commit.
     """
-    _require_clean(repository)
-    base, commits = _carried_commits(repository)
+    make_one = f"cvm-harness {series.product.lower()} tree makes one"
+    _require_clean(repository, make_one)
+    base, commits = _carried_commits(repository, make_one)
     matched = _match(commits, series)
     found = version(lambda path: _git(repository, "show", f"{base}:{path}").decode())
     release = series.release_of(found) if found else None
@@ -222,12 +223,12 @@ def refresh(
     return [path for path, content in wanted.items() if _put(path, content)]
 
 
-def _require_clean(repository: Path) -> None:
+def _require_clean(repository: Path, make_one: str) -> None:
     top = git(repository, "rev-parse", "--show-toplevel")
     if top.returncode:
         raise UsageError(
             f"{repository} is not a git tree",
-            hint="cvm-harness kernel tree makes one",
+            hint=make_one,
             details=complaint(top),
         )
     changed = _git(repository, "status", "--porcelain").decode().splitlines()
@@ -239,7 +240,7 @@ def _require_clean(repository: Path) -> None:
         )
 
 
-def _carried_commits(repository: Path) -> tuple[str, list[_Commit]]:
+def _carried_commits(repository: Path, make_one: str) -> tuple[str, list[_Commit]]:
     """(the commit below the patches, the commits above it in order)."""
     text = _git(
         repository,
@@ -251,7 +252,7 @@ def _carried_commits(repository: Path) -> tuple[str, list[_Commit]]:
     if oldest is None or not commits[oldest].parents:
         raise UsageError(
             f"none of the last {_DEPTH} commits of {repository} has a trailer {TRAILER}",
-            hint="cvm-harness kernel tree makes a tree to refresh the patches from",
+            hint=f"is it the right tree? {make_one}",
         )
     return commits[oldest].parents[0], commits[oldest::-1]
 

@@ -54,10 +54,10 @@ def apply_patches(tree: SourceTree, patches: Sequence[Patch], scratch: Path) -> 
         return Applied({}, ())
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="patch-") as directory:
-        stage = _Stage(Path(directory), f"{tree.product} {tree.version}")
+        stage = _Stage(Path(directory), tree)
         steps = [step for patch in patches for step in stage.split(patch)]
         touched = {path for step in steps for path in step.touched}
-        stage.fill(tree, touched & tree.manifest.keys())
+        stage.fill(touched & tree.manifest.keys())
         present = [step.name for step in reversed(steps) if stage.take_off(step)]
         for step in steps:
             stage.put_on(step)
@@ -86,10 +86,10 @@ class _Step:
 class _Stage:
     """A directory with the touched files, outside any repository, for git apply."""
 
-    def __init__(self, root: Path, target: str) -> None:
+    def __init__(self, root: Path, tree: SourceTree) -> None:
         self.root = root
-        self.target = target
-        """What the files are of, for messages: "kernel 6.12.117"."""
+        self.tree = tree
+        self.target = f"{tree.product} {tree.version}"
         self.files = root / "files"
         self.files.mkdir()
         self._mails = 0
@@ -128,9 +128,9 @@ class _Stage:
             check=True,
         )
 
-    def fill(self, tree: SourceTree, paths: Iterable[str]) -> None:
-        for path, data in tree.reader.read(sorted(paths)):
-            self._write(path, tree.manifest[path].split()[0], data)
+    def fill(self, paths: Iterable[str]) -> None:
+        for path, data in self.tree.reader.read(sorted(paths)):
+            self._write(path, self.tree.manifest[path].split()[0], data)
 
     def _write(self, path: str, mode: str, data: bytes) -> None:
         target = self.files / path
@@ -151,8 +151,8 @@ class _Stage:
                 raise UsageError(
                     f"{step.name} is in {self.target} already, but with another {path} than the "
                     "one that is carried",
-                    hint="cvm-harness kernel refresh carries the tree's; or take the patch out of "
-                    "the tree",
+                    hint=f"cvm-harness {self.tree.product.lower()} refresh carries the tree's; or "
+                    "take the patch out of the tree",
                 )
             (self.files / path).unlink()
         return True

@@ -40,7 +40,7 @@ def print_summary(out: Console, results: NightResults, directory: Path) -> None:
     )
     _section(
         out,
-        "known defects that showed (harness/validate/expectations.toml)",
+        "known defects that showed (harness/suite/expectations.toml)",
         ([f"{', '.join(cell.known)}: {cell.key}"] for cell in results.cells if cell.known),
     )
     _section(

@@ -149,3 +149,17 @@ def test_every_verb_that_a_page_or_a_message_names_exists() -> None:
                 wrong.append(f"{file.relative_to(ROOT)}: {match[0]}")
     assert {"gc", "doctor", "run", "kernel"} <= named
     assert wrong == []
+
+
+_PATH = re.compile(
+    r"(?<![\w./-])(?:harness|tests|scripts|docs|kernel-configs|guest-images)/[\w./-]*\w\.(?:py|toml|md|c|h)\b"
+)
+
+
+def test_every_file_of_the_project_that_a_page_or_a_message_names_exists() -> None:
+    places = [PAGES, (ROOT / "harness").rglob("*.py"), (ROOT / "guest-images").rglob("*.[ch]")]
+    files = [*(file for place in places for file in place), ROOT / "CONTRIBUTING.md"]
+    named = {(file, path) for file in files for path in _PATH.findall(file.read_text())}
+    assert len(named) > 50
+    wrong = sorted(f"{file.name}: {path}" for file, path in named if not (ROOT / path).exists())
+    assert wrong == []

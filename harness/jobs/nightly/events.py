@@ -35,7 +35,7 @@ def suite_result(event: Event) -> SuiteResult:
 
 
 def known_defects(directory: Path, journal: Journal, cell: str) -> list[str]:
-    """Ids of the expected defects (harness/validate/expectations.toml) that showed in a cell."""
+    """Ids of the expected defects (harness/suite/expectations.toml) that showed in a cell."""
     found: set[str] = set()
     for event in journal.of("attempt", cell=cell):
         with contextlib.suppress(OSError, ValueError, TypeError):
