@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -25,52 +24,8 @@ from harness.cli.options import (
     snapshot_option,
     verbose_option,
 )
+from harness.cli.verbs import Verbs
 from harness.report import terminal
-
-VERBS = {
-    "analyse": "harness.cli.analyse:analyse",
-    "baseline": "harness.cli.baseline:baseline",
-    "bench": "harness.cli.bench:bench",
-    "bisect": "harness.cli.bisect:bisect",
-    "bisect-step": "harness.cli.bisect:bisect_step",
-    "boot-study": "harness.cli.bootstudy:boot_study",
-    "build-qemu": "harness.cli.qemu:build_qemu",
-    "catalogue": "harness.cli.catalogue:catalogue",
-    "compare": "harness.cli.compare:compare",
-    "doctor": "harness.cli.doctor:doctor",
-    "export": "harness.cli.export:export",
-    "gc": "harness.cli.gc:gc",
-    "history": "harness.cli.history:history",
-    "hotplug-study": "harness.cli.hotplug_study:hotplug_study",
-    "kernel": "harness.cli.kernel:kernel",
-    "list": "harness.cli.list:list_runs",
-    "nightly": "harness.cli.nightly:nightly",
-    "plan": "harness.cli.plan:plan",
-    "qemu": "harness.cli.qemu:qemu",
-    "report": "harness.cli.report:report",
-    "reproduce": "harness.cli.reproduce:reproduce",
-    "run": "harness.cli.run:run",
-    "series": "harness.cli.series:series",
-    "workloads": "harness.cli.workloads:workloads",
-}
-"""Verb -> where its click command is. Only the verb that was asked for is imported."""
-
-
-class Verbs(click.Group):
-    """Commands of VERBS, and those that are added to it."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Every verb, in order."""
-        return sorted({*super().list_commands(ctx), *VERBS})
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import it; None where there is no such verb."""
-        where = VERBS.get(cmd_name)
-        if where is None:
-            return super().get_command(ctx, cmd_name)
-        module, _, name = where.partition(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
-        return command
 
 
 @click.group(
@@ -88,7 +43,7 @@ def app() -> None:
     """
 
 
-@app.command()
+@click.command()
 @guest_options(cost="tdx")
 @kernel_options
 @runs_option
@@ -118,7 +73,7 @@ def quickstart(spec: GuestSpec, kernel: KernelChoice, runs: Path, verbose: bool)
     leave(worst(arm.outcome.status for arm in arms))
 
 
-@app.command()
+@click.command()
 @click.option("-c", "--command", help="Run this in the guest instead of a shell.")
 @click.option("--keep", is_flag=True, help="Print the ssh command and keep the guest until Ctrl-C.")
 @guest_options()
@@ -160,7 +115,7 @@ def boot(
     sys.exit(code)
 
 
-@app.command()
+@click.command()
 @guest_options()
 @kernel_options
 def build(spec: GuestSpec, kernel: KernelChoice) -> None:

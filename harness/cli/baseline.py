@@ -10,6 +10,7 @@ import click
 
 from harness.cli.common import leave
 from harness.cli.compare import Tune, criteria_options, load_runs, show, status_of
+from harness.cli.groups import Group
 from harness.cli.options import json_option
 from harness.report import terminal
 
@@ -26,7 +27,7 @@ _DIRECTORY = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def baseline() -> None:
     """Keep the figures of runs as a baseline, and compare later runs with it.
 
@@ -39,7 +40,7 @@ def baseline() -> None:
 @_RUNS
 @_DIRECTORY
 def save(runs: tuple[Path, ...], directory: Path) -> None:
-    """Keep the figures of RUN... (run directories, or directories of them) as a baseline.
+    """Keep the figures of RUN… (run directories, or directories of them) as a baseline.
 
     Replaces an older baseline of the same configuration: git has that.
     """
@@ -66,7 +67,7 @@ def compare(
     anyway: bool,
     as_json: bool,
 ) -> None:
-    """Compare RUN... with the baseline of their configuration. Exit codes as for `compare`."""
+    """Compare RUN… with the baseline of their configuration. Exit codes as for `compare`."""
     from harness.compare.baselines import (
         baseline_for,
         baseline_of,

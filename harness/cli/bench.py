@@ -18,6 +18,7 @@ from harness.base.ui import ProgressLine
 from harness.base.units import format_ns
 from harness.cli.common import leave, rerun
 from harness.cli.compare import Tune, criteria_options, load_runs, show, status_of
+from harness.cli.groups import Group
 from harness.cli.options import (
     KernelChoice,
     guest_options,
@@ -39,7 +40,7 @@ alone_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def bench() -> None:
     """Measure: two kernels side by side, how fast guests start, how far verdicts can be trusted."""
 

@@ -12,6 +12,7 @@ import click
 from harness.base.options import DEFAULT_KERNEL
 from harness.base.status import worst
 from harness.base.ui import ProgressLine
+from harness.cli.groups import Group
 from harness.cli.options import json_option, runs_option
 from harness.report import terminal
 
@@ -27,7 +28,7 @@ kernel_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def catalogue() -> None:
     """Known bugs of lazy acceptance, each behind a switch of one kernel.
 

@@ -9,10 +9,11 @@ import click
 
 from harness.base.options import DEFAULT_KERNEL
 from harness.base.ui import ProgressLine
+from harness.cli.groups import Group
 from harness.report import terminal
 
 
-@click.group()
+@click.group(cls=Group)
 def kernel() -> None:
     """The patches that the harness carries for kernels: work on them in a git tree."""
 

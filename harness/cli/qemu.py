@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from harness.base.ui import ProgressLine
+from harness.cli.groups import Group
 from harness.report import terminal
 
 _source_option = click.option(
@@ -39,7 +40,7 @@ def build_qemu(source: Path | None, jobs: int | None, force: bool) -> None:
     out.print(str(built.binary), markup=False, soft_wrap=True)
 
 
-@click.group()
+@click.group(cls=Group)
 def qemu() -> None:
     """The patches that the harness carries for QEMU: work on them in a git tree."""
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import click
 
 from harness.base.guarded import run_guarded
+from harness.base.options import unknown
 from harness.base.status import UsageError
 from harness.cli.options import json_option
 from harness.jobs.lab import interpreted
@@ -72,9 +73,9 @@ def reproduce(what: str, tries: int, runs: Path, as_json: bool) -> None:
 
 def _catalogue_command(what: str, runs: Path) -> list[str]:
     """How a bug of the catalogue is run. Raises UsageError where there is no such thing."""
-    from harness.cli.app import app
+    from harness.jobs.catalogue.entry import load_entries
 
-    catalogue = app.commands.get("catalogue")
-    if not isinstance(catalogue, click.Group) or "run" not in catalogue.commands:
-        raise UsageError(f"{what} is not a run directory", hint="name one that holds a run.json")
+    bugs = [entry.id for entry in load_entries()]
+    if what not in bugs:
+        raise unknown("neither a run directory nor a bug of the catalogue:", what, bugs)
     return ["cvm-harness", "catalogue", "run", what, f"--runs={runs}"]

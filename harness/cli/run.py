@@ -12,6 +12,7 @@ import click
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.ui import ProgressLine
 from harness.cli.common import leave, print_command, rerun
+from harness.cli.groups import Group
 from harness.cli.options import (
     KernelChoice,
     collect_options,
@@ -32,7 +33,7 @@ from harness.workloads.registry import WORKLOADS, build_workload, describe, work
 _TYPES = {"count": click.INT, "size": click.STRING, "choice": click.STRING, "text": click.STRING}
 
 
-class WorkloadGroup(click.Group):
+class WorkloadGroup(Group):
     """One subcommand a workload, made from its parameters."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
+from harness.base.status import UsageError
 from harness.base.store import Store
 from harness.cli import app as cli
+from harness.cli.verbs import VERBS
+from harness.jobs.catalogue.entry import load_entries
 
 Captured = pytest.CaptureFixture[str]
 
@@ -156,15 +160,56 @@ def test_help_names_every_verb_and_the_exit_codes(
         assert verb in text
 
 
-def test_every_verb_is_found_under_its_own_name() -> None:
-    context = click.Context(cli.app)
-    for verb in cli.VERBS:
-        command = cli.app.get_command(context, verb)
-        assert command is not None
-        assert command.name == verb
-
-
 def test_a_verb_does_not_pay_for_what_others_import() -> None:
     code = "import sys, harness.cli.app; print({'scipy', 'pyarrow', 'paramiko'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def _groups() -> dict[str, click.Group]:
+    """Every group of verbs; "" is the command line itself."""
+    context = click.Context(cli.app)
+    verbs = {name: cli.app.get_command(context, name) for name in cli.app.list_commands(context)}
+    return {"": cli.app} | {n: verb for n, verb in verbs.items() if isinstance(verb, click.Group)}
+
+
+@pytest.mark.parametrize("name", _groups())
+def test_what_is_said_of_a_verb_in_a_list_is_never_cut(name: str) -> None:
+    words = [name, "--help"] if name else ["--help"]
+    output = CliRunner().invoke(cli.app, words, terminal_width=80).output
+    _, _, listed = output.partition("Commands:\n")
+    listed, _, _ = listed.partition("\n\n")
+    commands = _groups()[name].list_commands(click.Context(cli.app))
+    assert len(re.findall(r"^  \S+  +\S", listed, re.MULTILINE)) == len(commands)
+    assert not re.search(r"\.\.\.$", listed, re.MULTILINE)
+    assert max(map(len, listed.splitlines())) <= 80
+    if not name:
+        assert len(listed.splitlines()) == len(commands) > 20  # a line for each
+
+
+def test_every_verb_is_found_under_its_own_name_and_there_are_no_others() -> None:
+    context = click.Context(cli.app)
+    for name, (_, said) in VERBS.items():
+        command = cli.app.get_command(context, name)
+        assert command
+        assert command.name == name
+        assert said.endswith(".")
+    assert cli.app.get_command(context, "no-such-verb") is None
+    assert cli.app.commands == {}  # what is registered elsewhere would be in no list
+
+
+def test_a_bug_of_the_catalogue_is_reproduced_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+
+    def guarded(argv: list[str], **_: object) -> int:
+        asked.append(argv)
+        return 0
+
+    monkeypatch.setattr("harness.cli.reproduce.run_guarded", guarded)
+    bug = load_entries()[0].id
+    assert CliRunner().invoke(cli.app, ["reproduce", bug, "--runs=R"]).exit_code == 0
+    assert asked[0][-4:] == ["catalogue", "run", bug, "--runs=R"]
+    result = CliRunner().invoke(cli.app, ["reproduce", bug + "x"])
+    assert isinstance(result.exception, UsageError)
+    assert result.exception.hint == f"did you mean {bug}?"
+    assert len(asked) == 1
