@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.status import HarnessError, Status
-from harness.jobs.lab import BuildJob, Lab, Sample, SampleJob, SuiteJob, SuiteResult
-from harness.record.journal import Event, Journal
+from harness.jobs.lab import BuildJob, Lab, SampleJob, SuiteJob
+from harness.record.attempts import Built, Sample, SuiteResult
+from harness.record.journal import Journal
 from harness.record.rundir import plain
 
 MISSES = 2
@@ -59,38 +60,26 @@ class Bench:
     def build(self, point: str, job: BuildJob) -> Path:
         """The kernel of `point`, built once; its failure, too, is remembered. Raises HarnessError
         of the status it failed with; what the host spoiled is tried again next time."""
-        known = next(self.journal.of("built", point=point), None)
+        known = next(self.journal.read("built", Built, point=point), None)
         if known is None:
             known = self._build(point, job)
-        if known["status"] != Status.PASS.value:
-            raise BuildFailure(Status(known["status"]), known["cause"], known["details"])
-        return self.directory / str(known["bzimage"])
+        if known.status is not Status.PASS:
+            raise BuildFailure(known)
+        return self.directory / known.bzimage
 
-    def _build(self, point: str, job: BuildJob) -> Event:
+    def _build(self, point: str, job: BuildJob) -> Built:
         place, name = new_place(self.directory, self.journal, f"kernels/{slug(point)}", point=point)
         started = time.monotonic()
         try:
             kernel = self.lab.build(job, place, DEADLINE_S)
+            bzimage = str(kernel.bzimage.relative_to(self.directory))
+            built = Built(Status.PASS, bzimage=bzimage, release=kernel.release)
         except HarnessError as error:
-            event = "unbuilt" if error.status is Status.MISS else "built"
-            return self.journal.append(
-                event,
-                point=point,
-                place=name,
-                status=error.status,
-                cause=error.cause,
-                details=error.details,
-                seconds=time.monotonic() - started,
-            )
-        return self.journal.append(
-            "built",
-            point=point,
-            place=name,
-            status=Status.PASS,
-            bzimage=str(kernel.bzimage.relative_to(self.directory)),
-            release=kernel.release,
-            seconds=time.monotonic() - started,
-        )
+            built = Built(error.status, error.cause, tuple(error.details))
+        event = "unbuilt" if built.status is Status.MISS else "built"
+        seconds = time.monotonic() - started
+        self.journal.append(event, point=point, place=name, seconds=seconds, **plain(built))
+        return built
 
     def suite(self, point: str, job: SuiteJob) -> SuiteResult:
         """Run tests on the kernel of `point`."""
@@ -115,7 +104,7 @@ class Bench:
 class BuildFailure(HarnessError):
     """A kernel that was not built, with the status that this had."""
 
-    def __init__(self, status: Status, cause: str, details: list[str]) -> None:
-        super().__init__(cause, details=details)
-        self.status = status
-        self.exit_code = status.exit_code
+    def __init__(self, built: Built) -> None:
+        super().__init__(built.cause, details=built.details)
+        self.status = built.status
+        self.exit_code = built.status.exit_code

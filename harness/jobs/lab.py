@@ -34,8 +34,9 @@ from harness.base.status import (
     worst,
 )
 from harness.host.reserve import Claim, Supply, reserve
+from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 from harness.record.view import RunView
-from harness.suite.verdicts import CaseVerdict, parse_verdicts
+from harness.suite.verdicts import parse_verdicts
 
 _TAIL = 20
 _STATUS_OF_EXIT = {0: Status.PASS, 1: Status.FAIL, 2: Status.ERROR, 3: Status.ERROR}
@@ -78,31 +79,6 @@ class BuiltKernel:
     version: str
     record: Mapping[str, Any]
     """build.json: what went in; empty for a kernel that came built."""
-
-
-@dataclass(frozen=True)
-class SuiteResult:
-    """The outcome of a run of tests."""
-
-    status: Status
-    cause: str
-    tests: tuple[CaseVerdict, ...]
-    command: str
-    seconds: float
-    complete: bool = True
-    """Whether pytest ran to its end; if not, tests may be missing."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One fresh guest: its outcome and its figures."""
-
-    status: Status
-    cause: str
-    metrics: Mapping[str, float]
-    run_dir: Path | None
-    command: str
-    seconds: float
 
 
 @dataclass(frozen=True)

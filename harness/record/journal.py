@@ -15,8 +15,9 @@ import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from harness.base.reader import FileType, convert
 from harness.base.status import HostError, UsageError
 from harness.record.rundir import plain
 
@@ -25,11 +26,22 @@ BALLAST = 1 << 20
 what was going on can still be written down."""
 
 Event = dict[str, Any]
+_T = TypeVar("_T", bound=FileType)
 
 
 def read_events(path: Path) -> list[Event]:
     """The events of a journal, a torn last line left out. Raises UsageError if it is damaged."""
     return _parse(path, path.read_bytes())[0]
+
+
+def told(event: Event, kind: type[_T]) -> _T:
+    """The `kind` whose fields are among those of `event`. Raises UsageError where they make none.
+
+    Who an event is about and when it was are other fields of it.
+    """
+    fields = {name: event[name] for name in kind.__struct_fields__ if name in event}
+    where = f"event {event['event']} of {event.get('utc')}"
+    return convert(fields, kind, where, "the journal was damaged: start anew")
 
 
 def _parse(path: Path, data: bytes) -> tuple[list[Event], int]:
@@ -115,6 +127,11 @@ class Journal:
                 os.posix_fallocate(fd, 0, BALLAST)
             finally:
                 os.close(fd)
+
+    def read(self, event: str, kind: type[_T], **wanted: object) -> Iterator[_T]:
+        """The same, each as the `kind` that was appended with it. Raises UsageError."""
+        for record in self.of(event, **wanted):
+            yield told(record, kind)
 
     def of(self, event: str, **wanted: object) -> Iterator[Event]:
         """The events called `event` whose fields have the values `wanted`."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from harness.base.reader import FileType, read_json
 from harness.base.status import Status
@@ -42,6 +42,34 @@ class Flake(FileType, frozen=True):
     def describe(self) -> str:
         """One line: the test, and its outcome each time."""
         return f"{self.test}: {', '.join(status.value for status in self.statuses)}"
+
+
+class Ending(FileType, frozen=True, omit_defaults=True):
+    """How a cell ended, in the journal. Of builds, suites and measurements each has its own."""
+
+    status: Status
+    cause: str
+    hint: str = ""
+    details: tuple[str, ...] = ()
+    command: str = ""
+    """How to do it again by hand."""
+    place: str = ""
+    """Of a build: its directory, below the night's, as `bzimage` and `patches` are."""
+    bzimage: str = ""
+    release: str = ""
+    version: str = ""
+    source: Mapping[str, Any] = {}
+    patches: tuple[str, ...] = ()
+    objects_compiled: int | None = None
+    failed: tuple[str, ...] = ()
+    """Of a suite: tests that failed, one line each."""
+    flakes: tuple[Flake, ...] = ()
+    known: tuple[str, ...] = ()
+    counts: Mapping[str, int] = {}
+    pairs: int = 0
+    """Of a measurement: guests of each kernel."""
+    run_dir: Path | None = None
+    """Of a guest that came to no figures."""
 
 
 class CellResult(FileType, frozen=True):

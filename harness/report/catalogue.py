@@ -10,7 +10,7 @@ from harness.base.status import Status
 from harness.jobs.catalogue.entry import BugEntry
 from harness.jobs.catalogue.runner import BugResult, node_ids
 from harness.jobs.catalogue.verdicts import Judged
-from harness.suite.verdicts import CaseVerdict
+from harness.record.attempts import CaseVerdict
 
 
 def entry_rows(entries: Sequence[BugEntry]) -> list[tuple[str, ...]]:

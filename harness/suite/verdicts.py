@@ -5,30 +5,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from harness.base.status import HostError, Status, worst
-
-
-@dataclass(frozen=True)
-class CaseVerdict:
-    """The outcome of one test."""
-
-    test: str
-    """pytest node id."""
-    status: Status
-    signals: frozenset[str]
-    """Signals of the checks that failed (docs/suite.md)."""
-    cause: str
-    seconds: float
-    """Set-up (a boot) and call."""
-    expected: frozenset[str] = frozenset()
-    """Known defects (expectations.toml) that showed and were set aside."""
-
-    @property
-    def name(self) -> str:
-        """Without the directory: "test_file.py::test_name"."""
-        return self.test.rsplit("/", 1)[-1]
+from harness.record.attempts import CaseVerdict
 
 
 def parse_verdicts(text: str) -> tuple[CaseVerdict, ...]:

@@ -10,17 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base.status import Status
-from harness.jobs.lab import (
-    BuildJob,
-    BuiltKernel,
-    Sample,
-    SampleJob,
-    SuiteJob,
-    SuiteResult,
-    judge_suite,
-)
+from harness.jobs.lab import BuildJob, BuiltKernel, SampleJob, SuiteJob, judge_suite
 from harness.kernel.make import KernelBuildError
-from harness.suite.verdicts import CaseVerdict
+from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 
 
 def run_git(repo: Path, *argv: str) -> str:

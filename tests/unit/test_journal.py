@@ -13,7 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.status import HostError, Status, UsageError
+from harness.record.attempts import Built, Sample
 from harness.record.journal import Journal, read_events
+from harness.record.rundir import plain
 
 
 def test_what_was_appended_is_there_when_it_is_opened_again(tmp_path: Path) -> None:
@@ -27,6 +29,21 @@ def test_what_was_appended_is_there_when_it_is_opened_again(tmp_path: Path) -> N
         assert [e["cell"] for e in journal.of("end", cell="a")] == ["a"]
         assert not list(journal.of("end", cell="b"))
     assert not list(tmp_path.glob("*.ballast"))
+
+
+def test_what_was_appended_with_an_event_is_read_as_its_type(tmp_path: Path) -> None:
+    built = Built(Status.ERROR, "does not build", ("line 1",))
+    sample = Sample(Status.PASS, "", {"cost.workload": 1.5}, Path("runs/x"), "run", 2.0)
+    path = tmp_path / "journal.jsonl"
+    with Journal(path) as journal:
+        journal.append("built", point="a", place="kernels/a/1", **plain(built))
+        journal.append("sample", point="a", **plain(sample))
+        journal.append("sample", point="b", status="GOOD", cause="")
+    with Journal(path) as journal:
+        assert list(journal.read("built", Built, point="a")) == [built]
+        assert list(journal.read("sample", Sample, point="a")) == [sample]
+        with pytest.raises(UsageError, match=r"event sample of 20.*: metrics is missing"):
+            list(journal.read("sample", Sample, point="b"))
 
 
 @given(cut=st.integers(min_value=0))

@@ -7,22 +7,15 @@ import json
 import re
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness.base.status import HostError, Status
 from harness.base.units import GIB
-from harness.jobs.lab import (
-    BuildJob,
-    BuiltKernel,
-    Sample,
-    SampleJob,
-    SuiteJob,
-    SuiteResult,
-    judge_suite,
-)
+from harness.jobs.lab import BuildJob, BuiltKernel, SampleJob, SuiteJob, judge_suite
 from harness.jobs.nightly import disk as nightly_disk
 from harness.jobs.nightly.night import Night
 from harness.jobs.nightly.plan import cells
@@ -30,10 +23,10 @@ from harness.jobs.nightly.plan_file import parse_plan
 from harness.jobs.nightly.rollup import roll_up
 from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
 from harness.kernel.make import KernelBuildError
+from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 from harness.record.journal import Journal
 from harness.record.night import CellKind, NightResults
 from harness.report.night_summary import write_summary
-from harness.suite.verdicts import CaseVerdict
 from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import numbered_repository
 

@@ -27,6 +27,7 @@ from harness.compare.baselines import Baseline, Configuration, Place
 from harness.guest.snapshot.snapshot import Manifest, RamFile
 from harness.host.lease import LeaseRecord, ProcessId
 from harness.jobs.catalogue.entry import BugEntry, ByHand, Catch
+from harness.record.attempts import Answer, Built, CaseVerdict, Sample, SuiteResult, Word
 from harness.record.comparison import (
     Comparison,
     Criteria,
@@ -36,7 +37,7 @@ from harness.record.comparison import (
     Statistic,
     Verdict,
 )
-from harness.record.night import CellKind, CellResult, Flake, NightResults
+from harness.record.night import CellKind, CellResult, Ending, Flake, NightResults
 from harness.record.series import CommitResult, SeriesResults
 from harness.suite.expectations import Expectation
 
@@ -309,6 +310,46 @@ VALUES: dict[type[FileType], st.SearchStrategy[FileType]] = {
         counts=st.dictionaries(text, counts, max_size=2),
         cells=st.lists(cells, max_size=2).map(tuple),
         interruptions=counts,
+    ),
+    Built: st.builds(
+        Built, status=statuses, **dict.fromkeys(("cause", "bzimage", "release"), text)
+    ),
+    SuiteResult: st.builds(
+        SuiteResult,
+        status=statuses,
+        **dict.fromkeys(("cause", "command"), text),
+        tests=st.lists(
+            st.builds(
+                CaseVerdict,
+                **dict.fromkeys(("test", "cause"), text),
+                status=statuses,
+                signals=some_names.map(frozenset),
+                seconds=numbers,
+                expected=some_names.map(frozenset),
+            ),
+            max_size=2,
+        ).map(tuple),
+        seconds=numbers,
+        complete=st.booleans(),
+    ),
+    Sample: st.builds(
+        Sample,
+        status=statuses,
+        **dict.fromkeys(("cause", "command"), text),
+        metrics=st.dictionaries(text, numbers, max_size=3),
+        run_dir=st.none() | text.map(Path),
+        seconds=numbers,
+    ),
+    Answer: st.builds(Answer, word=st.sampled_from(Word), reason=text, evidence=some_names),
+    Ending: st.builds(
+        Ending,
+        status=statuses,
+        **dict.fromkeys(("cause", "hint", "command", "place", "bzimage", "release"), text),
+        **dict.fromkeys(("details", "patches", "failed", "known"), some_names),
+        flakes=st.lists(flakes, max_size=2).map(tuple),
+        counts=st.dictionaries(text, counts, max_size=2),
+        pairs=counts,
+        run_dir=st.none() | text.map(Path),
     ),
     SeriesResults: st.builds(
         SeriesResults,

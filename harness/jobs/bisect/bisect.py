@@ -15,9 +15,11 @@ from pathlib import Path
 from harness.base.status import HarnessError, Status
 from harness.jobs.bench import Bench, sweep_unfinished
 from harness.jobs.bisect.git import Bisection, subject
-from harness.jobs.bisect.trial import Answer, MetricTrial, SuiteTrial, Word
+from harness.jobs.bisect.trial import MetricTrial, SuiteTrial
 from harness.jobs.lab import BuildJob
 from harness.jobs.patchsets import resolve_commit
+from harness.record.attempts import Answer, Word
+from harness.record.rundir import plain
 
 Say = Callable[[str], None]
 SKIPPED_BUILDS = "does not build"
@@ -102,16 +104,10 @@ class Bisect:
         return {bisection.good: good_answer, bisection.bad: bad_answer}
 
     def _answer(self, commit: str) -> Answer:
-        for event in self.bench.journal.of("answer", commit=commit):
-            return Answer(Word(event["word"]), event["reason"], tuple(event["evidence"]))
+        for known in self.bench.journal.read("answer", Answer, commit=commit):
+            return known
         answer = self._judge(commit)
-        self.bench.journal.append(
-            "answer",
-            commit=commit,
-            word=answer.word,
-            reason=answer.reason,
-            evidence=answer.evidence,
-        )
+        self.bench.journal.append("answer", commit=commit, **plain(answer))
         return answer
 
     def _judge(self, commit: str) -> Answer:

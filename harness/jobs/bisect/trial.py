@@ -12,7 +12,6 @@ after as many guests as are allowed.
 
 from __future__ import annotations
 
-import enum
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,35 +25,16 @@ from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
 from harness.compare.verdict import compare
 from harness.jobs.bench import Bench
-from harness.jobs.lab import Sample, SampleJob, SuiteJob, SuiteResult
-from harness.jobs.nightly.events import suite_result
+from harness.jobs.lab import SampleJob, SuiteJob
 from harness.jobs.nightly.measure import describe
+from harness.record.attempts import Answer, CaseVerdict, Sample, SuiteResult, Word
 from harness.record.comparison import Comparison, Criteria, Verdict
-from harness.suite.verdicts import CaseVerdict
 
 SURE = 0.99
 """Probability with which a bug that strikes now and then is to have shown itself."""
 MOST_PASSES = 30
 _UNJUDGED = 2
 """How often what could not be judged is tried again."""
-
-
-class Word(enum.StrEnum):
-    """What git bisect is told."""
-
-    GOOD = "good"
-    BAD = "bad"
-    SKIP = "skip"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The verdict on one commit."""
-
-    word: Word
-    reason: str
-    evidence: tuple[str, ...] = ()
-    """Commands that show it, run directories."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +92,11 @@ class SuiteTrial:
 
     def _run(self, point: str, kernel: Path) -> SuiteResult:
         question = self.question
-        stored = list(self.bench.journal.of("suite", point=point))
+        stored = list(self.bench.journal.read("suite", SuiteResult, point=point))
         used = self._used.get(point, 0)
         self._used[point] = used + 1
         if used < len(stored):
-            return suite_result(stored[used])
+            return stored[used]
         job = SuiteJob(kernel, question.spec, question.tests, question.options)
         return self.bench.suite(point, job)
 
@@ -211,9 +191,9 @@ class MetricTrial:
         PreconditionError where a guest gave none."""
         question = self.question
         known = [
-            float(event["metrics"][question.metric])
-            for event in self.bench.journal.of("sample", point=point)
-            if question.metric in event["metrics"]
+            sample.metrics[question.metric]
+            for sample in self.bench.journal.read("sample", Sample, point=point)
+            if question.metric in sample.metrics
         ]
         while len(known) < count:
             job = SampleJob(kernel, question.spec, question.workload, question.options)
@@ -270,4 +250,4 @@ def _value(sample: Sample, metric: str) -> float:
     if not judged or metric not in sample.metrics:
         reason = sample.cause or f"the run has no {metric}"
         raise PreconditionError(f"{sample.status.value}: {reason}")
-    return float(sample.metrics[metric])
+    return sample.metrics[metric]

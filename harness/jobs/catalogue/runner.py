@@ -21,7 +21,8 @@ from harness.jobs.catalogue.entry import BugEntry, Catch
 from harness.jobs.catalogue.verdicts import Judged, judge, with_test
 from harness.kernel.kernel import Kernel
 from harness.kernel.version import Version
-from harness.suite.verdicts import CaseVerdict, parse_verdicts
+from harness.record.attempts import CaseVerdict
+from harness.suite.verdicts import parse_verdicts
 
 """Where the tests of the entries are looked for."""
 DEADLINE_S = 900

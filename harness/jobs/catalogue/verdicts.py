@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from harness.base.status import Status
 from harness.jobs.catalogue.entry import Catch
-from harness.suite.verdicts import CaseVerdict
+from harness.record.attempts import CaseVerdict
 
 
 @dataclass(frozen=True)

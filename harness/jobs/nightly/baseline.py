@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from harness.base.status import HarnessError, Status
 from harness.compare.baselines import (
@@ -21,11 +20,11 @@ from harness.record.comparison import Criteria
 from harness.record.view import RunView
 
 
-def against_baseline(cell: Cell, runs: Sequence[Path], directory: Path) -> dict[str, Any]:
+def against_baseline(cell: Cell, runs: Sequence[Path], directory: Path) -> tuple[Status, str]:
     """Status and cause of the cell. DONE, saying why, where there is nothing to compare with."""
     assert cell.workload
     if not directory.is_dir():
-        return {"status": Status.DONE, "cause": f"measured; there are no baselines in {directory}"}
+        return Status.DONE, f"measured; there are no baselines in {directory}"
     try:
         views = [RunView.load(run) for run in runs]
         now = baseline_of(views, kernel_config(views[0]))
@@ -36,5 +35,5 @@ def against_baseline(cell: Cell, runs: Sequence[Path], directory: Path) -> dict[
             compare_with(chosen, now, metrics_of_cell(cell), criteria)
         )
     except HarnessError as error:
-        return {"status": Status.DONE, "cause": f"measured, not compared: {error.cause}"}
-    return {"status": status, "cause": f"against the baseline of {chosen.kernel}: {cause}"}
+        return Status.DONE, f"measured, not compared: {error.cause}"
+    return status, f"against the baseline of {chosen.kernel}: {cause}"

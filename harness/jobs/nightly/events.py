@@ -7,34 +7,10 @@ import contextlib
 import json
 from pathlib import Path
 
-from harness.base.status import Status
-from harness.jobs.lab import SuiteResult
-from harness.record.journal import Event, Journal
-from harness.suite.verdicts import CaseVerdict
+from harness.record.journal import Journal
 
 
-def suite_result(event: Event) -> SuiteResult:
-    """The attempt that an event records."""
-    return SuiteResult(
-        Status(event["status"]),
-        event["cause"],
-        tuple(
-            CaseVerdict(
-                test["test"],
-                Status(test["status"]),
-                frozenset(test["signals"]),
-                test["cause"],
-                test["seconds"],
-            )
-            for test in event["tests"]
-        ),
-        event["command"],
-        event["seconds"],
-        event["complete"],
-    )
-
-
-def known_defects(directory: Path, journal: Journal, cell: str) -> list[str]:
+def known_defects(directory: Path, journal: Journal, cell: str) -> tuple[str, ...]:
     """Ids of the expected defects (harness/suite/expectations.toml) that showed in a cell."""
     found: set[str] = set()
     for event in journal.of("attempt", cell=cell):
@@ -42,4 +18,4 @@ def known_defects(directory: Path, journal: Journal, cell: str) -> list[str]:
             text = (directory / event["place"] / "verdicts.jsonl").read_text(encoding="utf-8")
             for line in text.splitlines():
                 found |= set(map(str, json.loads(line).get("expected", [])))
-    return sorted(found)
+    return tuple(sorted(found))

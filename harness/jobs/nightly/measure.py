@@ -5,21 +5,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from harness.analysis.metrics import metric_named
+from harness.base.reader import FileType
 from harness.base.spec import Clock
 from harness.base.status import PreconditionError, Status
 from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
 from harness.compare.verdict import compare
 from harness.jobs.nightly.plan import Cell
+from harness.record.attempts import Sample
 from harness.record.comparison import Comparison, Criteria, Verdict
-from harness.record.journal import Event
+from harness.record.journal import Event, told
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(FileType, frozen=True):
     """One guest to run: its arm, and its 0-based index in that arm."""
 
     arm: str
@@ -35,27 +35,27 @@ def order(cell: Cell, index: int, seed: int) -> tuple[Turn, ...]:
     return tuple(Turn(arm, index) for arm in arms)
 
 
-def samples_of(events: Iterable[Event], cell: Cell) -> dict[Turn, Event]:
+def samples_of(events: Iterable[Event], cell: Cell) -> dict[Turn, Sample]:
     """The guests of `cell` that have been run."""
     return {
-        Turn(event["arm"], event["index"]): event
+        told(event, Turn): told(event, Sample)
         for event in events
         if event["event"] == "sample" and event.get("cell") == cell.key
     }
 
 
-def values(samples: dict[Turn, Event], arm: str, metric: str) -> list[float]:
+def values(samples: dict[Turn, Sample], arm: str, metric: str) -> list[float]:
     """The values of `metric` on `arm`, in order. Raises PreconditionError where one lacks it."""
     found = []
     for turn in sorted(samples, key=lambda turn: turn.index):
         if turn.arm == arm:
-            metrics = samples[turn]["metrics"]
-            if metric not in metrics:
+            sample = samples[turn]
+            if metric not in sample.metrics:
                 raise PreconditionError(
-                    f"{metric} is not among the figures of run {samples[turn].get('run_dir')}",
+                    f"{metric} is not among the figures of run {sample.run_dir}",
                     hint="see docs/metrics.md for what each metric needs",
                 )
-            found.append(float(metrics[metric]))
+            found.append(sample.metrics[metric])
     return found
 
 
@@ -71,7 +71,7 @@ def default_metric(clock: Clock) -> str:
     return "cost.workload" if clock is Clock.ICOUNT else "workload.elapsed_ns"
 
 
-def comparisons_of(cell: Cell, samples: dict[Turn, Event]) -> list[Comparison]:
+def comparisons_of(cell: Cell, samples: dict[Turn, Sample]) -> list[Comparison]:
     """The cell's kernel against its base, metric by metric. Raises PreconditionError."""
     assert cell.workload
     assert cell.base
@@ -85,7 +85,7 @@ def comparisons_of(cell: Cell, samples: dict[Turn, Event]) -> list[Comparison]:
     return found
 
 
-def enough(cell: Cell, samples: dict[Turn, Event], pairs: int) -> bool:
+def enough(cell: Cell, samples: dict[Turn, Sample], pairs: int) -> bool:
     """Whether `pairs` pairs will do: the wanted number, or the wanted sharpness."""
     workload = cell.workload
     assert workload

@@ -10,24 +10,28 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec.structs import replace
+
 from harness.base.status import HarnessError, HostError, Status
 from harness.jobs.bench import MISSES, new_place, slug, sweep_unfinished
-from harness.jobs.lab import BuildJob, Lab, Sample, SampleJob, SuiteJob, SuiteResult
+from harness.jobs.lab import BuildJob, Lab, SampleJob, SuiteJob
 from harness.jobs.nightly.baseline import against_baseline
 from harness.jobs.nightly.disk import check_disk
-from harness.jobs.nightly.events import known_defects, suite_result
+from harness.jobs.nightly.events import known_defects
 from harness.jobs.nightly.measure import Turn, enough, order, samples_of
 from harness.jobs.nightly.plan import Cell
 from harness.jobs.nightly.plan_file import Plan
 from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
 from harness.jobs.patchsets import check_clean, gather, resolve_commit
 from harness.kernel.source import GitSource, PathSource, parse_source
-from harness.record.journal import Event, Journal
-from harness.record.night import CellKind
+from harness.record.attempts import Sample, SuiteResult
+from harness.record.journal import Journal
+from harness.record.night import CellKind, Ending
 from harness.record.rundir import plain
 
 Progress = Callable[[str, int, int | None, str], None]
@@ -73,7 +77,7 @@ class Night:
         self._time_left()
         reason = cell.skip or self._lacks_kernel(cell)
         if reason:
-            self._end(cell, Status.SKIP, reason, 0.0)
+            self._end(cell, Ending(Status.SKIP, reason), 0.0)
             return
         started = self.clock()
         try:
@@ -87,22 +91,19 @@ class Night:
         except OutOfTime:
             raise
         except HarnessError as error:
-            result = {"status": error.status, "cause": error.cause, "hint": error.hint}
-            result["details"] = list(error.details)
+            result = Ending(error.status, error.cause, error.hint, tuple(error.details))
         except OSError as error:  # a full disk, above all
-            result = {"status": Status.MISS, "cause": f"{error.strerror}: {error.filename}"}
+            result = Ending(Status.MISS, f"{error.strerror}: {error.filename}")
         except Exception as error:  # a fault of the harness in one cell must not cost the night
-            result = {"status": Status.MISS, "cause": f"{type(error).__name__}: {error}"}
-        self._end(cell, seconds=self.clock() - started, **result)
+            result = Ending(Status.MISS, f"{type(error).__name__}: {error}")
+        self._end(cell, result, self.clock() - started)
 
-    def _end(self, cell: Cell, status: Status, cause: str, seconds: float, **more: object) -> None:
+    def _end(self, cell: Cell, end: Ending, seconds: float) -> None:
         like = {"like": cell.like} if cell.kind is not CellKind.MEASURE else {}
-        self.journal.append(
-            "end", cell=cell.key, status=status, cause=cause, seconds=seconds, **like, **more
-        )
-        self.progress(
-            "result", 0, None, f"{status.value} {cell.key}" + (f": {cause}" * bool(cause))
-        )
+        facts = msgspec.to_builtins(end, enc_hook=str)
+        self.journal.append("end", cell=cell.key, seconds=seconds, **like, **facts)
+        text = f"{end.status.value} {cell.key}" + (f": {end.cause}" * bool(end.cause))
+        self.progress("result", 0, None, text)
 
     # Time and place
 
@@ -140,11 +141,11 @@ class Night:
                 return f"kernel {name} was not built"
         return ""
 
-    def _kernel(self, cell: Cell, name: str) -> Event | None:
+    def _kernel(self, cell: Cell, name: str) -> Ending | None:
         key = Cell(CellKind.BUILD, name, cell.config).key
-        return next(self.journal.of("end", cell=key, status=Status.PASS.value), None)
+        return next(self.journal.read("end", Ending, cell=key, status=Status.PASS.value), None)
 
-    def _build(self, cell: Cell, number: int) -> dict[str, Any]:
+    def _build(self, cell: Cell, number: int) -> Ending:
         arm = self.plan.kernel(cell.kernel)
         config = next(config for config in self.plan.configs if config.name == cell.config)
         place, name = self._place(cell, number)
@@ -159,40 +160,43 @@ class Night:
         job = BuildJob(text, patches, config.fragments, config.settings)
         with self._in_time():
             kernel = self.lab.build(job, place, self._time_left())
-        return {
-            "status": Status.PASS,
-            "cause": "",
-            "place": name,
-            "bzimage": str(kernel.bzimage.relative_to(self.directory)),
-            "release": kernel.release,
-            "version": kernel.version,
-            "source": kernel.record.get("source", {}),
-            "patches": [str(patch.relative_to(self.directory)) for patch in patches],
-            "objects_compiled": kernel.record.get("objects_compiled"),
-        }
+        return Ending(
+            Status.PASS,
+            "",
+            place=name,
+            bzimage=str(kernel.bzimage.relative_to(self.directory)),
+            release=kernel.release,
+            version=kernel.version,
+            source=kernel.record.get("source", {}),
+            patches=tuple(str(patch.relative_to(self.directory)) for patch in patches),
+            objects_compiled=kernel.record.get("objects_compiled"),
+        )
 
     def _bzimage(self, cell: Cell, name: str) -> Path:
         kernel = self._kernel(cell, name)
         assert kernel is not None
-        return self.directory / str(kernel["bzimage"])
+        return self.directory / kernel.bzimage
 
     # Functional cells
 
-    def _suite(self, cell: Cell, number: int) -> dict[str, Any]:
+    def _suite(self, cell: Cell, number: int) -> Ending:
         assert cell.suite
         assert cell.guest
-        results = [suite_result(event) for event in self.journal.of("attempt", cell=cell.key)]
+        results = list(self.journal.read("attempt", SuiteResult, cell=cell.key))
         tests = to_repeat(results) if results else ()
         while tests is not None and len(results) <= cell.suite.repeats:
             results.append(self._attempt(cell, number, tests or cell.suite.tests))
             tests = to_repeat(results)
         verdict = judge_attempts(results)
-        return {
-            **plain(verdict),
-            "status": verdict.status,
-            "known": known_defects(self.directory, self.journal, cell.key),
-            "command": results[0].command,
-        }
+        return Ending(
+            verdict.status,
+            verdict.cause,
+            command=results[0].command,
+            failed=verdict.failed,
+            flakes=verdict.flakes,
+            known=known_defects(self.directory, self.journal, cell.key),
+            counts=verdict.counts,
+        )
 
     def _attempt(self, cell: Cell, number: int, tests: tuple[str, ...]) -> SuiteResult:
         assert cell.suite
@@ -214,7 +218,7 @@ class Night:
 
     # Measured cells
 
-    def _measure(self, cell: Cell, number: int) -> dict[str, Any]:
+    def _measure(self, cell: Cell, number: int) -> Ending:
         assert cell.workload
         samples = samples_of(self.journal.events, cell)
         pair = 0
@@ -224,23 +228,20 @@ class Night:
                     sample = self._sample(cell, number, turn)
                     if sample.status not in (Status.PASS, Status.DONE):
                         cause = f"{turn.arm}: {sample.cause}"
-                        return {
-                            "status": sample.status,
-                            "cause": cause,
-                            "command": sample.command,
-                            "run_dir": sample.run_dir,
-                        }
+                        return Ending(
+                            sample.status, cause, command=sample.command, run_dir=sample.run_dir
+                        )
                     samples = samples_of(self.journal.events, cell)
             pair += 1
             if enough(cell, samples, pair):
                 break
         # The verdict of A against B is made when all comparisons of the night are known (false
         # discoveries).
-        result: dict[str, Any] = {"status": Status.DONE, "cause": "", "pairs": pair}
-        if cell.base is None:
-            places = [self.directory / e["run_dir"] for e in samples.values() if e["run_dir"]]
-            result |= against_baseline(cell, places, Path(self.plan.baselines))
-        return result
+        if cell.base is not None:
+            return Ending(Status.DONE, "", pairs=pair)
+        runs = [self.directory / sample.run_dir for sample in samples.values() if sample.run_dir]
+        status, cause = against_baseline(cell, runs, Path(self.plan.baselines))
+        return Ending(status, cause, pairs=pair)
 
     def _sample(self, cell: Cell, number: int, turn: Turn) -> Sample:
         assert cell.workload

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from harness.base.reader import convert
 from harness.base.status import HarnessError, Status, worst
 from harness.compare.verdict import control_false_discoveries
 from harness.jobs.nightly.measure import (
@@ -23,8 +22,8 @@ from harness.jobs.nightly.measure import (
 )
 from harness.jobs.nightly.plan import Cell
 from harness.record.comparison import Comparison
-from harness.record.journal import Event
-from harness.record.night import SCHEMA, CellKind, CellResult, Flake, NightResults
+from harness.record.journal import Event, told
+from harness.record.night import SCHEMA, CellKind, CellResult, Ending, NightResults
 
 NOT_RUN = "not run yet"
 
@@ -62,11 +61,11 @@ def _overall(found: Sequence[CellResult], finished: bool) -> tuple[Status, str]:
 
 
 def _cell(cell: Cell, events: Sequence[Event]) -> CellResult:
-    end = next((e for e in events if e["event"] == "end" and e.get("cell") == cell.key), None)
     mine = [event for event in events if event.get("cell") == cell.key]
+    ended = next((event for event in mine if event["event"] == "end"), None)
+    end = told(ended, Ending) if ended else Ending(Status.SKIP, NOT_RUN)
     places = [e["place"] for e in mine if e["event"] != "begin" and "place" in e]
-    commands = [str(e["command"]) for e in mine if e.get("command")]
-    facts = end or {"status": Status.SKIP.value, "cause": NOT_RUN}
+    commands = [end.command, *(str(e["command"]) for e in mine if e.get("command"))]
     return CellResult(
         key=cell.key,
         kind=cell.kind,
@@ -75,17 +74,17 @@ def _cell(cell: Cell, events: Sequence[Event]) -> CellResult:
         config=cell.config,
         guest=dict(cell.guest.values) if cell.guest else {},
         work=cell.work,
-        status=Status(facts["status"]),
-        cause=facts["cause"],
-        done=end is not None,
-        seconds=facts.get("seconds", 0.0),
-        command=str(facts.get("command") or (commands[0] if commands else "")),
+        status=end.status,
+        cause=end.cause,
+        done=ended is not None,
+        seconds=ended.get("seconds", 0.0) if ended else 0.0,
+        command=next(filter(None, commands), ""),
         places=tuple(dict.fromkeys(places)),
-        failed=tuple(facts.get("failed", ())),
-        flakes=tuple(convert(flake, Flake, "the journal") for flake in facts.get("flakes", ())),
-        known=tuple(facts.get("known", ())),
-        counts=facts.get("counts", {}),
-        release=facts.get("release", ""),
+        failed=end.failed,
+        flakes=end.flakes,
+        known=end.known,
+        counts=end.counts,
+        release=end.release,
     )
 
 

@@ -11,7 +11,8 @@ import psutil
 from harness.base.spec import GuestSpec
 from harness.base.status import Status, worst
 from harness.base.units import MIB
-from harness.jobs.lab import SuiteResult, describe
+from harness.jobs.lab import describe
+from harness.record.attempts import SuiteResult
 from harness.record.night import Flake
 
 _PER_GUEST = 512 * MIB

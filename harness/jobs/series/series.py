@@ -17,10 +17,10 @@ from harness.compare.statistics import Arms
 from harness.compare.verdict import compare
 from harness.jobs.bench import Bench, sweep_unfinished
 from harness.jobs.lab import SampleJob, SuiteJob
-from harness.jobs.nightly.events import suite_result
 from harness.jobs.nightly.measure import describe
 from harness.jobs.nightly.suite import judge_attempts, to_repeat
 from harness.jobs.series.points import SeriesPoint
+from harness.record.attempts import Compiled, Sample, SuiteResult
 from harness.record.comparison import Comparison, Criteria, Verdict
 from harness.record.series import CommitResult
 
@@ -131,8 +131,8 @@ class PatchSeries:
         return new, not_compiled
 
     def _compile(self, point: SeriesPoint, files: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        for event in self.bench.journal.of("compiled", point=point.name):
-            return dict(event["printed"])
+        for known in self.bench.journal.read("compiled", Compiled, point=point.name):
+            return known.printed
         try:
             printed = self.bench.lab.compile(point.job, files)
         except HarnessError as error:
@@ -145,7 +145,7 @@ class PatchSeries:
 
     def _tests(self, point: SeriesPoint, kernel: Path) -> tuple[Status, str, str, tuple[str, ...]]:
         check = self.check
-        results = [suite_result(e) for e in self.bench.journal.of("suite", point=point.name)]
+        results = list(self.bench.journal.read("suite", SuiteResult, point=point.name))
         tests = to_repeat(results) if results else ()
         while tests is not None and len(results) <= check.repeats:
             job = SuiteJob(kernel, check.spec, tests or check.tests, check.options)
@@ -174,16 +174,16 @@ class PatchSeries:
 
     def _values(self, point: SeriesPoint, kernel: Path, cost: Cost) -> list[float]:
         values = [
-            float(event["metrics"][cost.metric])
-            for event in self.bench.journal.of("sample", point=point.name)
-            if cost.metric in event["metrics"]
+            sample.metrics[cost.metric]
+            for sample in self.bench.journal.read("sample", Sample, point=point.name)
+            if cost.metric in sample.metrics
         ]
         while len(values) < cost.guests:
             job = SampleJob(kernel, cost.spec, cost.workload, cost.options)
             sample = self.bench.sample(point.name, job)
             if cost.metric not in sample.metrics or sample.status.exit_code:
                 raise BadSample(sample.status, sample.cause or f"no {cost.metric}")
-            values.append(float(sample.metrics[cost.metric]))
+            values.append(sample.metrics[cost.metric])
         return values
 
 

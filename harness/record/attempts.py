@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""What journals keep of builds, test runs, guests and commits that were judged."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.base.reader import FileType
+from harness.base.status import Status
+
+
+class Built(FileType, frozen=True):
+    """A kernel that was built, or that cannot be."""
+
+    status: Status
+    cause: str = ""
+    details: tuple[str, ...] = ()
+    bzimage: str = ""
+    """Below the journal's directory; empty where there is none."""
+    release: str = ""
+
+
+class CaseVerdict(FileType, frozen=True):
+    """The outcome of one test."""
+
+    test: str
+    """pytest node id."""
+    status: Status
+    signals: frozenset[str]
+    """Signals of the checks that failed (docs/suite.md)."""
+    cause: str
+    seconds: float
+    """Set-up (a boot) and call."""
+    expected: frozenset[str] = frozenset()
+    """Known defects (expectations.toml) that showed and were set aside."""
+
+    @property
+    def name(self) -> str:
+        """Without the directory: "test_file.py::test_name"."""
+        return self.test.rsplit("/", 1)[-1]
+
+
+class SuiteResult(FileType, frozen=True):
+    """The outcome of a run of tests."""
+
+    status: Status
+    cause: str
+    tests: tuple[CaseVerdict, ...]
+    command: str
+    seconds: float
+    complete: bool = True
+    """Whether pytest ran to its end; if not, tests may be missing."""
+
+
+class Sample(FileType, frozen=True):
+    """One fresh guest: its outcome and its figures."""
+
+    status: Status
+    cause: str
+    metrics: Mapping[str, float]
+    run_dir: Path | None
+    command: str
+    seconds: float
+
+
+class Word(enum.StrEnum):
+    """What git bisect is told."""
+
+    GOOD = "good"
+    BAD = "bad"
+    SKIP = "skip"
+
+
+class Answer(FileType, frozen=True):
+    """The verdict on one commit."""
+
+    word: Word
+    reason: str
+    evidence: tuple[str, ...] = ()
+    """Commands that show it, run directories."""
+
+
+class Compiled(FileType, frozen=True):
+    """What the compiler printed for single files."""
+
+    printed: Mapping[str, tuple[str, ...]]
