@@ -14,9 +14,10 @@ from harness.base.store import Store
 from harness.base.units import GIB, format_size
 from harness.host.cpu import available_memory
 from harness.host.finding import Finding, first_missing, missing, ok, unseen
-from harness.host.firmware import PLAIN_IMAGES
+from harness.host.firmware import PLAIN_IMAGES, under_tcg
+from harness.host.firmware_package import foreseen_firmware
 from harness.host.memory import needed_memory
-from harness.host.ready import HARDWARE, NAMES, Readiness, examine_target
+from harness.host.ready import DEMANDS, HARDWARE, NAMES, Readiness, examine_target
 from harness.host.view import HostView, reason
 from harness.kernel.make import TOOLS, check_tools
 from harness.qemu.build import held_qemu
@@ -106,6 +107,7 @@ def _emulated(view: HostView, cache: Path) -> Section:
         _ovmf(),
         _build_tools(),
         _own_qemu(cache),
+        *(_own_firmware(target, view, cache) for target in HARDWARE),
         _image_tools(),
         _disk(cache),
     )
@@ -192,6 +194,15 @@ def _own_qemu(cache: Path) -> Finding:
         hint = "cvm-harness build-qemu (the first run that needs it does it, too: some minutes)"
         return unseen(name, category, "not built yet", hint)
     return ok(name, category, f"{built.binary}: {built.version}, built from {built.origin}")
+
+
+def _own_firmware(target: TargetName, view: HostView, cache: Path) -> Finding:
+    name, category = f"firmware for {NAMES[target]} under TCG", "emulate platforms"
+    found = foreseen_firmware(under_tcg(DEMANDS[target]), view, Store(cache))
+    if found is None:
+        hint = "the first guest that needs it has OVMF fetched by apt, 7 MB; or name a --firmware"
+        return unseen(name, category, "no image here fits", hint)
+    return ok(name, category, f"{found.path} ({found.source})")
 
 
 def _image_tools() -> Finding:

@@ -68,6 +68,12 @@ TDX = Demand(
 )
 
 
+def under_tcg(demand: Demand) -> Demand:
+    """What the same platform asks where QEMU emulates it: nobody measures what is booted there, so
+    that there are no kernel hashes."""
+    return replace(demand, kernel_hashes=False)
+
+
 PLAIN = Demand("efi", None, "ovmf", True)
 """Of the emulated target's efi route."""
 

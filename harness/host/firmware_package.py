@@ -87,23 +87,38 @@ def fetch_firmware(
     HostError with every candidate's fate where none fits.
     """
     passed = list(rejected)
-    steps = apt.machine_steps(suite)
-    for step in steps:
+    suites = [step.suite for step in apt.machine_steps(suite)]
+    for name in suites:
         try:
-            found = packages.fetch(_wanted(step.suite), store, progress)
+            found = _judged(packages.fetch(_wanted(name), store, progress), demand, view)
         except _NoPackageError as error:
-            passed.append(Rejected(step.suite, error.cause))
-            continue
-        (record,) = found.records
-        source = f"package {record.package} {record.version} of {record.suite}"
-        try:
-            image = judge(view, found.directory / IMAGE, source, demand)
-        except UnfitError as unfit:
-            passed.append(Rejected(source, str(unfit)))
-            continue
-        return replace(image, rejected=tuple(passed))
-    places = ", ".join(step.suite for step in steps) or "none (no archive of this release)"
+            found = Rejected(name, error.cause)
+        if isinstance(found, Firmware):
+            progress("firmware", 0, None, found.source)
+            return replace(found, rejected=tuple(passed))
+        passed.append(found)
+    places = ", ".join(suites) or "none (no archive of this release)"
     raise no_firmware(demand, f"suites searched: {places}", passed)
+
+
+def foreseen_firmware(demand: Demand, view: HostView, store: Store) -> Firmware | None:
+    """What `find_or_fetch` gives without fetching; None where it would fetch."""
+    found, _ = search(demand, view, descriptor_directories())
+    for step in () if found else apt.machine_steps():
+        if held := packages.held(_wanted(step.suite), store):
+            judged = _judged(held, demand, view)
+            if isinstance(judged, Firmware):
+                return judged
+    return found
+
+
+def _judged(found: packages.Unpacked, demand: Demand, view: HostView) -> Firmware | Rejected:
+    (record,) = found.records
+    source = f"package {record.package} {record.version} of {record.suite}"
+    try:
+        return judge(view, found.directory / IMAGE, source, demand)
+    except UnfitError as unfit:
+        return Rejected(source, str(unfit))
 
 
 def _wanted(suite: str) -> packages.Wanted:

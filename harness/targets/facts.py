@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from harness.base.progress import Progress, silent
 from harness.base.spec import Accel, GuestSpec, Route
 from harness.base.store import Store
 from harness.host.accel import choose_accel
-from harness.host.firmware import PLAIN
+from harness.host.firmware import PLAIN, under_tcg
 from harness.host.firmware_package import find_or_fetch, named_image
 from harness.host.memory import check_room
 from harness.host.ready import DEMANDS, HARDWARE, Readiness, examine_target, require
@@ -61,8 +59,7 @@ def _under_tcg(
 ) -> HostFacts:
     check_room(spec)
     qemu = platform_qemu(spec.target.value, store, progress)
-    # Nobody would check the hashes of what is booted: there is no measurement.
-    demand = replace(DEMANDS[spec.target], kernel_hashes=False)
+    demand = under_tcg(DEMANDS[spec.target])
     firmware = find_or_fetch(demand, view, store, progress, spec.confidential.firmware)
     return HostFacts(qemu, Accel.TCG, why, firmware.path)
 

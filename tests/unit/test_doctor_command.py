@@ -12,8 +12,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli.doctor import doctor
+from harness.host import firmware, firmware_package
 from harness.kernel.version import Version
 from harness.qemu.recipe import read_recipe
+from tests.unit.test_host_firmware import LAZY, PLAIN_IMAGE
 
 HOSTS = Path(__file__).parent / "hosts"
 
@@ -93,11 +95,30 @@ def test_a_report_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     assert "cannot write the report" in str(result.exception)
 
 
+def finding_of(name: str) -> dict[str, str]:
+    findings = json.loads(ask("--json").output)["findings"]
+    (found,) = [f for f in findings if f["name"] == name]
+    return dict(found)
+
+
 def own_qemu() -> dict[str, str]:
     """What the doctor says of the QEMU that emulates TDX and SNP."""
-    findings = json.loads(ask("--json").output)["findings"]
-    (found,) = [f for f in findings if f["name"] == "QEMU that emulates TDX and SNP"]
-    return dict(found)
+    return finding_of("QEMU that emulates TDX and SNP")
+
+
+def test_firmware_under_tcg_is_what_is_here_or_to_be_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tmp_path / "plain.fd"
+    monkeypatch.setattr(firmware, "PLAIN_IMAGES", (plain,))
+    monkeypatch.setattr(firmware_package, "descriptor_directories", lambda: [])
+    missing = finding_of("firmware for SEV-SNP under TCG")
+    assert missing["status"] == "SKIP"
+    assert "fetched by apt" in missing["hint"]
+    plain.write_bytes(LAZY + PLAIN_IMAGE)
+    found = finding_of("firmware for SEV-SNP under TCG")
+    assert found["status"] == "PASS"
+    assert found["evidence"].startswith(str(plain))
 
 
 def test_our_qemu_is_to_be_built_until_it_is(

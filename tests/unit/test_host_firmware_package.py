@@ -13,8 +13,13 @@ from harness.base.options import PackagedFirmware
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
-from harness.host import firmware
-from harness.host.firmware_package import fetch_firmware, find_or_fetch, named_image
+from harness.host import firmware, firmware_package
+from harness.host.firmware_package import (
+    fetch_firmware,
+    find_or_fetch,
+    foreseen_firmware,
+    named_image,
+)
 from harness.host.view import LiveHost
 from tests.support.debian_archive import Archive, use_archive
 from tests.unit.test_host_firmware import EAGER, LAZY, PLAIN_IMAGE
@@ -99,6 +104,25 @@ def test_what_the_machine_has_is_taken_before_anything_is_fetched(
     assert named == fetch(store, "forky")
     with pytest.raises(UsageError, match="no metadata for intel-tdx"):
         find_or_fetch(firmware.TDX, LiveHost(), store, silent, plain, nowhere)
+
+
+@needs_apt
+def test_what_would_be_taken_is_said_without_fetching(
+    archive: Archive, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = tmp_path / "plain.fd"
+    monkeypatch.setattr(firmware, "PLAIN_IMAGES", (plain,))
+    monkeypatch.setattr(firmware_package, "descriptor_directories", lambda: [])
+    assert foreseen_firmware(firmware.SNP, LiveHost(), store) is None
+    assert not entries(store)
+    fetched = fetch(store)
+    held = foreseen_firmware(firmware.SNP, LiveHost(), store)
+    assert held
+    assert (held.path, held.source) == (fetched.path, fetched.source)
+    plain.write_bytes(LAZY + PLAIN_IMAGE)
+    found = foreseen_firmware(firmware.SNP, LiveHost(), store)
+    assert found
+    assert found.path == plain
 
 
 @needs_apt
