@@ -19,7 +19,7 @@ from harness.record.rundir import plain
 from harness.report import terminal
 
 if TYPE_CHECKING:
-    from harness.host.doctor import Diagnosis, Section
+    from harness.targets.doctor import Diagnosis, Section
 
 _KVM_PATIENCE_S = 1.0
 """The whole answer is to be there in two seconds."""
@@ -67,8 +67,8 @@ def doctor(
     this the target cannot run. SKIP: not needed, or not visible.
     """
     from harness.base.store import Store
-    from harness.host.doctor import diagnose
     from harness.host.view import HostView, LiveHost, RecordedHost, RecordingHost
+    from harness.targets.doctor import diagnose
 
     out, err = terminal.consoles()
     wanted = choice(TargetName, target, "target") if target else None

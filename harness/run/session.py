@@ -41,7 +41,7 @@ from harness.run.boots import boot_again
 from harness.run.prepared import INITRD, Prepared, make_machine, record
 from harness.run.restorer import Restorer
 from harness.run.run import Run
-from harness.targets.base import HostFacts, check_kernel, need_hotplug
+from harness.targets.base import HostFacts, Target, check_kernel, need_hotplug
 from harness.targets.claims import claim_of, supply_for
 from harness.targets.facts import host_facts
 from harness.targets.registry import target_for
@@ -149,7 +149,7 @@ class Session:
         claim = structs.replace(claim_of(prepared.spec), exclusive=exclusive)
         with (
             reserve(claim, supply_for(prepared.spec, prepared.host), waiting=self._waiting),
-            HostWatch() as watch,
+            watch_for(prepared.target, prepared.spec) or contextlib.nullcontext() as watch,
             self._boot(prepared, rerun, collect or Collect(), watch) as run,
         ):
             yield run
@@ -176,7 +176,7 @@ class Session:
 
     @contextlib.contextmanager
     def _boot(
-        self, prepared: Prepared, rerun: str, collect: Collect, watch: HostWatch
+        self, prepared: Prepared, rerun: str, collect: Collect, watch: HostWatch | None
     ) -> Iterator[Run]:
         directory = RunDir.create(self.runs)
         try:
@@ -207,7 +207,8 @@ class Session:
                         prepared.kernel, [at for splat in bad for at in splat.context], directory
                     )
         except BaseException as error:
-            directory.update(host_watch=watch.record())
+            if watch:
+                directory.update(host_watch=watch.record())
             blamed = _blame(error, directory)
             if isinstance(blamed, HarnessError):
                 blamed.details = (*blamed.details, *_violations(prepared, directory))
@@ -223,6 +224,12 @@ class Session:
             _keep_stream(directory)
             # The initrd can be made again from the cache and the keys; 3 MB a run add up.
             (directory.path / INITRD).unlink(missing_ok=True)
+
+
+def watch_for(target: Target, spec: GuestSpec) -> HostWatch | None:
+    """For a guest on hardware. One on an emulated platform cannot do anything to its host's kernel
+    that any program could not."""
+    return HostWatch() if target.on_hardware(spec) else None
 
 
 def _locate(kernel: Kernel, lines: Sequence[str], directory: RunDir) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import Any
 from harness.base.guest_options import blank_spec, guest_option, read_options, with_options
 from harness.base.spec import Accel, Clock, GuestSpec, TargetName
 from harness.base.status import NotApplicable, UsageError
-from harness.host.ready import HARDWARE, accelerator_for, best_target
 from harness.targets.base import Target, need_hotplug
+from harness.targets.ready import HARDWARE, accelerator_for, best_target
 from harness.targets.registry import target_for
 
 MemoryOf = Callable[[Target], int]

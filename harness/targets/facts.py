@@ -10,12 +10,12 @@ from harness.host.accel import choose_accel
 from harness.host.firmware import PLAIN, under_tcg
 from harness.host.firmware_package import find_or_fetch, named_image
 from harness.host.memory import check_room
-from harness.host.ready import DEMANDS, HARDWARE, Readiness, examine_target, require
 from harness.host.view import HostView, LiveHost
 from harness.qemu.binary import find_qemu
 from harness.qemu.find import platform_qemu
 from harness.targets.base import HostFacts
 from harness.targets.emulated import find_firmware
+from harness.targets.ready import DEMANDS, HARDWARE, Readiness, examine_target, require
 from harness.targets.registry import target_for
 
 

@@ -18,5 +18,5 @@ TARGETS: Mapping[TargetName, Target] = {
 
 
 def target_for(name: TargetName) -> Target:
-    """The target called `name`. Whether this host can run it: harness.host.ready."""
+    """The target called `name`. Whether this host can run it: harness.targets.ready."""
     return TARGETS[name]

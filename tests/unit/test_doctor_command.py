@@ -124,7 +124,7 @@ def test_firmware_under_tcg_is_what_is_here_or_to_be_fetched(
 def test_our_qemu_is_to_be_built_until_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.host.doctor.check_qemu_tools", lambda: None)
+    monkeypatch.setattr("harness.targets.doctor.check_qemu_tools", lambda: None)
     before = own_qemu()
     assert before["status"] == "SKIP"
     assert before["evidence"] == "not built yet"

@@ -11,10 +11,10 @@ import pytest
 
 from harness.base.spec import TargetName
 from harness.base.status import HostError, Status, UsageError
-from harness.host.doctor import diagnose
 from harness.host.finding import Finding
-from harness.host.ready import Readiness, best_target, examine_target, require
 from harness.host.view import HostView, RecordedHost, RecordingHost
+from harness.targets.doctor import diagnose
+from harness.targets.ready import Readiness, best_target, examine_target, require
 
 HOSTS = Path(__file__).parent / "hosts"
 SNP, TDX = TargetName.SNP, TargetName.TDX

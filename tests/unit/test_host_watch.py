@@ -10,11 +10,15 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.host import host_check
+from harness.base.spec import Accel, TargetName
 from harness.base.status import Status
 from harness.host.state import KernelLog, host_state, kernel_log, message_of
 from harness.host.view import LiveHost, RecordedHost
 from harness.host.watch import HostWatch, read_stats
 from harness.record.rundir import plain
+from harness.run.session import watch_for
+from harness.targets.choose import guest_spec
+from harness.targets.registry import target_for
 
 WARNING = "WARNING: CPU: 3 PID: 4242 at arch/x86/kvm/svm/sev.c:4870 sev_handle_rmp_fault+0x1/0x2"
 OOM = "Out of memory: Killed process 1 (qemu)"
@@ -39,9 +43,9 @@ class Log(KernelLog):
         pass
 
 
-def judged(log: Log, target: str = "snp") -> Status | None:
+def judged(log: Log) -> Status | None:
     with HostWatch(log, Path("/nonexistent")) as watch:
-        record = {"spec": {"target": target}, "host_watch": plain(watch.record())}
+        record = {"host_watch": plain(watch.record())}
     check = host_check(record)
     return check.status if check else None
 
@@ -64,9 +68,22 @@ def test_a_log_that_cannot_be_read_is_a_skip_and_never_a_pass() -> None:
     assert judged(Log([], "/dev/kmsg: EPERM")) is Status.SKIP
 
 
-def test_an_emulated_guest_is_not_judged_by_its_host() -> None:
-    assert judged(Log([WARNING]), "emulated") is None
-    assert host_check({"spec": {"target": "snp"}}) is None
+@pytest.mark.parametrize(
+    ("target", "accel", "watched"),
+    [
+        ("emulated", Accel.KVM, False),
+        ("emulated", Accel.TCG, False),
+        ("snp", Accel.TCG, False),
+        ("snp", Accel.KVM, True),
+        ("tdx", Accel.KVM, True),
+    ],
+)
+def test_only_a_guest_on_hardware_is_judged_by_its_host(
+    target: str, accel: Accel, watched: bool
+) -> None:
+    watch = watch_for(target_for(TargetName(target)), guest_spec(target=target, accel=accel))
+    assert isinstance(watch, HostWatch if watched else type(None))
+    assert host_check({"spec": {"target": target}}) is None
 
 
 def test_a_record_keeps_what_earlier_records_saw() -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 import xml.etree.ElementTree as ET
 
 import pytest
 
 from harness.base.resources import checkout
+from harness.suite.plugin.options import rerun_command
 
 PASSES = "def test_nothing():\n    pass\n"
 RAISES = """
@@ -195,3 +197,15 @@ def test_what_is_on_top_of_the_kernel_reaches_the_build_and_the_line_to_rerun(
     )
     options = ["--patch=a.patch", "--patch=b.mbox", "--fragment=debug", "--set=KFENCE=y"]
     assert pytester.runpytest_subprocess(*options).ret == 0
+
+
+def test_the_line_to_rerun_a_test_has_every_option_of_the_guest(pytester: pytest.Pytester) -> None:
+    (pytester.path / "x.img").touch()
+    given = [
+        *("--target=snp", "--kernel=K", "--memory=8192M", "--accel=kvm"),
+        *(f"--firmware={pytester.path}/x.img", f"--disk={pytester.path}/x.img"),
+        *("--snp-policy=0x30001", "--guest-debug", "--kernel-hashes=off"),
+        *("--cpu-model=EPYC-Milan", "--huge-pages=1G"),
+    ]
+    line = rerun_command(pytester.parseconfig(*given), "tests/test_x.py::test_y")
+    assert set(shlex.split(line)) == {"pytest", *given, "--tier=quick", "tests/test_x.py::test_y"}

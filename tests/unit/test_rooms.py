@@ -62,3 +62,18 @@ def test_no_class_has_to_be_hidden_from_pytest() -> None:
     names = [n.id for tree in modules().values() for n in ast.walk(tree) if isinstance(n, ast.Name)]
     assert len(names) > 10_000
     assert "__test__" not in names
+
+
+def test_what_differs_between_targets_is_told_by_the_targets_alone() -> None:
+    """Elsewhere nobody asks which target it is, but what the target says of itself."""
+    asks = {
+        name
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "TargetName"
+    }
+    assert "harness.targets.tdx" in asks
+    table = {"harness.base.spec"}
+    assert {name for name in asks - table if not name.startswith("harness.targets.")} == set()

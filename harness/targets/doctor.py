@@ -17,11 +17,11 @@ from harness.host.finding import Finding, first_missing, missing, ok, unseen
 from harness.host.firmware import PLAIN_IMAGES, under_tcg
 from harness.host.firmware_package import foreseen_firmware
 from harness.host.memory import needed_memory
-from harness.host.ready import DEMANDS, HARDWARE, NAMES, Readiness, examine_target
 from harness.host.view import HostView, reason
 from harness.kernel.make import TOOLS, check_tools
 from harness.qemu.build import held_qemu
 from harness.qemu.ninja import check_tools as check_qemu_tools
+from harness.targets.ready import DEMANDS, HARDWARE, NAMES, Readiness, examine_target
 
 _MIN_DISK = 12 * GIB
 """One unpacked kernel source, its build tree and what is kept of it."""
