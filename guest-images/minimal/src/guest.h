@@ -5,6 +5,10 @@
 
 #include "cvm.h"
 
+/* report.c: what PID 1 says. A message that did not fit is not sent. */
+void send_line(struct text *t);
+/* Into the kernel's log. */
+void log_line(const char *line);
 /* Say on the port and on the console that a step failed; `code` is an errno. */
 void report_error(const char *step, int code);
 

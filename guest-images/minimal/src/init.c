@@ -42,38 +42,6 @@ static pid_t sshd, shell;
 static bool ready;
 static char boot_id[64];
 
-static void send_line(struct text *t)
-{
-	if (!t->full)
-		port_send(t->data);
-}
-
-static void log_line(const char *line)
-{
-	int kmsg = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
-	char data[600];
-	/* Not dprintf(): it asks for the file offset, which /dev/kmsg refuses to tell. */
-	int len = snprintf(data, sizeof(data), "<6>harness-init: %s\n", line);
-
-	write_all(kmsg >= 0 ? kmsg : STDERR_FILENO, data, (size_t)len);
-	if (kmsg >= 0)
-		close(kmsg);
-}
-
-void report_error(const char *step, int code)
-{
-	char data[512];
-	struct text t = { .data = data, .size = sizeof(data) };
-
-	put(&t, "{\"event\":\"error\",\"step\":");
-	put_string(&t, step);
-	put(&t, ",\"errno\":%d,\"message\":", code);
-	put_string(&t, strerror(code));
-	put(&t, ",\"monotonic_ns\":%llu}", (unsigned long long)monotonic_ns());
-	send_line(&t);
-	log_line(data);
-}
-
 static void first_look(void)
 {
 	static char vmstat[16384];
