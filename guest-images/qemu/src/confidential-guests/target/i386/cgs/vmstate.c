@@ -72,6 +72,8 @@ static const VMStateDescription vmstate_guest = {
     .name = "cgs-tcg",
     .version_id = 1,
     .minimum_version_id = 1,
+    /* before devices: virtio maps its rings when it is loaded */
+    .priority = MIG_PRI_IOMMU,
     .pre_save = pre_save,
     .post_save = post_save,
     .post_load = post_load,
