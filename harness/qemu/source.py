@@ -15,7 +15,7 @@ from harness.base.store import Store, digest_file, digest_of
 from harness.kernel import apt, packages
 from harness.kernel.debian import DamagedError, unpack_tarball
 from harness.kernel.source_apt import SourceApt
-from harness.kernel.tree import DirectoryReader, Manifest, SourceTree, scan
+from harness.kernel.tree import DirectoryReader, SourceTree, scan
 from harness.kernel.version import Version
 from harness.qemu.recipe import qemu_series
 
@@ -93,7 +93,7 @@ def _tree_of(found: packages.Unpacked) -> SourceTree:
 def _unpacked_tree(directory: Path, provenance: Mapping[str, object]) -> SourceTree:
     manifest = json.loads((directory / "manifest.json").read_text())
     root = directory / "tree"
-    version = _version(root, manifest, str(provenance.get("path", root)))
+    version = _version(root, str(provenance.get("path", root)))
     # Patch releases follow each other in one object tree: few files differ.
     family = f"{provenance['kind']}:qemu-{version.series}"
     reader = DirectoryReader(root)
@@ -123,6 +123,7 @@ def _open_tarball(path: Path, store: Store, progress: Progress) -> SourceTree:
 def _open_directory(root: Path, store: Store, progress: Progress) -> SourceTree:
     # Not as git sees it: configure also needs the subprojects, which git does not track there.
     cache = store.work("scans") / f"{digest_of(str(root))}.json"
+    version = _version(root, str(root))
     progress("source", 0, None, f"looking at {root}")
     manifest = scan(
         root,
@@ -134,15 +135,15 @@ def _open_directory(root: Path, store: Store, progress: Progress) -> SourceTree:
     return SourceTree(
         manifest,
         DirectoryReader(root),
-        _version(root, manifest, str(root)),
+        version,
         f"directory:{root}",
         provenance,
         product="QEMU",
     )
 
 
-def _version(root: Path, manifest: Manifest, name: str) -> Version:
-    absent = [path for path in _REQUIRED if path not in manifest]
+def _version(root: Path, name: str) -> Version:
+    absent = [path for path in _REQUIRED if not (root / path).is_file()]
     if absent:
         raise UsageError(
             f"{name} is not a QEMU source: it has no {absent[0]}",
