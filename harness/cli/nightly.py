@@ -13,6 +13,7 @@ from types import FrameType
 
 import click
 
+from harness.base.reader import read_json
 from harness.base.status import HostError, UsageError
 from harness.base.ui import ProgressLine
 from harness.cli.options import json_option
@@ -109,12 +110,7 @@ def _new(nights: Path, file: Path | None, only: tuple[str, ...]) -> Path:
 
 def _opened(directory: Path) -> tuple[Plan, list[Cell]]:
     """The plan of a night's directory, and its cells."""
-    try:
-        only = json.loads((directory / "only.json").read_text())
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"{directory} is not the directory of a night: {error}",
-            hint="name one that holds plan.toml and journal.jsonl",
-        ) from error
+    hint = "name the directory of a night: one that holds plan.toml and journal.jsonl"
+    only = read_json(directory / "only.json", tuple[str, ...], hint)
     plan = read_plan(directory / "plan.toml")
     return plan, select(cells(plan), [parse_filter(text) for text in only])

@@ -42,6 +42,30 @@ class CaseVerdict(FileType, frozen=True):
         return self.test.rsplit("/", 1)[-1]
 
 
+class CaseLine(FileType, frozen=True):
+    """A line of a --verdicts file: one phase of a test that ended."""
+
+    test: str
+    """pytest node id."""
+    status: Status
+    signals: tuple[str, ...]
+    expected: tuple[str, ...]
+    cause: str
+    setup_s: float
+    call_s: float
+    when: str = "call"
+    """pytest's phase: setup, call or teardown."""
+    outcome: str = ""
+    """pytest's own word: passed, failed or skipped."""
+
+    @property
+    def verdict(self) -> CaseVerdict:
+        """The test's, as far as this line knows it."""
+        signals, expected = frozenset(self.signals), frozenset(self.expected)
+        seconds = self.setup_s + self.call_s
+        return CaseVerdict(self.test, self.status, signals, self.cause, seconds, expected)
+
+
 class SuiteResult(FileType, frozen=True):
     """The outcome of a run of tests."""
 

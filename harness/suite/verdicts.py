@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
-from harness.base.status import HostError, Status, worst
-from harness.record.attempts import CaseVerdict
+from harness.base.reader import parse_json
+from harness.base.status import HostError, UsageError, worst
+from harness.record.attempts import CaseLine, CaseVerdict
 
 
 def parse_verdicts(text: str) -> tuple[CaseVerdict, ...]:
@@ -18,17 +18,9 @@ def parse_verdicts(text: str) -> tuple[CaseVerdict, ...]:
     found: dict[str, list[CaseVerdict]] = {}
     for number, line in enumerate(text.splitlines(), 1):
         try:
-            record = json.loads(line)
-            verdict = CaseVerdict(
-                str(record["test"]),
-                Status(record["status"]),
-                frozenset(map(str, record["signals"])),
-                str(record["cause"]),
-                float(record["setup_s"]) + float(record["call_s"]),
-                frozenset(map(str, record["expected"])),
-            )
-        except (ValueError, KeyError, TypeError) as error:
-            raise HostError(f"line {number} of the verdicts makes no sense: {error}") from error
+            verdict = parse_json(line, CaseLine, f"line {number} of the verdicts").verdict
+        except UsageError as error:
+            raise HostError(error.cause) from error
         found.setdefault(verdict.test, []).append(verdict)
     return tuple(_joined(verdicts) for verdicts in found.values())
 

@@ -22,7 +22,6 @@ from harness.jobs.bench import MISSES, new_place, slug, sweep_unfinished
 from harness.jobs.lab import BuildJob, Lab, SampleJob, SuiteJob
 from harness.jobs.nightly.baseline import against_baseline
 from harness.jobs.nightly.disk import check_disk
-from harness.jobs.nightly.events import known_defects
 from harness.jobs.nightly.measure import Turn, enough, order, samples_of
 from harness.jobs.nightly.plan import Cell
 from harness.jobs.nightly.plan_file import Plan
@@ -188,13 +187,14 @@ class Night:
             results.append(self._attempt(cell, number, tests or cell.suite.tests))
             tests = to_repeat(results)
         verdict = judge_attempts(results)
+        known = {defect for r in results for test in r.tests for defect in test.expected}
         return Ending(
             verdict.status,
             verdict.cause,
             command=results[0].command,
             failed=verdict.failed,
             flakes=verdict.flakes,
-            known=known_defects(self.directory, self.journal, cell.key),
+            known=tuple(sorted(known)),
             counts=verdict.counts,
         )
 

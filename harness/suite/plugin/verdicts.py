@@ -6,10 +6,13 @@ from __future__ import annotations
 import json
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.base.status import HarnessError, Status, worst
+from harness.record.attempts import CaseLine
+from harness.record.rundir import plain
 from harness.suite.plugin.options import active
 
 _STATUSES: dict[object, Status] = {status.value: status for status in Status}
@@ -97,20 +100,20 @@ class VerdictFile:
             self._setup_s[report.nodeid] = report.duration
         if report.when != "call" and report.outcome == "passed":
             return
-        known = dict(report.user_properties)
-        line = {
-            "test": report.nodeid,
-            "when": report.when,
-            "outcome": report.outcome,
-            "status": known.get("status", _status_of(report)),
-            "signals": known.get("signals", []),
-            "expected": known.get("expected", []),
-            "cause": known.get("cause", ""),
-            "setup_s": self._setup_s.get(report.nodeid, 0.0),
-            "call_s": report.duration if report.when == "call" else 0.0,
-        }
+        known: dict[str, Any] = dict(report.user_properties)
+        line = CaseLine(
+            test=report.nodeid,
+            when=report.when or "",
+            outcome=report.outcome,
+            status=Status(known.get("status", _status_of(report))),
+            signals=tuple(known.get("signals", ())),
+            expected=tuple(known.get("expected", ())),
+            cause=known.get("cause", ""),
+            setup_s=self._setup_s.get(report.nodeid, 0.0),
+            call_s=report.duration if report.when == "call" else 0.0,
+        )
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json.dumps(plain(line)) + "\n")
 
 
 def _status_of(report: pytest.TestReport) -> str:
