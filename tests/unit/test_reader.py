@@ -27,7 +27,7 @@ from harness.compare.baselines import Baseline, Configuration, Place
 from harness.guest.snapshot.snapshot import Manifest, RamFile
 from harness.host.lease import LeaseRecord, ProcessId
 from harness.jobs.catalogue.entry import BugEntry, ByHand, Catch
-from harness.record.attempts import Answer, Built, CaseVerdict, Sample, SuiteResult, Word
+from harness.record.attempts import Answer, Built, CaseLine, CaseVerdict, Sample, SuiteResult, Word
 from harness.record.comparison import (
     Comparison,
     Criteria,
@@ -313,6 +313,13 @@ VALUES: dict[type[FileType], st.SearchStrategy[FileType]] = {
     ),
     Built: st.builds(
         Built, status=statuses, **dict.fromkeys(("cause", "bzimage", "release"), text)
+    ),
+    CaseLine: st.builds(
+        CaseLine,
+        **dict.fromkeys(("test", "cause", "when", "outcome"), text),
+        status=statuses,
+        **dict.fromkeys(("signals", "expected"), some_names),
+        **dict.fromkeys(("setup_s", "call_s"), numbers),
     ),
     SuiteResult: st.builds(
         SuiteResult,
