@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from harness.base.spec import GuestSpec, SnapshotMode
@@ -115,7 +116,7 @@ def test_a_state_that_qemu_refuses_is_thrown_away_and_made_anew(
     state[len(state) // 2 :] = bytes(len(state) - len(state) // 2)
     (snapshot / STATE).write_bytes(state)
     manifest = parse_manifest((snapshot / MANIFEST).read_bytes())
-    forged = dataclasses.replace(manifest, state_sha256=digest_file(snapshot / STATE))
+    forged = msgspec.structs.replace(manifest, state_sha256=digest_file(snapshot / STATE))
     write_manifest(snapshot, forged)
 
     with session.boot(prepared) as run:
