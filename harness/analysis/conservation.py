@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from harness.base.spec import Route
+from harness.base.emulation import Route
 from harness.base.status import Status
 from harness.base.units import MAX_ORDER_PAGES, PAGES_PER_UNIT, UNIT_SIZE
 from harness.record.check import Check, check

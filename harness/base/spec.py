@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field, fields, replace
-from pathlib import Path
 
+from harness.base.confidential import Confidential
+from harness.base.emulation import Emulation
 from harness.base.options import (
-    BITS,
-    FILE,
-    FIRMWARE,
     FLAG,
     GUEST_DOORS,
     NAMES,
     NUMBER,
     SIZE,
-    TEXT,
     WORDS,
-    PackagedFirmware,
-    ValueKind,
     choice,
     one_of,
     option,
 )
 from harness.base.platform import Platform
 from harness.base.status import UsageError
-from harness.base.units import GIB, MIB, PAGES_PER_UNIT, format_size
+from harness.base.units import GIB, MIB, format_size
 
 
 class TargetName(enum.StrEnum):
@@ -41,37 +36,11 @@ class TargetName(enum.StrEnum):
     TDX = "tdx"
 
 
-_EMULATED = (TargetName.EMULATED,)
-_CONFIDENTIAL = (TargetName.SNP, TargetName.TDX)
-
-
 class AcceptMode(enum.StrEnum):
     """The kernel's accept_memory= parameter (mm/page_alloc.c)."""
 
     LAZY = "lazy"
     EAGER = "eager"
-
-
-class Route(enum.StrEnum):
-    """How an emulated guest gets its table of unaccepted memory."""
-
-    DIRECT = "direct"
-    """QEMU -kernel without firmware: the kernel patch makes the table."""
-    EFI = "efi"
-    """OVMF: the kernel's own EFI stub makes the table."""
-
-
-class HotplugPolicy(enum.StrEnum):
-    """When the emulated platform's hot-added memory is accepted (docs/emulation.md)."""
-
-    OFF = "off"
-    """It comes accepted."""
-    LAZY = "lazy"
-    """As it is allocated."""
-    EAGER = "eager"
-    """In arch_add_memory()."""
-    ONLINE = "online"
-    """When its memory block goes online."""
 
 
 class AutoOnline(enum.StrEnum):
@@ -106,224 +75,6 @@ class SnapshotMode(enum.StrEnum):
     """Where it is possible; a guest is booted where it is not."""
     OFF = "off"
     """Every guest is booted: for whoever measures the boot."""
-
-
-@dataclass(frozen=True)
-class CostModel:
-    """What one emulated accept of a 2 MiB unit costs. A model, not a measurement of hardware."""
-
-    name: str
-    ns_per_unit: int
-    source: str
-
-    @property
-    def ns_per_page(self) -> int:
-        """What accepting a page of 4 KiB costs by itself.
-
-        Accepting all memory so took more than 20 times as long as by 2 MiB (cover letter of the
-        first patch set for unaccepted memory, 2021-08-10).
-        """
-        return self.ns_per_unit * 20 // PAGES_PER_UNIT
-
-    def describe(self) -> str:
-        """The words to print wherever a figure rests on the model."""
-        return f"cost model '{self.name}' ({self.ns_per_unit:,} ns per 2 MiB unit: {self.source})"
-
-
-_KEXEC_THREAD = "a model after figures published on linux-mm in the kexec thread of 2025-02"
-COST_MODELS = {
-    "free": CostModel("free", 0, "acceptance costs nothing but the kernel's own work"),
-    "tdx": CostModel("tdx", 1_300_000, _KEXEC_THREAD),
-    "snp": CostModel("snp", 3_100_000, _KEXEC_THREAD),
-}
-
-
-def cost_model(name: str) -> CostModel:
-    """The model called `name`, or a custom one if `name` is a number of ns per unit."""
-    if name in COST_MODELS:
-        return COST_MODELS[name]
-    if name.isdecimal():
-        return CostModel("custom", int(name), "given by the user")
-    known = ", ".join(COST_MODELS)
-    raise UsageError(
-        f"unknown cost model {name!r}", hint=f"use one of {known}, or a number of ns per 2 MiB unit"
-    )
-
-
-COST = ValueKind(
-    "cost model",
-    CostModel,
-    lambda text, _: cost_model(text),
-    lambda cost: str(cost.ns_per_unit) if cost.name == "custom" else cost.name,
-    "MODEL",
-)
-
-
-@dataclass(frozen=True)
-class Emulation:
-    """Parameters of the emulated platform (docs/emulation.md)."""
-
-    route: Route = option(
-        Route.DIRECT,
-        one_of(Route, "route"),
-        "The guest gets its table of unaccepted memory from the kernel patch (direct), or by OVMF "
-        "and the EFI stub (efi).",
-        targets=_EMULATED,
-    )
-    cost: CostModel = option(
-        COST_MODELS["free"],
-        COST,
-        "Accepting 2 MiB takes what this model says: free, tdx, snp, or a number of ns.",
-        wish=True,
-    )
-    strict: bool = option(
-        True,
-        FLAG,
-        "Touching unaccepted memory is caught: it is unmapped, or the platform stops the guest.",
-        wish=True,
-    )
-    zero: bool = option(
-        False, FLAG, "Memory is zeroed when it is accepted.", targets=_EMULATED, wish=True
-    )
-    hotplug: HotplugPolicy = option(
-        HotplugPolicy.LAZY,
-        one_of(HotplugPolicy, "hotplug policy"),
-        "Plugged memory is accepted already (off), as it is allocated, when it is added, or when "
-        "its block goes online.",
-        targets=_EMULATED,
-    )
-    start: int = option(
-        16 * MIB,
-        SIZE,
-        "This is the first byte of memory that may be unaccepted.",
-        name="unaccepted_start",
-        targets=_EMULATED,
-    )
-    end: int | None = option(
-        None,
-        SIZE,
-        "Memory from this byte on is accepted; without it unaccepted memory ends with RAM.",
-        name="unaccepted_end",
-        targets=_EMULATED,
-    )
-
-    def __post_init__(self) -> None:
-        for bound in (self.start, self.end or 0):
-            if bound % MIB:
-                raise UsageError(
-                    f"the range of unaccepted memory is told in MiB: {bound} bytes is no multiple",
-                    hint="choose another --unaccepted-start or --unaccepted-end",
-                )
-
-    def kernel_parameter(self) -> str:
-        """The value for the kernel's unaccepted_emulation= parameter."""
-        pairs = {
-            "route": self.route.value,
-            "from": f"{self.start // MIB}M",
-            "cost": str(self.cost.ns_per_unit),
-            "zero": str(int(self.zero)),
-            "strict": str(int(self.strict)),
-            "hotplug": self.hotplug.value,
-        }
-        if self.end is not None:
-            pairs["to"] = f"{self.end // MIB}M"
-        return ",".join(f"{key}={value}" for key, value in pairs.items())
-
-
-class HugePages(enum.StrEnum):
-    """What backs the memory that a confidential guest shares with the host."""
-
-    NONE = "none"
-    TWO_MIB = "2M"
-    ONE_GIB = "1G"
-
-
-class KernelHashes(enum.StrEnum):
-    """Whether QEMU hands the hashes of kernel, initrd and command line to an SNP guest's firmware.
-
-    AUTO: where the firmware has room for them; such a firmware starts nothing without them.
-    """
-
-    AUTO = "auto"
-    ON = "on"
-    OFF = "off"
-
-
-SNP_POLICY = 0x30000
-"""SMT allowed, and bit 17, which must be one (SEV-SNP firmware ABI, "Guest Policy", rev. 1.57)."""
-SNP_POLICY_DEBUG = 1 << 19
-SNP_POLICY_SMT = 1 << 16
-_SNP_POLICY_ONE = 1 << 17
-_SNP_POLICY_KNOWN = (1 << 26) - 1
-
-
-@dataclass(frozen=True)
-class Confidential:
-    """Parameters of the confidential targets (docs/hardware.md)."""
-
-    firmware: Path | PackagedFirmware | None = option(
-        None,
-        FIRMWARE,
-        "This OVMF image is the guest's firmware, or that of the distribution's package; without "
-        "it QEMU's firmware descriptors are searched.",
-        doors=GUEST_DOORS,
-    )
-    disk: Path | None = option(
-        None,
-        FILE,
-        "This distribution image (raw or qcow2, with cloud-init) is booted instead of a kernel, "
-        "and not written to.",
-        doors=GUEST_DOORS,
-    )
-    snp_policy: int = option(
-        SNP_POLICY,
-        BITS,
-        "The SNP guest policy is these 64 bits.",
-        targets=(TargetName.SNP,),
-        doors=GUEST_DOORS,
-    )
-    debug: bool = option(
-        False,
-        FLAG,
-        "The host may read the guest's memory: SNP policy bit 19, TDX attribute bit 0.",
-        name="guest_debug",
-        targets=_CONFIDENTIAL,
-        doors=GUEST_DOORS,
-    )
-    kernel_hashes: KernelHashes = option(
-        KernelHashes.AUTO,
-        one_of(KernelHashes, "use of kernel hashes"),
-        "The firmware gets the hashes of kernel, initrd and command line; auto: where it has room "
-        "for them.",
-        targets=(TargetName.SNP,),
-        doors=GUEST_DOORS,
-    )
-    cpu_model: str = option(
-        "",
-        TEXT,
-        "QEMU gives the guest this CPU model; without it EPYC-v4 on snp, host on tdx.",
-        targets=_CONFIDENTIAL,
-        doors=GUEST_DOORS,
-    )
-    huge_pages: HugePages = option(
-        HugePages.NONE,
-        one_of(HugePages, "size of huge pages"),
-        "Huge pages of this size back the memory that the guest shares with the host.",
-        targets=_CONFIDENTIAL,
-        doors=GUEST_DOORS,
-    )
-
-    def __post_init__(self) -> None:
-        if not self.snp_policy & _SNP_POLICY_ONE or self.snp_policy & ~_SNP_POLICY_KNOWN:
-            raise UsageError(
-                f"SNP policy {self.snp_policy:#x}: bit 17 must be one and bits 26 to 63 zero",
-                hint=f"the usual policy is {SNP_POLICY:#x}",
-            )
-
-    @property
-    def policy(self) -> int:
-        """The SNP guest policy with the debug bit as asked for."""
-        return self.snp_policy | (SNP_POLICY_DEBUG if self.debug else 0)
 
 
 MIN_MEMORY = 256 * MIB

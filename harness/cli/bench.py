@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from harness.base.emulation import cost_model
 from harness.base.options import choice, size
-from harness.base.spec import AcceptMode, Clock, GuestSpec, SnapshotMode, cost_model
+from harness.base.spec import AcceptMode, Clock, GuestSpec, SnapshotMode
 from harness.base.status import Status, UsageError
 from harness.base.ui import ProgressLine
 from harness.base.units import format_ns

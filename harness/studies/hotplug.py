@@ -12,7 +12,8 @@ from statistics import median
 from rich.table import Table
 
 from harness.analysis.hotplug import EVENT_COLUMNS, PlugFigures, plug_figures, read_steps
-from harness.base.spec import AutoOnline, GuestSpec, HotplugPolicy
+from harness.base.emulation import HotplugPolicy
+from harness.base.spec import AutoOnline, GuestSpec
 from harness.base.status import PreconditionError, Status, UsageError, worst
 from harness.base.units import GIB, UNIT_SIZE, format_ns, format_size
 from harness.guest.hotplug import STEPS, Hotplug

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
+from harness.base.confidential import HugePages
+from harness.base.emulation import Emulation
 from harness.base.platform import Platform
-from harness.base.spec import Accel, AcceptMode, Emulation, GuestSpec, HugePages
+from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, MIB, PAGE_SIZE, format_size
 from harness.targets.base import BootFiles, GuestEvidence, Proof, Target, kernel_command_line

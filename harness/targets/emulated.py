@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness.base.spec import Accel, AcceptMode, Clock, GuestSpec, Route, TargetName
+from harness.base.emulation import Route
+from harness.base.spec import Accel, AcceptMode, Clock, GuestSpec, TargetName
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, MIB, UNIT_SIZE
 from harness.guest.machine import Machine

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from harness.base.emulation import Route
 from harness.base.progress import Progress, silent
-from harness.base.spec import Accel, GuestSpec, Route
+from harness.base.spec import Accel, GuestSpec
 from harness.base.store import Store
 from harness.host.accel import choose_accel
 from harness.host.firmware import PLAIN, under_tcg

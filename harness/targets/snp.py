@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from harness.base.spec import SNP_POLICY_SMT, Accel, GuestSpec, KernelHashes, TargetName
+from harness.base.confidential import SNP_POLICY_SMT, KernelHashes
+from harness.base.spec import Accel, GuestSpec, TargetName
 from harness.base.status import HostError, UsageError
 from harness.guest.machine import Machine
 from harness.targets import confidential as common

@@ -16,8 +16,9 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
+from harness.base.emulation import COST_MODELS
 from harness.base.options import DEFAULT_KERNEL
-from harness.base.spec import COST_MODELS, GuestSpec
+from harness.base.spec import GuestSpec
 from harness.base.units import MIB, UNIT_SIZE
 from harness.collect.plan import Collect, TraceMode
 from harness.kernel.kernel import Kernel

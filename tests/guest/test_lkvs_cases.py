@@ -10,7 +10,8 @@ from __future__ import annotations
 import pytest
 
 from harness.analysis.analyse import Analysis
-from harness.base.spec import AcceptMode, Emulation, GuestSpec, Route
+from harness.base.emulation import Emulation, Route
+from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB
 from harness.suite.plugin.fixtures import Boot

@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.analysis.analyse import analyse
-from harness.base.spec import COST_MODELS, Accel, AcceptMode, Emulation, GuestSpec
+from harness.base.emulation import COST_MODELS, Emulation
+from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import Status
 from harness.base.units import GIB, MAX_ORDER_PAGES, UNIT_SIZE
 from harness.record.boot import BootRecord, InitMessage, ReadyMessage

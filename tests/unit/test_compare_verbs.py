@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.base.spec import Accel, Clock, CostModel, Emulation, GuestSpec
+from harness.base.emulation import CostModel, Emulation
+from harness.base.spec import Accel, Clock, GuestSpec
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.base.units import GIB, PAGE_SIZE
 from harness.cli import app as cli

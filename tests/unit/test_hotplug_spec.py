@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.emulation import HotplugPolicy
 from harness.base.guest_options import spec_arguments
-from harness.base.spec import Accel, AutoOnline, GuestSpec, HotplugPolicy, TargetName
+from harness.base.spec import Accel, AutoOnline, GuestSpec, TargetName
 from harness.base.status import NotApplicable, Status, UsageError
 from harness.qemu.binary import Qemu
 from harness.targets.base import BootFiles, HostFacts, need_hotplug

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.base.emulation import COST_MODELS, Emulation, Route
 from harness.base.guest_options import spec_arguments
-from harness.base.spec import COST_MODELS, Accel, AcceptMode, Emulation, GuestSpec, Route
+from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import HostError, Status, UsageError, worst
 from harness.base.units import GIB, MIB, format_ns, format_size, parse_size
 from harness.cli.options import guest_options
