@@ -10,7 +10,6 @@ memory is handed over.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.status import PreconditionError, Status
+from harness.base.reader import FileType, parse_json
+from harness.base.status import PreconditionError, Status, UsageError
 from harness.base.units import (
     MAX_ORDER_PAGES,
     PAGE_SIZE,
@@ -36,8 +36,7 @@ STRUCT_PAGE = 64
 """sizeof(struct page) in bytes (include/linux/mm_types.h)."""
 
 
-@dataclass(frozen=True)
-class HotplugStep:
+class HotplugStep(FileType, frozen=True):
     """One step as it went. Times are the host's CLOCK_MONOTONIC; clock_points of run.json put them
     on the guest's."""
 
@@ -191,8 +190,11 @@ class PlugFigures:
 def read_steps(path: Path) -> tuple[HotplugStep, ...]:
     """The steps of a run, as harness/guest/hotplug.py wrote them. Raises PreconditionError."""
     try:
-        return tuple(HotplugStep(**json.loads(line)) for line in path.read_text().splitlines())
-    except (OSError, TypeError, ValueError) as error:
+        lines = list(enumerate(path.read_text().splitlines(), 1))
+        return tuple(parse_json(line, HotplugStep, f"{path}, line {n}") for n, line in lines)
+    except UsageError as error:
+        raise PreconditionError(error.cause) from error
+    except (OSError, ValueError) as error:
         raise PreconditionError(f"{path} cannot be read as hotplug steps: {error}") from error
 
 

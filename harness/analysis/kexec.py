@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
-from harness.base.status import PreconditionError, Status
+from harness.base.reader import FileType, convert
+from harness.base.status import PreconditionError, Status, UsageError
 from harness.base.units import KIB, MIB, format_size
 from harness.record.check import Check, check
 from harness.record.counters import Counters
@@ -17,8 +17,7 @@ SIZE_MARGIN_KIB = 16 * MIB // KIB
 """By which MemTotal may differ: what the kernel reserves for itself depends on where it lies."""
 
 
-@dataclass(frozen=True)
-class KexecCycle:
+class KexecCycle(FileType, frozen=True):
     """One kexec, with what both kernels counted. Pages of 4 KiB; -1: not counted."""
 
     took_ns: int
@@ -42,23 +41,11 @@ def kexec_cycles(reports: Sequence[Mapping[str, Any]]) -> tuple[KexecCycle, ...]
     found: list[KexecCycle] = []
     for report in reports:
         if report.get("workload") == "kexec":
-            cycles = report.get("cycles")
-            if not isinstance(cycles, list):
-                raise PreconditionError("a kexec report lists no cycles")
-            found += [_cycle(entry) for entry in cycles]
+            try:
+                found += convert(report.get("cycles"), tuple[KexecCycle, ...], "a report's cycles")
+            except UsageError as error:
+                raise PreconditionError(error.cause) from error
     return tuple(found)
-
-
-def _cycle(entry: Any) -> KexecCycle:
-    names = [field.name for field in fields(KexecCycle)]
-    if not isinstance(entry, Mapping) or sorted(entry) != sorted(names):
-        raise PreconditionError(f"not a cycle in a kexec report: {entry!r:.80}")
-    for name in names:
-        value = entry[name]
-        fits = isinstance(value, str) if name == "route" else isinstance(value, int)
-        if not (fits or (name == "drained_to_pages" and value is None)):
-            raise PreconditionError(f"a kexec report's {name} cannot be read: {value!r:.80}")
-    return KexecCycle(**entry)
 
 
 def found_nothing_unaccepted(first: Counters, last: Counters) -> bool:

@@ -12,7 +12,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from harness.analysis.hotplug import HotplugStep
 from harness.base.status import HostError, PreconditionError, UsageError
@@ -27,6 +27,7 @@ from harness.record.memory_blocks import (
     parse_devices,
 )
 from harness.record.pending import parse_pending, pending_units
+from harness.record.rundir import plain
 
 STEPS = "hotplug.jsonl"
 """File in the run directory: one HotplugStep a line, written as it happens."""
@@ -338,7 +339,7 @@ class Hotplug:
         finally:
             record.update(host_end_ns=time.monotonic_ns(), outcome=outcome)
             with (self._guest.run_dir / STEPS).open("a") as file:
-                file.write(json.dumps(asdict(_step(record))) + "\n")
+                file.write(json.dumps(plain(_step(record))) + "\n")
 
 
 def _step(record: Mapping[str, object]) -> HotplugStep:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shlex
 import time
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from harness.collect.counters import read_counters
 from harness.guest.guest import Guest
 from harness.record.console import Kind
 from harness.record.histogram import histogram_of
+from harness.record.rundir import plain
 from harness.workloads.base import Notify, WorkloadResult, check_choice, parameter
 from harness.workloads.programs import Drain
 
@@ -65,7 +65,7 @@ class Kexec:
         pairs = np.column_stack([histogram.indexes, histogram.counts]).tolist()
         report: dict[str, Any] = {
             "workload": self.name,
-            "cycles": [dataclasses.asdict(cycle) for cycle in cycles],
+            "cycles": plain(cycles),
             "operations": len(cycles),
             "min_ns": int(took.min()),
             "max_ns": int(took.max()),

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from harness.analysis import hotplug as h
 from harness.analysis.accounting import never_rises, table_bounds_counter
@@ -20,6 +20,7 @@ from harness.base.units import GIB, MIB, UNIT_SIZE
 from harness.record.clocks import ClockPoint, ClockRelation
 from harness.record.counters import Counters, Zone
 from harness.record.pending import parse_pending, pending_units
+from harness.record.rundir import plain
 
 ZONE = 100 * 1024
 
@@ -129,14 +130,14 @@ def test_figures_of_a_plug_tell_the_add_path_from_allocation() -> None:
         (9_000, 4 * GIB + GIB - UNIT_SIZE, 4 * GIB + GIB + UNIT_SIZE),  # half of it is the next's
         (20_200, 4 * GIB, 4 * GIB + UNIT_SIZE),  # after it was unplugged
     )
-    unplug = dataclasses.replace(STEP, step="unplug", host_start_ns=20_000, host_end_ns=30_000)
+    unplug = structs.replace(STEP, step="unplug", host_start_ns=20_000, host_end_ns=30_000)
     (found,) = h.plug_figures([unplug, STEP], [events], CLOCKS)
     assert found == h.PlugFigures("dimm1", GIB, 4_000, 1_000, 1, 1)
 
 
 def test_steps_that_failed_or_took_memory_away_have_no_figures() -> None:
-    refused = dataclasses.replace(STEP, outcome="no")
-    shrunk = dataclasses.replace(STEP, step="resize", size_bytes=0)
+    refused = structs.replace(STEP, outcome="no")
+    shrunk = structs.replace(STEP, step="resize", size_bytes=0)
     assert h.plug_figures([refused, shrunk], [batch((2_100, 0, UNIT_SIZE))], CLOCKS) == ()
     (untouched,) = h.plug_figures([STEP], [batch()], CLOCKS)
     assert untouched.to_first_accept_ns is None
@@ -144,7 +145,7 @@ def test_steps_that_failed_or_took_memory_away_have_no_figures() -> None:
 
 def test_steps_are_read_back_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "hotplug.jsonl"
-    path.write_text(json.dumps(dataclasses.asdict(STEP)) + "\n")
+    path.write_text(json.dumps(plain(STEP)) + "\n")
     assert h.read_steps(path) == (STEP,)
     for text in ("{}\n", "x\n"):
         path.write_text(text)

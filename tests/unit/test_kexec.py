@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from harness.analysis.kexec import (
     KexecCycle,
@@ -19,6 +19,7 @@ from harness.analysis.kexec import (
 from harness.analysis.lkvs import lkvs_check
 from harness.base.status import PreconditionError, Status, UsageError, worst
 from harness.record.counters import Counters
+from harness.record.rundir import plain
 from harness.targets.choose import guest_spec
 from harness.workloads.base import adapted, replaces_kernel
 from harness.workloads.kexec import Kexec
@@ -40,7 +41,7 @@ def cycle(**changes: Any) -> KexecCycle:
         next_at_init_pages=325_632,
         next_unaccepted_pages=325_632,
     )
-    return dataclasses.replace(usual, **changes)
+    return structs.replace(usual, **changes)
 
 
 DRAINED = cycle(drained_to_pages=0, left_pages=0, next_at_init_pages=0, next_unaccepted_pages=0)
@@ -67,10 +68,10 @@ def test_memory_that_is_missing_in_the_next_kernel_is_a_failure() -> None:
 
 
 def test_what_is_drained_stays_so() -> None:
-    later = dataclasses.replace(DRAINED, unaccepted_pages=0)
+    later = structs.replace(DRAINED, unaccepted_pages=0)
     assert judged(DRAINED, later) is Status.PASS
-    assert judged(dataclasses.replace(DRAINED, drained_to_pages=1024)) is Status.FAIL
-    assert judged(dataclasses.replace(DRAINED, next_at_init_pages=1024)) is Status.FAIL
+    assert judged(structs.replace(DRAINED, drained_to_pages=1024)) is Status.FAIL
+    assert judged(structs.replace(DRAINED, next_at_init_pages=1024)) is Status.FAIL
 
 
 def test_a_kernel_without_the_feature_passes_nothing() -> None:
@@ -104,7 +105,7 @@ def test_a_kernel_that_was_handed_nothing_has_nothing_to_conserve() -> None:
 
 
 def test_reports_are_read_as_they_are_written() -> None:
-    report = {"workload": "kexec", "cycles": [dataclasses.asdict(DRAINED)]}
+    report = {"workload": "kexec", "cycles": [plain(DRAINED)]}
     assert kexec_cycles([{"workload": "touch"}, report]) == (DRAINED,)
     unreadable: list[dict[str, Any]] = [{}, {"cycles": 3}, {"cycles": [{}]}, {"cycles": [7]}]
     for wrong in unreadable:
@@ -113,13 +114,13 @@ def test_reports_are_read_as_they_are_written() -> None:
 
 
 @given(
-    st.sampled_from([field.name for field in dataclasses.fields(KexecCycle)]),
+    st.sampled_from(KexecCycle.__struct_fields__),
     st.one_of(
         st.lists(st.integers()), st.floats(), st.none(), st.dictionaries(st.text(), st.none())
     ),
 )
 def test_a_field_of_another_kind_is_refused(name: str, value: object) -> None:
-    entry = dataclasses.asdict(DRAINED) | {name: value}
+    entry = plain(DRAINED) | {name: value}
     if name == "drained_to_pages" and value is None:
         return
     with pytest.raises(PreconditionError):
