@@ -49,7 +49,9 @@ def machine(
     args: common.Args = [
         *accelerator(spec, host),
         ("-cpu", spec.confidential.cpu_model or cpu),
-        common.machine_option(spec, "smm=off", "vmport=off", *options, *low),
+        # No AHCI: firmware leaves its receive buffer set up in a page that is private again later,
+        # and QEMU maps it anew when it loads the state of a saved guest (hw/ide/ahci.c).
+        common.machine_option(spec, "smm=off", "vmport=off", "sata=off", *options, *low),
         ("-smp", f"{spec.vcpus},sockets={sockets(spec)}"),
         ("-m", memory_option(spec)),
         *memory_backends(spec, memory_backend),
