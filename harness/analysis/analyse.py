@@ -22,6 +22,7 @@ from harness.analysis.probes import PROBES_FILE
 from harness.analysis.timeline import SampleFigures, sample_figures
 from harness.analysis.workload import Operations, StallShare, operations, stall_shares
 from harness.base.status import PreconditionError, Status, worst
+from harness.base.units import PAGE_SIZE, UNIT_SIZE
 from harness.record import events as event_file
 from harness.record import platform as platform_file
 from harness.record.check import Check
@@ -144,7 +145,7 @@ def analyse(run_dir: Path) -> Analysis:
             recorded=events if probes else None,
             events=events,
             histograms=histograms,
-            pending=_pending(run_dir),
+            pending=_pending(run_dir, PAGE_SIZE if "platform" in record else UNIT_SIZE),
             witness=_witness(run_dir, record),
             samples=samples,
             cycles=[cycle for load in workloads for cycle in kexec_cycles(load.reports)],
@@ -262,9 +263,9 @@ def _splats(record: Mapping[str, Any], clocks: ClockRelation | None) -> tuple[Sp
     return tuple(found)
 
 
-def _pending(run_dir: Path) -> tuple[PendingRun, ...] | None:
+def _pending(run_dir: Path, grain: int) -> tuple[PendingRun, ...] | None:
     path = run_dir / PENDING_FILE
-    return parse_pending(path.read_text("ascii", "replace")) if path.exists() else None
+    return parse_pending(path.read_text("ascii", "replace"), grain) if path.exists() else None
 
 
 def _unexpected(

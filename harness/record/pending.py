@@ -23,14 +23,17 @@ class PendingRun:
     in_backend: bool
 
 
-def parse_pending(text: str) -> tuple[PendingRun, ...]:
-    """The runs of `pending`, ascending. Raises PreconditionError; guest output is untrusted."""
+def parse_pending(text: str, grain: int = UNIT_SIZE) -> tuple[PendingRun, ...]:
+    """The runs of `pending`, ascending, in multiples of `grain` bytes.
+
+    Raises PreconditionError; guest output is untrusted.
+    """
     runs = []
     last = 0
     for line in text.splitlines():
         found = _RUN.fullmatch(line)
         start, end = (int(found[1], 16), int(found[2], 16)) if found else (0, 0)
-        if not found or not last <= start < end or (start | end) % UNIT_SIZE:
+        if not found or not last <= start < end or (start | end) % grain:
             raise PreconditionError(f"unreadable line about pending units: {line!r:.200}")
         last = end
         runs.append(PendingRun(start, end, found[3] == "1", found[4] == "1"))

@@ -178,6 +178,10 @@ def test_pending_pages_come_back_as_bytes() -> None:
         (3 * UNIT_SIZE, 5 * UNIT_SIZE),
     ]
     assert parse_pending(pending_text(runs)) == runs
+    page = (PendingRun(HIGH + PAGE_SIZE, HIGH + 2 * PAGE_SIZE, True, True),)
+    assert parse_pending(pending_text(page), PAGE_SIZE) == page
+    with pytest.raises(PreconditionError, match="unreadable line"):
+        parse_pending(pending_text(page))
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"platform": 3}, "no", [1]])
