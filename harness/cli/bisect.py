@@ -84,9 +84,9 @@ def bisect(
     cvm-harness bisect --good v6.12 --bad mm-unstable tests/acceptance/test_accounting.py
     cvm-harness bisect --good v6.12 cost.workload --clock icount --workload 'touch --bytes=1G'
     """
-    from harness.jobs.bench import Bench
     from harness.jobs.bisect.bisect import Bisect, resolve_range
     from harness.jobs.lab import LocalLab
+    from harness.jobs.ledger import Ledger
     from harness.report.bisect_summary import print_result
 
     out, err = terminal.consoles()
@@ -102,9 +102,9 @@ def bisect(
     _same_question(directory, asked)
     with Journal(directory / JOURNAL) as journal, ProgressLine(err):
         journal.append("session")
-        bench = Bench(directory.resolve(), journal, LocalLab())
+        ledger = Ledger(directory.resolve(), journal, LocalLab())
         bisection = Bisect(
-            *(bench, _trial(bench, what, given), repo.resolve(), good, bad),
+            *(ledger, _trial(ledger, what, given), repo.resolve(), good, bad),
             fragments=given["fragment"],
             settings=given["setting"],
             say=lambda text: err.print(text, markup=False),
@@ -139,13 +139,13 @@ def _same_question(directory: Path, asked: dict[str, object]) -> None:
         raise UsageError(f"cannot use {directory}: {error}") from error
 
 
-def _trial(bench: Any, what: tuple[str, ...], given: dict[str, Any]) -> Any:
+def _trial(ledger: Any, what: tuple[str, ...], given: dict[str, Any]) -> Any:
     """What answers the question."""
     from harness.jobs.bisect.trial import MetricQuestion, MetricTrial, SuiteTrial
 
     spec: GuestSpec = given["spec"]
     if not is_metric(what[0]):
-        return SuiteTrial(bench, test_question(what, spec, given))
+        return SuiteTrial(ledger, test_question(what, spec, given))
     if len(what) > 1:
         raise UsageError("one metric at a time")
     workload, *options = shlex.split(given["workload"])
@@ -154,7 +154,7 @@ def _trial(bench: Any, what: tuple[str, ...], given: dict[str, Any]) -> Any:
     )
     if given["threshold"] is not None:
         question = replace(question, threshold=given["threshold"] / 100)
-    return MetricTrial(bench, question)
+    return MetricTrial(ledger, question)
 
 
 def test_question(what: tuple[str, ...], spec: GuestSpec, given: dict[str, Any]) -> Any:

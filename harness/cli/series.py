@@ -71,8 +71,8 @@ def series(
     tests; what it costs against the one before is measured with the icount clock, in which guest
     time is instructions. One table; exit code 1 if a commit fails any of this.
     """
-    from harness.jobs.bench import Bench
     from harness.jobs.lab import LocalLab
+    from harness.jobs.ledger import Ledger
     from harness.jobs.series.points import points_of
     from harness.jobs.series.series import Cost, PatchSeries, SeriesCheck
     from harness.report.series_summary import print_rows
@@ -94,9 +94,9 @@ def series(
     check = SeriesCheck(tuple(shlex.split(tests)), spec, options, None if no_cost else cost)
     with Journal(directory / JOURNAL) as journal:
         _same_series(journal, [point.name for point in points])
-        bench = Bench(directory, journal, LocalLab())
+        ledger = Ledger(directory, journal, LocalLab())
         rows = PatchSeries(
-            bench, points, check, say=lambda text: err.print(text, markup=False)
+            ledger, points, check, say=lambda text: err.print(text, markup=False)
         ).run()
     write_json(directory / FILE, SeriesResults(patches, plain(check), tuple(rows)))
     if as_json:

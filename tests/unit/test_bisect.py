@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from harness.base.status import HarnessError, Status, UsageError
-from harness.jobs.bench import Bench
 from harness.jobs.bisect.bisect import Bisect, BisectResult
 from harness.jobs.bisect.step import judge_step
 from harness.jobs.bisect.trial import (
@@ -23,6 +22,7 @@ from harness.jobs.bisect.trial import (
     look_of,
     passes_needed,
 )
+from harness.jobs.ledger import Ledger
 from harness.record.journal import Journal
 from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run_git
@@ -53,13 +53,13 @@ def bisect(
 ) -> BisectResult:
     with Journal(tmp_path / "journal.jsonl") as journal:
         journal.append("session")
-        bench = Bench(tmp_path, journal, lab)
+        ledger = Ledger(tmp_path, journal, lab)
         trial: SuiteTrial | MetricTrial
         if isinstance(question, SuiteQuestion):
-            trial = SuiteTrial(bench, question)
+            trial = SuiteTrial(ledger, question)
         else:
-            trial = MetricTrial(bench, question)
-        return Bisect(bench, trial, lab.repo, good, bad).run()
+            trial = MetricTrial(ledger, question)
+        return Bisect(ledger, trial, lab.repo, good, bad).run()
 
 
 TEST = SuiteQuestion(("t.py",), SPEC)

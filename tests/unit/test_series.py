@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from harness.base.status import PreconditionError, Status, UsageError
-from harness.jobs.bench import Bench
+from harness.jobs.ledger import Ledger
 from harness.jobs.series.points import points_of
 from harness.jobs.series.series import Cost, PatchSeries, SeriesCheck, warnings_in
 from harness.record.journal import Journal
@@ -37,7 +37,7 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def series(tmp_path: Path, lab: FakeLab, check: SeriesCheck = CHECK) -> list[CommitResult]:
     points = points_of(f"git:{lab.repo}@c0..c4", None, tmp_path)
     with Journal(tmp_path / "journal.jsonl") as journal:
-        return PatchSeries(Bench(tmp_path, journal, lab), points, check).run()
+        return PatchSeries(Ledger(tmp_path, journal, lab), points, check).run()
 
 
 def test_the_patch_that_costs_two_percent_is_named_and_no_other(repo: Path, tmp_path: Path) -> None:

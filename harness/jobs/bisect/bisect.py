@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.status import HarnessError, Status
-from harness.jobs.bench import Bench, sweep_unfinished
 from harness.jobs.bisect.git import Bisection, subject
 from harness.jobs.bisect.trial import MetricTrial, SuiteTrial
 from harness.jobs.lab import BuildJob
+from harness.jobs.ledger import Ledger
 from harness.jobs.patchsets import resolve_commit
 from harness.record.attempts import Answer, Word
 from harness.record.rundir import plain
@@ -51,7 +51,7 @@ class BisectResult:
 class Bisect:
     """A bisection in progress."""
 
-    bench: Bench
+    ledger: Ledger
     trial: SuiteTrial | MetricTrial
     repository: Path
     good: str
@@ -63,8 +63,8 @@ class Bisect:
     def run(self) -> BisectResult:
         """Find it. Raises PreconditionError if an end is not what it is said to be."""
         started = time.monotonic()
-        sweep_unfinished(self.bench.directory, self.bench.journal)
-        bisection = Bisection(self.repository, self.bench.directory / "git", self.good, self.bad)
+        self.ledger.sweep()
+        bisection = Bisection(self.repository, self.ledger.directory / "git", self.good, self.bad)
         answers = self._prove(bisection)
         steps = 0
         while commit := bisection.finding.next:
@@ -84,7 +84,7 @@ class Bisect:
 
     def _kernel(self, commit: str) -> Path:
         self.say(f"building {self._name(commit)}")
-        return self.bench.build(commit, self._job(commit))
+        return self.ledger.build(commit, self._job(commit))
 
     def _prove(self, bisection: Bisection) -> dict[str, Answer]:
         """Both ends, the bad one first: it shows what to look for."""
@@ -100,14 +100,14 @@ class Bisect:
             if good_answer.word is not Word.GOOD:
                 raise NotGood(good_answer)
         self.say(f"the good end is good: {good_answer.reason}")
-        self.bench.journal.append("proven", good=good_answer, bad=bad_answer)
+        self.ledger.journal.append("proven", good=good_answer, bad=bad_answer)
         return {bisection.good: good_answer, bisection.bad: bad_answer}
 
     def _answer(self, commit: str) -> Answer:
-        for known in self.bench.journal.read("answer", Answer, commit=commit):
+        for known in self.ledger.journal.read("answer", Answer, commit=commit):
             return known
         answer = self._judge(commit)
-        self.bench.journal.append("answer", commit=commit, **plain(answer))
+        self.ledger.journal.append("answer", commit=commit, **plain(answer))
         return answer
 
     def _judge(self, commit: str) -> Answer:
@@ -121,7 +121,7 @@ class Bisect:
         self, bisection: Bisection, answers: dict[str, Answer], steps: int, seconds: float
     ) -> BisectResult:
         commits = bisection.finding.candidates
-        events = self.bench.journal.events
+        events = self.ledger.journal.events
         built = [event for event in events if event["event"] in ("built", "unbuilt")]
         first = commits[0] if len(commits) == 1 else bisection.bad
         bad = answers.get(first, answers[bisection.bad])
@@ -140,7 +140,7 @@ class Bisect:
             steps=steps,
             builds=len(built),
             commits_in_range=bisection.commits,
-            seconds=seconds + _earlier(self.bench),
+            seconds=seconds + _earlier(self.ledger),
             reproduce=commands[-1] if commands else "",
         )
 
@@ -158,15 +158,15 @@ class NotGood(HarnessError):
         )
 
 
-def _earlier(bench: Bench) -> float:
+def _earlier(ledger: Ledger) -> float:
     """Seconds of work that earlier sessions spent on guests and builds."""
     last = max(
-        (i for i, event in enumerate(bench.journal.events) if event["event"] == "session"),
+        (i for i, event in enumerate(ledger.journal.events) if event["event"] == "session"),
         default=0,
     )
     return sum(
         float(event["seconds"])
-        for event in bench.journal.events[:last]
+        for event in ledger.journal.events[:last]
         if isinstance(event.get("seconds"), int | float)
     )
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from harness.analysis.metrics import Better, metric_named
 from harness.base.status import HarnessError, Status, UsageError
-from harness.jobs.bench import Bench
 from harness.jobs.lab import BuildJob, Lab, LocalLab, SampleJob, SuiteJob
+from harness.jobs.ledger import Ledger
 from harness.jobs.patchsets import resolve_commit
 from harness.kernel.gitcmd import git
 from harness.record.journal import Journal
@@ -40,22 +40,22 @@ def judge_step(
         raise UsageError("a metric needs --above VALUE", hint="take it from a good and a bad run")
     directory.mkdir(parents=True, exist_ok=True)
     with Journal(directory / "journal.jsonl") as journal:
-        bench = Bench(directory.resolve(), journal, lab or LocalLab())
+        ledger = Ledger(directory.resolve(), journal, lab or LocalLab())
         try:
-            kernel = bench.build(commit, BuildJob(f"git:{repo.resolve()}@{commit}"))
+            kernel = ledger.build(commit, BuildJob(f"git:{repo.resolve()}@{commit}"))
         except HarnessError as error:
             return SKIP, f"skip: {error.cause}"
         if metric:
-            return _measure(bench, commit, kernel, what[0], given)
-        return _test(bench, commit, kernel, what, given)
+            return _measure(ledger, commit, kernel, what[0], given)
+        return _test(ledger, commit, kernel, what, given)
 
 
 def _test(
-    bench: Bench, commit: str, kernel: Path, tests: tuple[str, ...], given: dict[str, Any]
+    ledger: Ledger, commit: str, kernel: Path, tests: tuple[str, ...], given: dict[str, Any]
 ) -> tuple[int, str]:
     job = SuiteJob(kernel, given["spec"], tests, given["options"])
     for _ in range(max(1, given["repeats"])):
-        result = bench.suite(commit, job)
+        result = ledger.suite(job, point=commit)
         code = _OF_STATUS.get(result.status, SKIP)
         if code != GOOD:
             break
@@ -63,13 +63,13 @@ def _test(
 
 
 def _measure(
-    bench: Bench, commit: str, kernel: Path, metric: str, given: dict[str, Any]
+    ledger: Ledger, commit: str, kernel: Path, metric: str, given: dict[str, Any]
 ) -> tuple[int, str]:
     workload, *options = shlex.split(given["workload"])
     values = []
     for _ in range(given["guests"]):
         job = SampleJob(kernel, given["spec"], workload, tuple(options))
-        sample = bench.sample(commit, job)
+        sample = ledger.sample(job, point=commit)
         if metric not in sample.metrics:
             return SKIP, f"skip: {sample.status.value} {sample.cause or f'no {metric}'}"
         values.append(sample.metrics[metric])

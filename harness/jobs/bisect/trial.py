@@ -24,8 +24,8 @@ from harness.base.status import PreconditionError, Status
 from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
 from harness.compare.verdict import compare
-from harness.jobs.bench import Bench
 from harness.jobs.lab import SampleJob, SuiteJob
+from harness.jobs.ledger import Ledger
 from harness.jobs.nightly.measure import describe
 from harness.record.attempts import Answer, CaseVerdict, Sample, SuiteResult, Word
 from harness.record.comparison import Comparison, Criteria, Verdict
@@ -81,7 +81,7 @@ def worst_test(result: SuiteResult) -> CaseVerdict | None:
 class SuiteTrial:
     """Answers the question commit by commit."""
 
-    bench: Bench
+    ledger: Ledger
     question: SuiteQuestion
     looks: tuple[Look, ...] = ()
     """How the bug looks; from the bad end."""
@@ -92,13 +92,13 @@ class SuiteTrial:
 
     def _run(self, point: str, kernel: Path) -> SuiteResult:
         question = self.question
-        stored = list(self.bench.journal.read("suite", SuiteResult, point=point))
+        stored = list(self.ledger.journal.read("suite", SuiteResult, point=point))
         used = self._used.get(point, 0)
         self._used[point] = used + 1
         if used < len(stored):
             return stored[used]
         job = SuiteJob(kernel, question.spec, question.tests, question.options)
-        return self.bench.suite(point, job)
+        return self.ledger.suite(job, point=point)
 
     def _once(self, point: str, kernel: Path) -> tuple[SuiteResult, Look | None]:
         """One run of the tests, again where they could not be judged; the look of a failure."""
@@ -180,7 +180,7 @@ class MetricQuestion:
 class MetricTrial:
     """Answers a MetricQuestion commit by commit."""
 
-    bench: Bench
+    ledger: Ledger
     question: MetricQuestion
     reference: tuple[str, Path] | None = None
     """The good end: name and kernel."""
@@ -192,12 +192,12 @@ class MetricTrial:
         question = self.question
         known = [
             sample.metrics[question.metric]
-            for sample in self.bench.journal.read("sample", Sample, point=point)
+            for sample in self.ledger.journal.read("sample", Sample, point=point)
             if question.metric in sample.metrics
         ]
         while len(known) < count:
             job = SampleJob(kernel, question.spec, question.workload, question.options)
-            sample = self.bench.sample(point, job)
+            sample = self.ledger.sample(job, point=point)
             known.append(_value(sample, question.metric))
         return known[:count]
 

@@ -16,7 +16,7 @@ from harness.record.journal import Journal
 def check_disk(directory: Path, limits: Limits, journal: Journal) -> None:
     """Make room if the bounds are reached. Raises HostError where that is not enough."""
     if _complaint(directory, limits):
-        for event in list(journal.of("attempt", status=Status.PASS.value)):
+        for event in list(journal.of("suite", status=Status.PASS.value)):
             runs = directory / event["place"] / "runs"
             if runs.is_dir():
                 shutil.rmtree(runs, ignore_errors=True)

@@ -36,12 +36,14 @@ def order(cell: Cell, index: int, seed: int) -> tuple[Turn, ...]:
 
 
 def samples_of(events: Iterable[Event], cell: Cell) -> dict[Turn, Sample]:
-    """The guests of `cell` that have been run."""
-    return {
+    """The guests of `cell` that have been run and are good."""
+    found = {
         told(event, Turn): told(event, Sample)
         for event in events
         if event["event"] == "sample" and event.get("cell") == cell.key
     }
+    good = (Status.PASS, Status.DONE)
+    return {turn: sample for turn, sample in found.items() if sample.status in good}
 
 
 def values(samples: dict[Turn, Sample], arm: str, metric: str) -> list[float]:

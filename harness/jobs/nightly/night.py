@@ -7,19 +7,17 @@ a kill cut short is thrown away and run anew.
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
-from harness.base.status import HarnessError, HostError, Status
-from harness.jobs.bench import MISSES, new_place, slug, sweep_unfinished
+from harness.base.status import HarnessError, Status
 from harness.jobs.lab import BuildJob, Lab, SampleJob, SuiteJob
+from harness.jobs.ledger import Ledger, slug
 from harness.jobs.nightly.baseline import against_baseline
 from harness.jobs.nightly.disk import check_disk
 from harness.jobs.nightly.measure import Turn, enough, order, samples_of
@@ -55,10 +53,12 @@ class Night:
     def __post_init__(self) -> None:
         limit = self.plan.limits.time_s
         self._ends_at = self.clock() + limit if limit is not None else None
+        room = functools.partial(check_disk, self.directory, self.plan.limits, self.journal)
+        self._ledger = Ledger(self.directory, self.journal, self.lab, self._time_left, room)
 
     def run(self) -> None:
         """Do what is not done yet. Raises nothing that a cell could cause."""
-        sweep_unfinished(self.directory, self.journal)
+        self._ledger.sweep()
         try:
             for number, cell in enumerate(self.cells):
                 if not self.is_done(cell):
@@ -80,7 +80,6 @@ class Night:
             return
         started = self.clock()
         try:
-            check_disk(self.directory, self.plan.limits, self.journal)
             work = {
                 CellKind.BUILD: self._build,
                 CellKind.SUITE: self._suite,
@@ -116,19 +115,10 @@ class Night:
             raise OutOfTime
         return min(left, cell_time)
 
-    def _place(self, cell: Cell, number: int) -> tuple[Path, str]:
-        """A new directory for an attempt at `cell`, and its name relative to the night's."""
-        parent = f"cells/{number:03}-{slug(cell.key)}"
-        return new_place(self.directory, self.journal, parent, cell=cell.key)
-
-    @contextlib.contextmanager
-    def _in_time(self) -> Any:
-        """Tells a command that the night's end stopped from one that was too slow."""
-        try:
-            yield
-        except HostError:
-            self._time_left()
-            raise
+    @staticmethod
+    def _place(cell: Cell, number: int) -> str:
+        """Where attempts at `cell` have their directories."""
+        return f"cells/{number:03}-{slug(cell.key)}"
 
     # Builds
 
@@ -147,7 +137,7 @@ class Night:
     def _build(self, cell: Cell, number: int) -> Ending:
         arm = self.plan.kernel(cell.kernel)
         config = next(config for config in self.plan.configs if config.name == cell.config)
-        place, name = self._place(cell, number)
+        place, name = self._ledger.place(self._place(cell, number), cell=cell.key)
         source = parse_source(arm.source)
         text = arm.source
         if isinstance(source, GitSource):
@@ -157,8 +147,7 @@ class Night:
             check_clean(source.path)
         patches = gather(arm.patches, place / "patches")
         job = BuildJob(text, patches, config.fragments, config.settings)
-        with self._in_time():
-            kernel = self.lab.build(job, place, self._time_left())
+        kernel = self._ledger.kernel(job, place)
         return Ending(
             Status.PASS,
             "",
@@ -181,7 +170,7 @@ class Night:
     def _suite(self, cell: Cell, number: int) -> Ending:
         assert cell.suite
         assert cell.guest
-        results = list(self.journal.read("attempt", SuiteResult, cell=cell.key))
+        results = list(self.journal.read("suite", SuiteResult, cell=cell.key))
         tests = to_repeat(results) if results else ()
         while tests is not None and len(results) <= cell.suite.repeats:
             results.append(self._attempt(cell, number, tests or cell.suite.tests))
@@ -201,8 +190,6 @@ class Night:
     def _attempt(self, cell: Cell, number: int, tests: tuple[str, ...]) -> SuiteResult:
         assert cell.suite
         assert cell.guest
-        deadline_s = self._time_left()
-        place, name = self._place(cell, number)
         job = SuiteJob(
             kernel=self._bzimage(cell, cell.kernel),
             spec=cell.guest.spec,
@@ -210,11 +197,7 @@ class Night:
             options=cell.suite.options,
             workers=workers(cell.guest.spec, self.plan.limits.memory),
         )
-        result = self.lab.suite(job, place, deadline_s)
-        if not result.complete:
-            self._time_left()  # the night's end stopped it: that is no result
-        self.journal.append("attempt", cell=cell.key, place=name, **plain(result))
-        return result
+        return self._ledger.suite(job, self._place(cell, number), cell=cell.key)
 
     # Measured cells
 
@@ -252,29 +235,6 @@ class Night:
             workload=cell.workload.workload,
             options=cell.workload.options,
         )
-        for _ in range(1 + MISSES):
-            check_disk(self.directory, self.plan.limits, self.journal)
-            deadline_s = self._time_left()
-            place, name = self._place(cell, number)
-            self.progress("guest", turn.index, cell.workload.repetitions, f"{turn.arm} {cell.key}")
-            sample = self.lab.sample(job, place, deadline_s)
-            if sample.status is not Status.MISS:
-                break
-            self._time_left()
-            self.journal.append("spoiled", cell=cell.key, place=name, cause=sample.cause)
-        if sample.status in (Status.PASS, Status.DONE):
-            self.journal.append(
-                "sample",
-                cell=cell.key,
-                place=name,
-                arm=turn.arm,
-                index=turn.index,
-                like=cell.like,
-                **plain(replace(sample, run_dir=_relative(sample.run_dir, self.directory))),
-            )
-        return sample
-
-
-def _relative(path: Path | None, directory: Path) -> Path | None:
-    """`path` below `directory`, so that a night may be moved."""
-    return path.relative_to(directory) if path and path.is_relative_to(directory) else path
+        self.progress("guest", turn.index, cell.workload.repetitions, f"{turn.arm} {cell.key}")
+        facts = {**plain(turn), "like": cell.like}
+        return self._ledger.sample(job, self._place(cell, number), facts, cell=cell.key)

@@ -15,8 +15,8 @@ from harness.base.status import HarnessError, Status, worst
 from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
 from harness.compare.verdict import compare
-from harness.jobs.bench import Bench, sweep_unfinished
 from harness.jobs.lab import SampleJob, SuiteJob
+from harness.jobs.ledger import Ledger
 from harness.jobs.nightly.measure import describe
 from harness.jobs.nightly.suite import judge_attempts, to_repeat
 from harness.jobs.series.points import SeriesPoint
@@ -61,7 +61,7 @@ class SeriesCheck:
 class PatchSeries:
     """A series in progress."""
 
-    bench: Bench
+    ledger: Ledger
     points: Sequence[SeriesPoint]
     check: SeriesCheck
     say: Say = lambda _: None
@@ -70,7 +70,7 @@ class PatchSeries:
 
     def run(self) -> list[CommitResult]:
         """One row for each point, the base first. Never raises for what a commit does."""
-        sweep_unfinished(self.bench.directory, self.bench.journal)
+        self.ledger.sweep()
         rows: list[CommitResult] = []
         for number, point in enumerate(self.points):
             self.say(f"{number}/{len(self.points) - 1} {point.title}")
@@ -81,7 +81,7 @@ class PatchSeries:
 
     def _row(self, number: int, point: SeriesPoint) -> CommitResult:
         try:
-            kernel = self.bench.build(point.name, point.job)
+            kernel = self.ledger.build(point.name, point.job)
         except HarnessError as error:
             # Every commit of a series has to build, or nobody can bisect across it.
             status = Status.FAIL if error.status is Status.ERROR else error.status
@@ -131,25 +131,25 @@ class PatchSeries:
         return new, not_compiled
 
     def _compile(self, point: SeriesPoint, files: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        for known in self.bench.journal.read("compiled", Compiled, point=point.name):
+        for known in self.ledger.journal.read("compiled", Compiled, point=point.name):
             return known.printed
         try:
-            printed = self.bench.lab.compile(point.job, files)
+            printed = self.ledger.lab.compile(point.job, files)
         except HarnessError as error:
             self.say(f"  warnings are not known: {error.cause}")
             return {}
-        self.bench.journal.append("compiled", point=point.name, printed=printed)
+        self.ledger.journal.append("compiled", point=point.name, printed=printed)
         return printed
 
     # Tests
 
     def _tests(self, point: SeriesPoint, kernel: Path) -> tuple[Status, str, str, tuple[str, ...]]:
         check = self.check
-        results = list(self.bench.journal.read("suite", SuiteResult, point=point.name))
+        results = list(self.ledger.journal.read("suite", SuiteResult, point=point.name))
         tests = to_repeat(results) if results else ()
         while tests is not None and len(results) <= check.repeats:
             job = SuiteJob(kernel, check.spec, tests or check.tests, check.options)
-            results.append(self.bench.suite(point.name, job))
+            results.append(self.ledger.suite(job, point=point.name))
             tests = to_repeat(results)
         verdict = judge_attempts(results)
         counts = ", ".join(f"{count} {name}" for name, count in verdict.counts.items())
@@ -175,12 +175,12 @@ class PatchSeries:
     def _values(self, point: SeriesPoint, kernel: Path, cost: Cost) -> list[float]:
         values = [
             sample.metrics[cost.metric]
-            for sample in self.bench.journal.read("sample", Sample, point=point.name)
+            for sample in self.ledger.journal.read("sample", Sample, point=point.name)
             if cost.metric in sample.metrics
         ]
         while len(values) < cost.guests:
             job = SampleJob(kernel, cost.spec, cost.workload, cost.options)
-            sample = self.bench.sample(point.name, job)
+            sample = self.ledger.sample(job, point=point.name)
             if cost.metric not in sample.metrics or sample.status.exit_code:
                 raise BadSample(sample.status, sample.cause or f"no {cost.metric}")
             values.append(sample.metrics[cost.metric])
