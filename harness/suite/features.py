@@ -35,7 +35,7 @@ _FILES: dict[str, tuple[str, str]] = {
 """The file that a guest with the feature has, and what to say where it is missing."""
 FEATURES = frozenset({_EMULATED, *_FILES})
 
-_there: weakref.WeakKeyDictionary[Run, frozenset[str]] = weakref.WeakKeyDictionary()
+_present: weakref.WeakKeyDictionary[Run, frozenset[str]] = weakref.WeakKeyDictionary()
 """Which of these files guests have: asked once, all at once. They come with the kernel."""
 
 
@@ -48,9 +48,9 @@ def _lacks(run: Run, name: str) -> str:
     if name == _EMULATED:
         told = guest_option("hotplug").applies_to(run.spec.target)
         return "" if told else f"{run.spec.target.value} cannot be told to do this"
-    if run not in _there:
+    if run not in _present:
         words = " ".join(shlex.quote(path) for path, _ in _FILES.values())
         script = f'for path in {words}; do [ ! -e "$path" ] || echo "$path"; done'
-        _there[run] = frozenset(run.guest.run(script, max_output=_MAX_ANSWER).text.split())
+        _present[run] = frozenset(run.guest.run(script, max_output=_MAX_ANSWER).text.split())
     path, missing = _FILES[name]
-    return "" if path in _there[run] else f"{missing} ({path} is missing)"
+    return "" if path in _present[run] else f"{missing} ({path} is missing)"

@@ -209,3 +209,11 @@ def test_the_line_to_rerun_a_test_has_every_option_of_the_guest(pytester: pytest
     ]
     line = rerun_command(pytester.parseconfig(*given), "tests/test_x.py::test_y")
     assert set(shlex.split(line)) == {"pytest", *given, "--tier=quick", "tests/test_x.py::test_y"}
+
+
+def test_the_line_to_rerun_a_test_leaves_names_to_their_owners(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest("def pytest_addoption(parser): parser.addoption('--memory')")
+    config = pytester.parseconfig("--cvm-memory=1024M", "--target=emulated")
+    words = shlex.split(rerun_command(config, "test_x.py"))
+    assert "--cvm-memory=1024M" in words
+    assert "--target=emulated" in words

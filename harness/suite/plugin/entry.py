@@ -20,6 +20,7 @@ from harness.base.status import EmulatorFlaw, HarnessError, UsageError
 from harness.suite.plugin import fixtures, verdicts
 from harness.suite.plugin.options import (
     ACTIVE,
+    TAKEN,
     active,
     add_options,
     command_line_spec,
@@ -35,10 +36,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_load_initial_conftests(parser: pytest.Parser) -> Generator[None, None, None]:
+def pytest_load_initial_conftests(
+    early_config: pytest.Config, parser: pytest.Parser
+) -> Generator[None, None, None]:
     """Add our options when all others have added theirs."""
     yield
-    add_options(parser)
+    early_config.stash[TAKEN] = add_options(parser)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -21,6 +21,8 @@ from harness.base.spec import GuestSpec, SnapshotMode
 
 ACTIVE = "cvm_harness"
 """Name of the ini option that makes a project's tests the harness's."""
+TAKEN = pytest.StashKey[frozenset[str]]()
+"""Names of options that other plugins have."""
 _SPEC = pytest.StashKey[tuple[GuestSpec, str]]()
 
 _OWN: tuple[tuple[str, dict[str, Any], str], ...] = (
@@ -72,14 +74,18 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
-def add_options(parser: pytest.Parser) -> None:
-    """Add each option under its own name where that is free, and always as `--cvm-NAME`."""
-    taken = set(_taken(parser))
+def add_options(parser: pytest.Parser) -> frozenset[str]:
+    """Add each option under its own name where that is free, and always as `--cvm-NAME`.
+
+    What comes back are the names that others have.
+    """
+    taken = frozenset(_taken(parser))
     group = parser.getgroup("cvm-harness", "confidential-VM guests")
     for name, rest, words in (*map(_guest_option, guest_options(Door.PYTEST)), *_OWN):
         names = [_own(name)] if name in taken else [name, _own(name)]
         rest = {"dest": _dest(name), **rest, "default": None, "help": words.replace("%", "%%")}
         group.addoption(*names, **rest)
+    return taken
 
 
 def _guest_option(option: Option) -> tuple[str, dict[str, Any], str]:
@@ -158,7 +164,12 @@ def rerun_command(config: pytest.Config, test: str) -> str:
     """The command line that runs one test again as it was run."""
     words = spec_arguments(command_line_spec(config), option(config, "--kernel"))
     words += [*kernel_words(config), f"--tier={option(config, '--tier')}"]
-    return shlex.join(["pytest", *words, test])
+    return shlex.join(["pytest", *(_spelled(config, word) for word in words), test])
+
+
+def _spelled(config: pytest.Config, word: str) -> str:
+    name = word.partition("=")[0]
+    return _own(name) + word[len(name) :] if name in config.stash.get(TAKEN, ()) else word
 
 
 def kernel_words(config: pytest.Config) -> list[str]:
