@@ -43,7 +43,8 @@ bool snp_vmsa_in_use(hwaddr gpa)
         CgsVcpu *v = &cpu_env(cs)->cgs;
 
         if (qatomic_read(&v->vmsa_gpa) == (gpa | SNP_VMSA_RUNS) &&
-            qatomic_read(&v->ap_hold) == CGS_AP_HOLD_NONE) {
+            qatomic_read(&v->ap_hold) == CGS_AP_HOLD_NONE &&
+            !qatomic_read(&cs->halted)) {
             return true;
         }
     }
@@ -206,8 +207,8 @@ static bool vmsa_valid(hwaddr gpa, uint64_t features)
 
 void snp_nae_ap_creation(CPUX86State *env, SnpGhcb *g)
 {
-    uint64_t info1 = ghcb_get(g, GHCB_INFO1);
-    hwaddr gpa = ghcb_get(g, GHCB_INFO2);
+    uint64_t info1 = g->info1;
+    hwaddr gpa = g->info2;
     uint32_t request = info1;
     X86CPU *cpu = cpu_by_apic_id(info1 >> 32);
 
@@ -238,7 +239,7 @@ void snp_nae_ap_creation(CPUX86State *env, SnpGhcb *g)
 /* SNP APIC ID List: RAX pages at SW_EXITINFO1 get a count and the APIC IDs */
 void snp_nae_apic_ids(CPUX86State *env, SnpGhcb *g)
 {
-    hwaddr gpa = ghcb_get(g, GHCB_INFO1);
+    hwaddr gpa = g->info1;
     uint64_t pages = ghcb_get(g, SAVE_RAX);
     g_autofree uint32_t *list = NULL;
     uint64_t need;

@@ -79,9 +79,9 @@ static void nae_ap_jump_table(CPUX86State *env, SnpGhcb *g)
 {
     SnpTcgGuest *s = snp_guest();
 
-    switch (ghcb_get(g, GHCB_INFO1)) {
+    switch (g->info1) {
     case 0:
-        qatomic_set(&s->ap_jump_table, ghcb_get(g, GHCB_INFO2));
+        qatomic_set(&s->ap_jump_table, g->info2);
         ghcb_answer(g, GHCB_NO_ACTION, 0);
         break;
     case 1:
@@ -100,8 +100,8 @@ static void nae_hv_features(CPUX86State *env, SnpGhcb *g)
 
 static void nae_guest_request(CPUX86State *env, SnpGhcb *g)
 {
-    uint64_t req = ghcb_get(g, GHCB_INFO1);
-    uint64_t resp = ghcb_get(g, GHCB_INFO2);
+    uint64_t req = g->info1;
+    uint64_t resp = g->info2;
 
     if ((req & ~TARGET_PAGE_MASK) || (resp & ~TARGET_PAGE_MASK) ||
         req == resp) {
@@ -207,19 +207,18 @@ static bool fields_given(const SnpGhcb *g, unsigned need)
 
 static void serve(CPUX86State *env, SnpGhcb *g)
 {
-    uint64_t code = ghcb_get(g, GHCB_EXIT_CODE);
     const SnpNae *nae;
 
-    cgs_count_call("nae", code);
+    cgs_count_call("nae", g->code);
     if (env->cgs.ghcb_gpa != g->gpa) {
         ghcb_answer(g, GHCB_MALFORMED, GHCB_ERR_NOT_REGISTERED);
     } else if (ldl_le_p(g->page + GHCB_USAGE)) {
         ghcb_answer(g, GHCB_MALFORMED, GHCB_ERR_USAGE);
-    } else if (ghcb_given(g, GHCB_EXIT_CODE) && code == NAE_TERMINATE) {
-        terminate(env, extract64(ghcb_get(g, GHCB_INFO1), 0, 4),
-                  extract64(ghcb_get(g, GHCB_INFO1), 4, 8));
-    } else if (!(nae = find_nae(code))) {
-        cgs_unknown_call(env, "nae", code);
+    } else if (ghcb_given(g, GHCB_EXIT_CODE) && g->code == NAE_TERMINATE) {
+        terminate(env, extract64(g->info1, 0, 4),
+                  extract64(g->info1, 4, 8));
+    } else if (!(nae = find_nae(g->code))) {
+        cgs_unknown_call(env, "nae", g->code);
         ghcb_answer(g, GHCB_MALFORMED, GHCB_ERR_EVENT);
     } else if (!fields_given(g, nae->need)) {
         ghcb_answer(g, GHCB_MALFORMED, GHCB_ERR_MISSING);
@@ -254,6 +253,9 @@ static bool vmgexit_page(CPUX86State *env, uintptr_t ra)
         return false;
     }
     address_space_read(as, g.gpa, MEMTXATTRS_UNSPECIFIED, g.page, GHCB_SIZE);
+    g.code = ghcb_get(&g, GHCB_EXIT_CODE);
+    g.info1 = ghcb_get(&g, GHCB_INFO1);
+    g.info2 = ghcb_get(&g, GHCB_INFO2);
     memcpy(g.given, g.page + GHCB_VALID_BITMAP, sizeof(g.given));
     memset(g.page + GHCB_VALID_BITMAP, 0, sizeof(g.given));
     serve(env, &g);

@@ -95,6 +95,8 @@
 typedef struct SnpGhcb {
     uint8_t page[GHCB_SIZE];
     uint64_t gpa;
+    /* SW_EXITCODE, SW_EXITINFO1, SW_EXITINFO2 on entry */
+    uint64_t code, info1, info2;
     /* the quadwords that the guest declared valid on entry */
     uint8_t given[16];
     /* what the vCPU does after the VMGEXIT */

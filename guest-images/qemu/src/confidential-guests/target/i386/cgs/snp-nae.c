@@ -20,7 +20,7 @@ void snp_nae_tsc(CPUX86State *env, SnpGhcb *g)
 
     ghcb_set(g, SAVE_RAX, (uint32_t)tsc);
     ghcb_set(g, SAVE_RDX, tsc >> 32);
-    if (ghcb_get(g, GHCB_EXIT_CODE) == SVM_EXIT_RDTSCP) {
+    if (g->code == SVM_EXIT_RDTSCP) {
         ghcb_set(g, SAVE_RCX, (uint32_t)env->tsc_aux);
     }
 }
@@ -72,7 +72,7 @@ static bool access_msr(CPUX86State *env, bool write)
 
 void snp_nae_msr(CPUX86State *env, SnpGhcb *g)
 {
-    bool write = ghcb_get(g, GHCB_INFO1) & 1;
+    bool write = g->info1 & 1;
     target_ulong saved[] = { env->regs[R_EAX], env->regs[R_ECX],
                              env->regs[R_EDX] };
     uint64_t eax, edx;
@@ -111,8 +111,8 @@ static void port_access(CPUX86State *env, uint16_t port, uint8_t *buf, int len,
 
 void snp_nae_ioio(CPUX86State *env, SnpGhcb *g)
 {
-    uint64_t info = ghcb_get(g, GHCB_INFO1);
-    uint64_t count = ghcb_get(g, GHCB_INFO2);
+    uint64_t info = g->info1;
+    uint64_t count = g->info2;
     int len = (info & SVM_IOIO_SIZE_MASK) >> SVM_IOIO_SIZE_SHIFT;
     bool in = info & SVM_IOIO_TYPE_MASK;
     uint16_t port = info >> 16;
@@ -148,9 +148,9 @@ void snp_nae_ioio(CPUX86State *env, SnpGhcb *g)
 
 void snp_nae_mmio(CPUX86State *env, SnpGhcb *g)
 {
-    bool write = ghcb_get(g, GHCB_EXIT_CODE) == NAE_MMIO_WRITE;
-    hwaddr gpa = ghcb_get(g, GHCB_INFO1);
-    uint64_t len = ghcb_get(g, GHCB_INFO2);
+    bool write = g->code == NAE_MMIO_WRITE;
+    hwaddr gpa = g->info1;
+    uint64_t len = g->info2;
     uint8_t *buf;
 
     if (len > MMIO_MAX) {

@@ -110,9 +110,12 @@ bool snp_tolerate(CPUX86State *env, const CgsAccess *acc)
 bool snp_forbid(CPUX86State *env, const CgsAccess *acc, uint8_t byte,
                 CgsTcgViolationKind *kind)
 {
+    hwaddr page = acc->gpa & TARGET_PAGE_MASK;
+
+    /* a read of another vCPU's waits until that one leaves guest mode */
     if (likely(!(byte & SNP_VMSA)) ||
-        (acc->type != CGS_TCG_ACCESS_WRITE && !snp_vmsa_in_use(acc->gpa &
-                                                       TARGET_PAGE_MASK))) {
+        (acc->type != CGS_TCG_ACCESS_WRITE &&
+         env->cgs.vmsa_gpa != (page | SNP_VMSA_RUNS))) {
         return false;
     }
     *kind = CGS_TCG_VIOLATION_KIND_PROTECTED;
