@@ -30,7 +30,7 @@ class SnpTarget(common.ConfidentialTarget):
     # without PAT, early_memremap_encrypted_wp() fails and __sme_early_enc_dec() BUGs (6.12, 7.3)
     symbols = ("UNACCEPTED_MEMORY", "AMD_MEM_ENCRYPT", "X86_PAT")
     accept_function = "snp_accept_memory"
-    qmp_questions = ("query-sev",)
+    qmp_questions = ("query-sev", "query-cgs-tcg")
 
     def machine(self, spec: GuestSpec, files: BootFiles, host: HostFacts) -> Machine:
         """QEMU's arguments. Raises HostError or UsageError where they cannot work here."""
@@ -89,7 +89,7 @@ class SnpTarget(common.ConfidentialTarget):
                 evidence,
                 (r"Memory Encryption Features active: .*SEV-SNP", r"SNP running at VMPL"),
             ),
-            _query_sev(evidence),
+            _by_qemu(evidence),
             common.table_proof(evidence),
         )
 
@@ -107,7 +107,13 @@ def _hashes(spec: GuestSpec, host: HostFacts) -> bool:
     return host.kernel_hashes
 
 
-def _query_sev(evidence: GuestEvidence) -> Proof:
+def _by_qemu(evidence: GuestEvidence) -> Proof:
+    """QEMU's word for it: of KVM's SEV, or of the platform that it emulates itself."""
+    emulated = evidence.qmp.get("query-cgs-tcg")
+    if isinstance(emulated, dict):
+        platform = emulated.get("platform")
+        name = "SEV-SNP by QEMU's query-cgs-tcg"
+        return Proof(name, platform == TargetName.SNP.value, f"platform {platform}")
     name = "SEV-SNP by QEMU's query-sev"
     answer = evidence.qmp.get("query-sev")
     if not isinstance(answer, dict):

@@ -216,6 +216,10 @@ SNP = GuestEvidence(
     answers={confidential.DEVICES: "/dev/sev-guest\n"},
     qmp={"query-sev": {"enabled": True, "sev-type": "sev-snp", "state": "running"}},
 )
+REFUSED = "QEMU refused query-sev: SEV is not available"
+SNP_TCG = dataclasses.replace(
+    SNP, qmp={"query-sev": REFUSED, "query-cgs-tcg": {"platform": "snp", "pages": {}}}
+)
 TDX = dataclasses.replace(
     SNP,
     console=EFI + "[    0.5] Memory Encryption Features active: Intel TDX\n",
@@ -224,7 +228,9 @@ TDX = dataclasses.replace(
 )
 
 
-@pytest.mark.parametrize(("target", "evidence"), [(SnpTarget(), SNP), (TdxTarget(), TDX)])
+@pytest.mark.parametrize(
+    ("target", "evidence"), [(SnpTarget(), SNP), (SnpTarget(), SNP_TCG), (TdxTarget(), TDX)]
+)
 def test_proofs_hold_on_good_evidence(target: Target, evidence: GuestEvidence) -> None:
     proofs = target.proofs(evidence)
     assert len(proofs) == 3
@@ -238,6 +244,7 @@ def test_proofs_hold_on_good_evidence(target: Target, evidence: GuestEvidence) -
         (SnpTarget(), SNP, {"console": EFI + "Memory Encryption Features active: AMD SEV\n"}, 0),
         (SnpTarget(), SNP, {"qmp": {"query-sev": {"enabled": True, "sev-type": "sev"}}}, 1),
         (SnpTarget(), SNP, {"qmp": {"query-sev": "QEMU refused query-sev"}}, 1),
+        (SnpTarget(), SNP, {"qmp": {"query-cgs-tcg": {"platform": "tdx"}}}, 1),
         (SnpTarget(), SNP, {"qmp": {}}, 1),
         (SnpTarget(), SNP, {"console": SNP.console.replace("Unaccepted=", "x=")}, 2),
         (TdxTarget(), TDX, {"console": SNP.console}, 0),
