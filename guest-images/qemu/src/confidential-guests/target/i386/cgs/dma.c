@@ -8,6 +8,7 @@
 #include "qemu/osdep.h"
 #include "exec/address-spaces.h"
 #include "system/dma.h"
+#include "system/runstate.h"
 #include "hw/pci/pci_bus.h"
 #include "cgs/cgs.h"
 
@@ -33,7 +34,11 @@ static IOMMUTLBEntry translate(IOMMUMemoryRegion *mr, hwaddr addr,
     };
     CgsTcgState st = cgs_guest->state ? cgs_state(gpa) : CGS_TCG_STATE_NONE;
 
-    if (cgs_guest->check &&
+    /*
+     * A device that is being loaded maps buffers that it had at the time: it
+     * mapped them when they were shared (AHCI's receive buffer).
+     */
+    if (cgs_guest->check && !runstate_check(RUN_STATE_INMIGRATE) &&
         (st == CGS_TCG_STATE_PENDING || st == CGS_TCG_STATE_PRIVATE) &&
         flag != IOMMU_NONE) {
         cgs_device_violation(gpa, flag & IOMMU_WO);
