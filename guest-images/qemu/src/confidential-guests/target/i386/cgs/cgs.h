@@ -42,7 +42,7 @@ static inline uint64_t cgs_level_pages(unsigned level)
 typedef enum CgsEventKind {
     CGS_EV_LAUNCH = 1,          /* npages pending, aux: pages private */
     CGS_EV_ACCEPT = 2,
-    CGS_EV_TO_SHARED = 3,
+    CGS_EV_TO_SHARED = 3,       /* aux 63:32: of the pages changed, pending */
     CGS_EV_TO_PENDING = 4,
     CGS_EV_RESCIND = 5,         /* private to pending, by the guest */
     CGS_EV_VIOLATION = 6,       /* level: CgsTcgViolationKind, aux: GVA */

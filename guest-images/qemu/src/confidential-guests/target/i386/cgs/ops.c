@@ -247,7 +247,7 @@ CgsTcgResult cgs_convert(CPUX86State *env, hwaddr gpa, uint64_t npages,
     ev.after = cgs_byte(gpa);
     ev.result = r;
     ev.code = code ? code(r, 0, ev.before) : 0;
-    ev.aux = changed;
+    ev.aux = changed | (uint64_t)delta.pending_to_shared << 32;
     cgs_event(env, &ev);
     if (changed) {
         cgs_spend(env, g->convert_ns + changed * g->convert_ns_4k);
