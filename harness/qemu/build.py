@@ -138,6 +138,8 @@ class _Plan:
 
     tree: SourceTree
     recipe: Recipe
+    carried: str
+    """The recipe's digest when the plan was made: its files may be edited while it is built."""
     toolchain: Toolchain
     digest: str
 
@@ -152,9 +154,10 @@ class _Plan:
 
 def _plan(tree: SourceTree, directory: Path) -> _Plan:
     recipe = read_recipe(tree.version, directory)
+    carried = recipe.digest
     toolchain = Toolchain.detect()
-    digest = digest_of(FORMAT, tree.digest, recipe.digest, toolchain.digest)
-    return _Plan(tree, recipe, toolchain, digest)
+    digest = digest_of(FORMAT, tree.digest, carried, toolchain.digest)
+    return _Plan(tree, recipe, carried, toolchain, digest)
 
 
 def _build(
@@ -162,6 +165,11 @@ def _build(
 ) -> None:
     started = time.monotonic()
     applied = apply_patches(plan.tree, plan.recipe.patches, entry)
+    patches = [patch.record() for patch in plan.recipe.patches]
+    if plan.recipe.digest != plan.carried:
+        raise HostError(
+            "what is carried for QEMU was edited while it was read", hint="run the command again"
+        )
     name = f"qemu-{plan.family(store.root)}"
 
     def waiting() -> None:
@@ -186,8 +194,8 @@ def _build(
         "platforms": sorted(emulated_platforms(entry / TARGET)),
         "source": dict(plan.tree.provenance),
         "source_digest": plan.tree.digest,
-        "recipe_digest": plan.recipe.digest,
-        "patches": [patch.record() for patch in plan.recipe.patches],
+        "recipe_digest": plan.carried,
+        "patches": patches,
         "patches_already_present": list(applied.present),
         "configure": list(CONFIGURE),
         "compiler": plan.toolchain.compiler,

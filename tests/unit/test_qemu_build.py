@@ -18,6 +18,7 @@ import pytest
 from harness.base.status import HostError, Status, UsageError
 from harness.base.store import Store
 from harness.kernel.make import Toolchain
+from harness.kernel.patches import apply_patches
 from harness.qemu import build as module
 from harness.qemu.build import BuiltQemu, build_qemu, held_qemu
 from harness.qemu.platforms import emulated_platforms
@@ -263,3 +264,29 @@ def test_the_first_use_builds_and_says_so(
     notes.clear()
     assert module.ensure_qemu(store, lambda stage, done, total, note: notes.append(note)) == first
     assert notes == []
+
+
+def test_what_is_edited_during_a_build_is_not_in_it(
+    source: Path, store: Store, carried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = carried / "src/build/target/i386/cgs/cgs.c"
+    compile_all = module._compile
+
+    def edit_later(*arguments: object) -> int:
+        ours.write_text("/* edited while it compiles */\n")
+        return compile_all(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_compile", edit_later)
+        built = build(source, store, carried)
+    assert held_qemu(store, carried) is None, "the binary has not seen the edit"
+    assert build(source, store, carried).digest != built.digest
+
+    def edit_first(*arguments: object) -> object:
+        ours.write_text("/* edited while it is read */\n")
+        return apply_patches(*arguments)  # type: ignore[arg-type]
+
+    (carried / "devices.mak").write_text("")
+    monkeypatch.setattr(module, "apply_patches", edit_first)
+    with pytest.raises(HostError, match="edited while it was read"):
+        build(source, store, carried)
