@@ -156,6 +156,8 @@ class Pairs:
             elif kind == RETURN and depth:
                 depth.pop()
         cut = depth[0] if depth else len(hits)
+        if not depth and hits["kind"][-1] == PLATFORM_CALL:
+            cut -= 1  # a conversion's, whose other half may come
         self._pair(hits[:cut])
         rest = hits[cut:]
         if len(rest) > _MAX_CARRIED:

@@ -76,17 +76,26 @@ class Paired:
 def pair(hits: Iterable[Hit], since_ns: int, until_ns: int) -> Paired:
     """Accepts from hits, ascending in time.
 
-    From `since_ns` to `until_ns` all probes were on; outside, halves are not missed.
+    From `since_ns` to `until_ns` all probes were on; outside, halves are not missed. What a task
+    has the platform accept outside a call is none of acceptance: memory that is converted back to
+    private (6.12, arch/x86/coco/tdx/tdx.c: tdx_enc_status_changed()).
     """
     stacks: dict[int, list[_Open]] = {}
+    converting: dict[int, int] = {}
     events: list[ProbedAccept] = []
     calls = unpaired = 0
     for hit in hits:
         inside = since_ns <= hit.time_ns <= until_ns
-        stack = stacks.setdefault(hit.pid if hit.pid else -1 - hit.cpu, [])
+        task = hit.pid if hit.pid else -1 - hit.cpu
+        stack = stacks.setdefault(task, [])
         if hit.kind == CALL:
             calls += 1
             stack.append(_Open(hit.time_ns))
+        elif not stack and hit.kind == PLATFORM_CALL:
+            unpaired += since_ns <= converting.get(task, -1) <= until_ns
+            converting[task] = hit.time_ns
+        elif not stack and hit.kind == PLATFORM_RETURN and task in converting:
+            del converting[task]
         elif not stack:
             unpaired += inside
         elif hit.kind == PLATFORM_CALL:
@@ -102,6 +111,7 @@ def pair(hits: Iterable[Hit], since_ns: int, until_ns: int) -> Paired:
             unpaired += broken and inside
     left = [call for stack in stacks.values() for call in stack]
     unpaired += sum(since_ns <= call.since_ns <= until_ns for call in left)
+    unpaired += sum(since_ns <= time_ns <= until_ns for time_ns in converting.values())
     return Paired(tuple(events), calls, unpaired)
 
 

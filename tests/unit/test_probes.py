@@ -80,10 +80,20 @@ def test_an_interrupt_inside_a_call_nests_and_idle_tasks_are_told_apart() -> Non
 def test_halves_count_as_lost_only_while_the_probes_were_on() -> None:
     whole = call(100, 7, [1])
     late, early = whole[1:], whole[:-1]
-    assert pair(late, 0, 1000).unpaired == 3
+    assert pair(late, 0, 1000).unpaired == 1
+    assert pair(late[1:], 0, 1000).unpaired == 2
     assert pair(late, 500, 1000).unpaired == 0
     assert pair(early, 0, 1000).unpaired == 1
     assert pair(early, 0, 99).unpaired == 0
+
+
+def test_what_is_accepted_outside_a_call_is_a_conversion() -> None:
+    begin, *middle, end = call(100, 7, [1])
+    conversion = [dataclasses.replace(hit, time_ns=hit.time_ns + 100) for hit in middle]
+    found = pair([begin, *middle, end, *conversion], 0, 1000)
+    assert (found.calls, len(found.events), found.unpaired) == (1, 1, 0)
+    assert pair(conversion[:1], 0, 1000).unpaired == 1
+    assert pair(conversion[1:], 0, 1000).unpaired == 1
 
 
 @given(st.lists(st.lists(st.integers(1, 4), max_size=3), max_size=20), st.integers(1, 5))
