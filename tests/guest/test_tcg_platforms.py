@@ -127,7 +127,7 @@ DEFECTS: dict[str, dict[str, frozenset[str]]] = {
     "accept-refuse": {"tdx": frozenset({"panic"}), "snp": frozenset({"terminated"})},
     "accept-twice": {"tdx": frozenset({"panic"}), "snp": frozenset({"terminated"})},
     "size-mismatch": {"tdx": HARMLESS, "snp": HARMLESS},
-    "busy": {"tdx": HARMLESS, "snp": frozenset({"terminated"})},
+    "busy": {"tdx": HARMLESS, "snp": HARMLESS},
     "dma-private": {
         "tdx": frozenset({"illegal-access"}),
         "snp": frozenset({"illegal-access"}),
@@ -136,6 +136,7 @@ DEFECTS: dict[str, dict[str, frozenset[str]]] = {
         "tdx": frozenset({"illegal-access"}),
         "snp": frozenset({"illegal-access"}),
     },
+    "convert-partial": {"tdx": HARMLESS, "snp": HARMLESS},
 }
 
 
