@@ -105,7 +105,7 @@ CgsTcgResult cgs_accept(CPUX86State *env, const CgsAccept *op, CgsCode *code)
     if (ev.aux) {
         cgs_spend(env, g->accept_ns[op->level]);
         if (cgs_fault(env, CGS_TCG_FAULT_KIND_DMA_PRIVATE, op->gpa, npages)) {
-            cgs_dma_write(op->gpa, "device", 6);
+            cgs_dma_write(op->gpa, "(device)", 8);
         }
     }
     return r;

@@ -149,13 +149,13 @@ uint64_t tdx_map_gpa(CPUX86State *env)
     hwaddr gpa = start & ~cgs_addr_bit;
     CgsTcgResult r;
 
-    if ((gpa | size) & 4095) {
-        env->regs[11] = start;
-        return VMCALL_ALIGN_ERROR;
-    }
     if (!size || gpa + size < gpa || gpa + size > cgs_addr_bit) {
         env->regs[11] = start;
         return VMCALL_INVALID_OPERAND;
+    }
+    if ((gpa | size) & 4095) {
+        env->regs[11] = start;
+        return VMCALL_ALIGN_ERROR;
     }
     npages = size >> 12;
     if (td->mapgpa_retry_pages) {
