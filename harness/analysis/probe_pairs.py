@@ -148,16 +148,20 @@ class Pairs:
         self.parts.append(events)
 
     def _by_hand(self, hits: Array) -> Array:
-        """One task's hits with something out of the ordinary; returns those of an open call."""
+        """One task's hits with something out of the ordinary; returns those from the first on that
+        belongs to an open call or to a conversion whose other half may come."""
         depth: list[int] = []
+        conversion: list[int] = []
         for at, kind in enumerate(hits["kind"].tolist()):
             if kind == CALL:
                 depth.append(at)
             elif kind == RETURN and depth:
                 depth.pop()
-        cut = depth[0] if depth else len(hits)
-        if not depth and hits["kind"][-1] == PLATFORM_CALL:
-            cut -= 1  # a conversion's, whose other half may come
+            elif kind == PLATFORM_CALL and not depth:
+                conversion = [at]
+            elif kind == PLATFORM_RETURN and not depth:
+                conversion = []
+        cut = min([*depth[:1], *conversion], default=len(hits))
         self._pair(hits[:cut])
         rest = hits[cut:]
         if len(rest) > _MAX_CARRIED:

@@ -162,6 +162,18 @@ def test_in_windows_hits_come_to_the_same_as_one_by_one(
     assert sorted(events) == sorted(map(tuple, expected.events))
 
 
+def test_a_call_within_a_conversion_does_not_end_it_in_windows() -> None:
+    """An interrupt accepts between a conversion's halves, each hit in a window of its own."""
+    begin, *middle, end = call(100, 7, [1])
+    inner = call(0, 7, [1])
+    order = [begin, end, middle[0], *inner, middle[1]]
+    hits = [dataclasses.replace(hit, time_ns=at) for at, hit in enumerate(order, start=1)]
+    expected = pair(hits, *ALWAYS)
+    assert (expected.calls, expected.unpaired) == (2, 0)
+    found = in_windows(hits, 1, *ALWAYS)
+    assert (found.calls, found.unpaired) == (2, 0)
+
+
 def test_a_call_that_never_ends_is_not_carried_for_ever() -> None:
     hits = [Hit(CALL, 1, 0, 7, 0, 0)]
     for at in range(12_000):
