@@ -9,6 +9,7 @@ import click
 
 from harness.base.options import DEFAULT_KERNEL
 from harness.base.ui import ProgressLine
+from harness.cli.common import print_changed, print_tree
 from harness.cli.groups import Group
 from harness.report import terminal
 
@@ -53,9 +54,7 @@ def tree(source: str, fragment: tuple[str, ...], into: Path | None) -> None:
         opened = open_source(parse_source(source), Store(), progress)
         into = into or Path(f"linux-{opened.version}")
         patches = write_tree(opened, read_series(), into, fragment, progress)
-    out.print(f"{into}: kernel {opened.version} and {len(patches)} patches", markup=False)
-    for patch in patches:
-        out.print(f"  {patch.name}: {patch.summary}", markup=False)
+    print_tree(out, into, f"kernel {opened.version}", patches)
 
 
 @kernel.command()
@@ -68,6 +67,4 @@ def refresh(tree: Path) -> None:
 
     out, _ = terminal.consoles()
     changed = write_back(tree, read_series(), lambda read: makefile_version(read("Makefile")))
-    for path in changed:
-        out.print(str(path), markup=False)
-    out.print(f"{len(changed)} files changed")
+    print_changed(out, changed)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from harness.base.ui import ProgressLine
+from harness.cli.common import print_changed, print_tree
 from harness.cli.groups import Group
 from harness.report import terminal
 
@@ -68,9 +69,7 @@ def tree(source: Path | None, into: Path | None) -> None:
         opened = open_source(source, Store(), progress)
         into = into or Path(f"qemu-{opened.version}")
         patches = write_tree(opened, qemu_series(), into, progress=progress)
-    out.print(f"{into}: QEMU {opened.version} and {len(patches)} patches", markup=False)
-    for patch in patches:
-        out.print(f"  {patch.name}: {patch.summary}", markup=False)
+    print_tree(out, into, f"QEMU {opened.version}", patches)
 
 
 @qemu.command()
@@ -83,6 +82,4 @@ def refresh(tree: Path) -> None:
 
     out, _ = terminal.consoles()
     changed = write_back(tree, qemu_series(), lambda read: upstream_version(read("VERSION")))
-    for path in changed:
-        out.print(str(path), markup=False)
-    out.print(f"{len(changed)} files changed")
+    print_changed(out, changed)
