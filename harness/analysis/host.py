@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a run did to its host, from run.json's host_watch (harness/host/watch.py)."""
+"""What a run did to its host, from run.json's host_watch (harness/host/state.py)."""
 
 from __future__ import annotations
 

@@ -8,14 +8,15 @@ directories, and of what is left the first by name that fits is taken.
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
-import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from harness.base.status import HostError, UsageError
 from harness.host import ovmf
@@ -79,17 +80,6 @@ PLAIN = Demand("efi", None, "ovmf", True)
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A candidate and what was wrong with it."""
-
-    name: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.reason}"
-
-
-@dataclass(frozen=True)
 class Firmware:
     """The image for -bios."""
 
@@ -98,21 +88,40 @@ class Firmware:
     """The descriptor's file, the package, or ASKED."""
     kernel_hashes: bool
     """Whether it has room for the hashes of a directly booted kernel; AmdSev builds insist."""
-    rejected: tuple[Rejected, ...] = ()
+    rejected: tuple[str, ...] = ()
+    """The candidates before it, each with its fate."""
 
 
 class UnfitError(Exception):
     """Why an image or descriptor will not do."""
 
 
-def descriptor_directories(environment: Mapping[str, str] = os.environ) -> list[Path]:
+class _Target(msgspec.Struct):
+    architecture: str = ""
+    machines: tuple[str, ...] = ()
+
+
+class _Executable(msgspec.Struct):
+    filename: str = ""
+
+
+class _Mapping(msgspec.Struct):
+    device: str
+    filename: str = ""
+    mode: str = ""
+    executable: _Executable = msgspec.field(default_factory=_Executable)
+
+
+class _Descriptor(msgspec.Struct):
+    mapping: _Mapping
+    targets: tuple[_Target, ...] = ()
+    features: tuple[str, ...] = ()
+
+
+def descriptor_directories() -> list[Path]:
     """Where descriptors are, the most important first."""
-    config = environment.get("XDG_CONFIG_HOME") or str(Path.home() / ".config")
-    return [
-        Path(config) / "qemu/firmware",
-        Path("/etc/qemu/firmware"),
-        Path("/usr/share/qemu/firmware"),
-    ]
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return [config / "qemu/firmware", Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware")]
 
 
 def find_firmware(
@@ -127,7 +136,13 @@ def find_firmware(
     for an `asked` image that cannot be one.
     """
     if asked is not None:
-        return _asked(demand, view, asked)
+        try:
+            return judge(view, asked, ASKED, demand)
+        except UnfitError as unfit:
+            raise UsageError(
+                f"--firmware {asked}: {unfit}",
+                hint=f"name an OVMF image for {demand.feature}, or leave the option out",
+            ) from None
     looked_in = [*(descriptor_directories() if directories is None else directories)]
     found, rejected = search(demand, view, looked_in)
     if found is None:
@@ -140,9 +155,9 @@ def find_firmware(
 
 def search(
     demand: Demand, view: HostView, directories: Iterable[Path]
-) -> tuple[Firmware | None, tuple[Rejected, ...]]:
+) -> tuple[Firmware | None, tuple[str, ...]]:
     """The first image of this machine that fits, if any, and the candidates before it."""
-    rejected: list[Rejected] = []
+    rejected: list[str] = []
     candidates = [(name, name) for name in _descriptors(view, directories)]
     candidates += [(str(path), "") for path in PLAIN_IMAGES]
     for name, descriptor in candidates:
@@ -152,29 +167,19 @@ def search(
             if descriptor and found.kernel_hashes and not demand.kernel_hashes:
                 raise UnfitError("it starts a kernel by its hash only, which this platform lacks")
         except UnfitError as unfit:
-            rejected.append(Rejected(name, str(unfit)))
+            rejected.append(f"{name}: {unfit}")
         else:
             return replace(found, rejected=tuple(rejected)), tuple(rejected)
     return None, tuple(rejected)
 
 
-def no_firmware(demand: Demand, search: str, rejected: Sequence[Rejected]) -> HostError:
+def no_firmware(demand: Demand, search: str, rejected: Sequence[str]) -> HostError:
     """The error that says where was looked, and each candidate's fate."""
     return HostError(
         f"no firmware for {demand.feature}: {search}",
         hint=f"install {demand.packages}, or name an image with --firmware",
-        details=[str(candidate) for candidate in rejected],
+        details=rejected,
     )
-
-
-def _asked(demand: Demand, view: HostView, path: Path) -> Firmware:
-    try:
-        return judge(view, path, ASKED, demand)
-    except UnfitError as unfit:
-        raise UsageError(
-            f"--firmware {path}: {unfit}",
-            hint=f"name an OVMF image for {demand.feature}, or leave the option out",
-        ) from None
 
 
 def _descriptors(view: HostView, directories: Iterable[Path]) -> list[str]:
@@ -188,14 +193,11 @@ def _descriptors(view: HostView, directories: Iterable[Path]) -> list[str]:
 def _fitting_image(view: HostView, path: str, demand: Demand) -> Path:
     """The image of a descriptor that meets `demand`. Raises UnfitError."""
     descriptor = _load(view, path)
-    features = _list(descriptor, "features")
+    features = descriptor.features
     if demand.feature not in features:
         raise UnfitError(f"it does not claim {demand.feature}")
-    targets = [t for t in _list(descriptor, "targets") if isinstance(t, dict)]
-    machines = [
-        m for t in targets if t.get("architecture") == "x86_64" for m in _list(t, "machines")
-    ]
-    if not any(fnmatch.fnmatch(_MACHINE, str(pattern)) for pattern in machines):
+    machines = [m for t in descriptor.targets if t.architecture == "x86_64" for m in t.machines]
+    if not any(fnmatch.fnmatch(_MACHINE, pattern) for pattern in machines):
         raise UnfitError("it is not for x86_64 and q35")
     if "requires-smm" in features:
         raise UnfitError("it needs SMM, which confidential guests do not have")
@@ -203,43 +205,25 @@ def _fitting_image(view: HostView, path: str, demand: Demand) -> Path:
         raise UnfitError(
             "Secure Boot keys are enrolled in it: it would not start an unsigned kernel"
         )
-    return _image(descriptor)
+    mapping = descriptor.mapping
+    if mapping.device not in ("memory", "flash"):
+        raise UnfitError(f"it is to be mapped as {mapping.device}")
+    if mapping.device == "flash" and mapping.mode != "stateless":
+        raise UnfitError("it is for pflash with a variable store, which KVM refuses here")
+    name = mapping.filename if mapping.device == "memory" else mapping.executable.filename
+    if not name:
+        raise UnfitError("it names no image")
+    return Path(name)
 
 
-def _load(view: HostView, path: str) -> dict[str, Any]:
+def _load(view: HostView, path: str) -> _Descriptor:
     try:
         text = view.read(path)
         if not text.strip():
             raise UnfitError("the file is empty: it switches off a descriptor of the same name")
-        descriptor = json.loads(text)
-    except (OSError, ValueError) as error:
+        return msgspec.json.decode(text, type=_Descriptor)
+    except (OSError, msgspec.DecodeError) as error:
         raise UnfitError(f"it cannot be read: {error}") from error
-    if not isinstance(descriptor, dict):
-        raise UnfitError("it is not a JSON object")
-    return descriptor
-
-
-def _list(mapping: Mapping[str, Any], key: str) -> list[Any]:
-    value = mapping.get(key)
-    return value if isinstance(value, list) else []
-
-
-def _image(descriptor: Mapping[str, Any]) -> Path:
-    mapping = descriptor.get("mapping")
-    mapping = mapping if isinstance(mapping, dict) else {}
-    device = mapping.get("device")
-    if device == "memory":
-        name = mapping.get("filename")
-    elif device == "flash":
-        if mapping.get("mode") != "stateless":
-            raise UnfitError("it is for pflash with a variable store, which KVM refuses here")
-        executable = mapping.get("executable")
-        name = executable.get("filename") if isinstance(executable, dict) else None
-    else:
-        raise UnfitError(f"it is to be mapped as {device}")
-    if not isinstance(name, str):
-        raise UnfitError("it names no image")
-    return Path(name)
 
 
 def judge(view: HostView, path: Path, source: str, demand: Demand) -> Firmware:
@@ -250,20 +234,12 @@ def judge(view: HostView, path: Path, source: str, demand: Demand) -> Firmware:
         raise UnfitError(f"cannot read {path}: {reason(error)}") from error
     if demand.metadata and str(demand.metadata) not in table:
         raise UnfitError(f"the image {path} has no metadata for {demand.feature}")
-    if source != ASKED and _accepts_everything(view, path, demand):
-        raise UnfitError(
-            f"the image {path} accepts all memory itself: its drivers lack the protocol "
-            f"{demand.protocol} by which a kernel has it left unaccepted"
-        )
+    if source != ASKED and demand.protocol:
+        with contextlib.suppress(OSError):  # images other than edk2's may not be readable
+            if not view.ovmf_drivers_mention(str(path), str(demand.protocol)):
+                raise UnfitError(
+                    f"the image {path} accepts all memory itself: its drivers lack the protocol "
+                    f"{demand.protocol} by which a kernel has it left unaccepted"
+                )
     area = table.get(str(ovmf.SEV_HASH_TABLE), "")  # address and size, both 0 where there is none
     return Firmware(path.absolute(), source, bool(area.strip("0")))
-
-
-def _accepts_everything(view: HostView, path: Path, demand: Demand) -> bool:
-    """Whether it is known to. Images other than edk2's may not be readable: they get a chance."""
-    if demand.protocol is None:
-        return False
-    try:
-        return not view.ovmf_drivers_mention(str(path), str(demand.protocol))
-    except OSError:
-        return False

@@ -19,7 +19,6 @@ from harness.base.store import Store
 from harness.host.firmware import (
     Demand,
     Firmware,
-    Rejected,
     UnfitError,
     descriptor_directories,
     find_firmware,
@@ -79,7 +78,7 @@ def fetch_firmware(
     store: Store,
     progress: Progress,
     suite: str = "",
-    rejected: Sequence[Rejected] = (),
+    rejected: Sequence[str] = (),
 ) -> Firmware:
     """The image of the first suite that meets `demand`; only `suite`, where that is named.
 
@@ -92,7 +91,7 @@ def fetch_firmware(
         try:
             found = _judged(packages.fetch(_wanted(name), store, progress), demand, view)
         except _NoPackageError as error:
-            found = Rejected(name, error.cause)
+            found = f"{name}: {error.cause}"
         if isinstance(found, Firmware):
             progress("firmware", 0, None, found.source)
             return replace(found, rejected=tuple(passed))
@@ -112,13 +111,13 @@ def foreseen_firmware(demand: Demand, view: HostView, store: Store) -> Firmware 
     return found
 
 
-def _judged(found: packages.Unpacked, demand: Demand, view: HostView) -> Firmware | Rejected:
+def _judged(found: packages.Unpacked, demand: Demand, view: HostView) -> Firmware | str:
     (record,) = found.records
     source = f"package {record.package} {record.version} of {record.suite}"
     try:
         return judge(view, found.directory / IMAGE, source, demand)
     except UnfitError as unfit:
-        return Rejected(source, str(unfit))
+        return f"{source}: {unfit}"
 
 
 def _wanted(suite: str) -> packages.Wanted:

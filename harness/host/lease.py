@@ -2,8 +2,8 @@
 """Who runs which guest, on disk, so that the next run sweeps what even SIGKILL left behind.
 
 A lease is a small JSON file in a directory that only this user can write. It is made before QEMU is
-spawned and removed after QEMU is reaped; one whose harness is gone is swept: its QEMU killed (if
-the PDEATHSIG did not get it), its temporary files removed.
+spawned and removed after QEMU is reaped; one whose harness is gone is swept, and its QEMU killed if
+the PDEATHSIG did not get it.
 """
 
 from __future__ import annotations
@@ -12,21 +12,19 @@ import contextlib
 import json
 import os
 import secrets
-import shutil
 import signal
 import stat
 import tempfile
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 from msgspec import Meta
 from msgspec.structs import replace
 
-from harness.base.reader import FileType, parse_json
+from harness.base.reader import FileType, read_json
 from harness.base.status import HostError, UsageError
 from harness.record.rundir import plain
-
-_MAX_FILE = 64 * 1024
 
 
 class ProcessId(FileType, frozen=True):
@@ -50,12 +48,6 @@ class LeaseRecord(FileType, frozen=True):
     harness: ProcessId
     qemu: ProcessId | None
     run_dir: _Text
-    temporary: tuple[Annotated[str, Meta(pattern="^/")], ...] = ()
-    """Absolute paths to remove with the lease."""
-
-
-class BadLease(ValueError):
-    """The file is not a lease."""
 
 
 def lease_directory() -> Path:
@@ -91,22 +83,20 @@ def process_id(pid: int) -> ProcessId | None:
     return ProcessId(pid, int(fields[19]))
 
 
-def parse_record(text: str | bytes) -> LeaseRecord:
-    """The lease in a file's `text`. Raises BadLease."""
-    try:
-        return parse_json(text, LeaseRecord, "the lease")
-    except UsageError as error:
-        raise BadLease(error.cause) from error
+def own_process() -> ProcessId:
+    """This process."""
+    own = process_id(os.getpid())
+    assert own is not None  # we run
+    return own
 
 
 class Lease:
     """One guest's lease, held by this process."""
 
     def __init__(self, run_dir: Path) -> None:
-        own = process_id(os.getpid())
-        assert own is not None  # we run
         self._path = lease_directory() / f"cvm-{secrets.token_hex(8)}.json"
-        self.record = LeaseRecord(self._path.stem, host_boot_id(), own, None, str(run_dir))
+        harness = own_process()
+        self.record = LeaseRecord(self._path.stem, host_boot_id(), harness, None, str(run_dir))
         self._write()
 
     @property
@@ -119,14 +109,8 @@ class Lease:
         self.record = replace(self.record, qemu=process_id(pid))
         self._write()
 
-    def add_temporary(self, path: Path) -> None:
-        """A file or directory to remove with the lease. Call before making it."""
-        self.record = replace(self.record, temporary=(*self.record.temporary, str(path.absolute())))
-        self._write()
-
     def release(self) -> None:
-        """QEMU has been reaped: remove the temporary files, then the lease."""
-        _remove(self.record)
+        """QEMU has been reaped."""
         self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:
@@ -140,80 +124,44 @@ def sweep() -> list[str]:
     done = []
     for path in sorted(lease_directory().glob("cvm-*.json")):
         try:
-            with path.open("rb") as file:
-                record = parse_record(file.read(_MAX_FILE))
-        except (OSError, BadLease) as error:
+            record = read_json(path, LeaseRecord)
+        except UsageError as error:
             with contextlib.suppress(OSError):
                 path.unlink()
             done.append(f"removed the unreadable lease {path.name}: {error}")
             continue
-        if _alive(record.harness, record.boot_id):
-            continue
-        done += _clear(record)
+        if record.boot_id == host_boot_id():
+            if process_id(record.harness.pid) == record.harness:
+                continue
+            found = {record.qemu} if record.qemu else set()
+            for process in found | _named(record.guest_id):
+                if _kill(process):
+                    done.append(f"killed QEMU {process.pid}, left by a run in {record.run_dir}")
         path.unlink(missing_ok=True)
-    return done
-
-
-def _clear(record: LeaseRecord) -> list[str]:
-    done = []
-    if record.boot_id == host_boot_id():
-        found = {record.qemu} if record.qemu else set()
-        for process in found | _named(record.guest_id):
-            if _kill(process):
-                done.append(f"killed QEMU {process.pid}, left by a run in {record.run_dir}")
-    done += [f"removed {path}, left by a run in {record.run_dir}" for path in _remove(record)]
     return done
 
 
 def _named(guest_id: str) -> set[ProcessId]:
     """Processes of this user with `guest_id` as an argument of their own."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdecimal():
-            continue
-        with contextlib.suppress(OSError):
-            if (
-                entry.stat().st_uid == os.getuid()
-                and guest_id.encode() in (entry / "cmdline").read_bytes().split(b"\0")
-                and (process := process_id(int(entry.name)))
-            ):
-                found.add(process)
-    return found
+    pids = [
+        process.pid
+        for process in psutil.process_iter(["uids", "cmdline"])
+        if guest_id in (process.info["cmdline"] or ()) and process.info["uids"].real == os.getuid()
+    ]
+    return {found for pid in pids if (found := process_id(pid))}
 
 
 def _kill(process: ProcessId) -> bool:
-    try:
+    with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(process.pid)
-    except OSError:
-        return False
-    try:
-        # The pidfd is open, so from here on the pid cannot become another process.
-        if process_id(process.pid) != process:
-            return False
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-    except OSError:
-        return False
-    finally:
-        os.close(pidfd)
-    return True
-
-
-def _remove(record: LeaseRecord) -> list[str]:
-    removed = []
-    for name in record.temporary:
-        path = Path(name)
-        if path.is_symlink() or path.is_file():
-            path.unlink(missing_ok=True)
-        elif path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            continue
-        removed.append(name)
-    return removed
-
-
-def _alive(process: ProcessId, boot_id: str) -> bool:
-    return boot_id == host_boot_id() and process_id(process.pid) == process
+        try:
+            # The pidfd is open, so from here on the pid cannot become another process.
+            if process_id(process.pid) == process:
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                return True
+        finally:
+            os.close(pidfd)
+    return False
 
 
 def host_boot_id() -> str:

@@ -22,7 +22,7 @@ from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wa
 from harness.base.reader import FileType, read_json
 from harness.base.status import HostError, UsageError
 from harness.base.units import format_size
-from harness.host.lease import ProcessId, lease_directory, process_id
+from harness.host.lease import ProcessId, lease_directory, own_process, process_id
 from harness.record.rundir import plain
 
 DEADLINE_S = 3600.0
@@ -149,8 +149,6 @@ def _held(directory: Path) -> list[_Held]:
 
 
 def _write(directory: Path, claim: Claim) -> Path:
-    own = process_id(os.getpid())
-    assert own is not None  # we run
     path = directory / f"claim-{secrets.token_hex(8)}.json"
-    path.write_text(json.dumps(plain(_Held(claim, own))))
+    path.write_text(json.dumps(plain(_Held(claim, own_process()))))
     return path

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.host import kvm, psp
+from harness.base.status import Status
+from harness.host import devices
 from harness.host.cpu import (
     Cpu,
     is_on,
@@ -19,20 +20,30 @@ from harness.host.cpu import (
     parameter,
     read_cpu,
 )
-from harness.host.cpuid import Registers
+from harness.host.devices import Registers, VmType
 from harness.host.finding import Finding, missing, ok, unseen
-from harness.host.kvmprobes import describe_types, probe_kvm_types
+from harness.host.kvmprobes import (
+    HARDWARE,
+    KERNEL,
+    free_keys,
+    maker,
+    not_bare_metal,
+    probe_kvm_types,
+)
 from harness.host.view import HostView, reason, text
 
+_NEEDS = "SEV-SNP needs an AMD EPYC 7003 or later"
 _LEAF = 0x8000001F
 """AMD64 Architecture Programmer's Manual, volume 3, E.4.17: encrypted memory capabilities."""
 _SNP_BIT = 1 << 4
 _MIN_FIRMWARE = (1, 51)
-_HARDWARE, _KERNEL, _DEVICE, _ROOM = "hardware", "host kernel", "device", "room"
+_DEVICE = "device"
 _BIOS = (
     "in the BIOS set SMEE (SME enable), SEV-SNP support and SNP memory (RMP table) coverage to "
     "enabled, and the SEV-ES ASID space limit above 1"
 )
+_HARMFUL = {"iommu=pt", "iommu.passthrough=1", "amd_iommu=off", "iommu=off", "mem_encrypt=on"}
+"""Words of the kernel's command line that switch SNP off."""
 _LOG = "the host's log says why: dmesg | grep -iE 'sev|snp|rmp|ccp'"
 
 
@@ -53,32 +64,21 @@ class SnpHost:
 def probe_snp(view: HostView) -> tuple[list[Finding], SnpHost | None]:
     """Every SNP probe; the facts where KVM offers SNP."""
     cpu = read_cpu(view)
-    if cpu.vendor != "AuthenticAMD":
-        hint = "SEV-SNP needs an AMD EPYC 7003 or later"
-        return [missing("AMD processor", _HARDWARE, f"{cpu.vendor or '?'}: {cpu.name}", hint)], None
+    processor = maker(cpu, "AuthenticAMD", "AMD processor", _NEEDS)
+    if processor.status is Status.MISS:
+        return [processor], None
     types = probe_kvm_types(view, cpu)
-    offered = bool(types.mask >> kvm.VmType.SNP & 1)
+    offered = VmType.SNP in types
     leaf = _leaf(view)
-    findings = [
-        ok("AMD processor", _HARDWARE, f"{cpu.name} (family {cpu.family}, model {cpu.model})"),
-        *types.findings,
-        *_why(view, cpu, leaf, offered),
-    ]
-    if types.mask and not offered:
-        findings.append(
-            missing("KVM offers SNP", "KVM", describe_types(types.mask), f"see above; {_LOG}")
-        )
-    elif offered:
-        findings.append(ok("KVM offers SNP", "KVM", describe_types(types.mask)))
-    findings.append(_sev_device(view))
+    findings = [processor, *types.findings, *_why(view, cpu, leaf, offered)]
+    findings += [*types.offer(VmType.SNP, _LOG), _sev_device(view)]
     if not offered:
         return findings, None
-    findings.append(_firmware(view))
     asids, used = _asids(view, leaf)
-    findings.append(_asid_finding(asids, used))
+    findings += [_firmware(view), free_keys("ASIDs", asids, used, "SEV-ES and SNP")]
     if leaf is None or not leaf.ebx & 0x3F:
         hint = "CPUID must be executable and must not be masked by a hypervisor"
-        findings.append(missing("C bit position", _HARDWARE, "CPUID 0x8000001f unreadable", hint))
+        findings.append(missing("C bit position", HARDWARE, "CPUID 0x8000001f unreadable", hint))
         return findings, None
     smt = text(view, "/sys/devices/system/cpu/smt/active") == "1"
     return findings, SnpHost(leaf.ebx & 0x3F, smt, asids, used)
@@ -96,84 +96,68 @@ def _why(view: HostView, cpu: Cpu, leaf: Registers | None, offered: bool) -> lis
     can be missing: then an odd answer is only shown."""
     blocked = unseen if offered else missing
     if cpu.virtual and not offered:
-        evidence = "the processor reports a hypervisor: this machine is a guest itself"
-        return [missing("bare metal", _HARDWARE, evidence, "SNP does not nest: use bare metal")]
+        return [not_bare_metal("SNP")]
     found = []
     if leaf is None:
-        found.append(unseen("processor has SNP", _HARDWARE, "CPUID cannot be executed here"))
+        found.append(unseen("processor has SNP", HARDWARE, "CPUID cannot be executed here"))
     elif leaf.eax & _SNP_BIT:
         evidence = f"CPUID 0x8000001f EAX {leaf.eax:#x}, C bit {leaf.ebx & 0x3F}"
-        found.append(ok("processor has SNP", _HARDWARE, evidence))
+        found.append(ok("processor has SNP", HARDWARE, evidence))
     else:
         evidence = f"CPUID 0x8000001f EAX {leaf.eax:#x}: bit 4 is clear"
         hint = "SEV-SNP needs an EPYC 7003 or later; if this is one, " + _BIOS
-        return [*found, blocked("processor has SNP", _HARDWARE, evidence, hint)]
+        return [blocked("processor has SNP", HARDWARE, evidence, hint)]
     if kernel_is_older(view, 6, 11):
         evidence = f"{kernel_release(view)}: SNP hosts need 6.11 or later"
-        return [*found, blocked("host kernel", _KERNEL, evidence, "boot a newer kernel")]
-    found.append(ok("host kernel", _KERNEL, kernel_release(view)))
+        return [*found, blocked("host kernel", KERNEL, evidence, "boot a newer kernel")]
+    found.append(ok("host kernel", KERNEL, kernel_release(view)))
     if leaf is not None and leaf.edx == 1:
         evidence = "CPUID 0x8000001f EDX 1: all ASIDs are set aside for plain SEV"
         hint = "in the BIOS raise the SEV-ES ASID space limit above 1"
-        return [*found, blocked("ASIDs for SNP", _HARDWARE, evidence, hint)]
-    if "sev_snp" in cpu.flags:
-        found.append(ok("SNP set up by BIOS", _HARDWARE, "/proc/cpuinfo has the flag sev_snp"))
-    else:
-        evidence = "/proc/cpuinfo lacks the flag sev_snp: the kernel found no RMP table" + _boot(
-            view
-        )
-        hint = _BIOS + _command_line_hint(view)
-        return [*found, blocked("SNP set up by BIOS", _HARDWARE, evidence, hint)]
-    return [*found, _module(view, offered)]
+        return [*found, blocked("ASIDs for SNP", HARDWARE, evidence, hint)]
+    words = (text(view, "/proc/cmdline") or "").split()
+    given = " ".join(word for word in words if word in _HARMFUL)
+    booted = f"; the kernel was booted with {given}" if given else ""
+    without = f"; boot without {given}" if given else ""
+    if "sev_snp" not in cpu.flags:
+        evidence = "/proc/cpuinfo lacks the flag sev_snp: the kernel found no RMP table" + booted
+        return [*found, blocked("SNP set up by BIOS", HARDWARE, evidence, _BIOS + without)]
+    found.append(ok("SNP set up by BIOS", HARDWARE, "/proc/cpuinfo has the flag sev_snp"))
+    return [*found, _module(view, offered, booted, without)]
 
 
-def _boot(view: HostView) -> str:
-    """The command line options that switch SNP off, if any is given."""
-    given = _harmful(view)
-    return f"; the kernel was booted with {' '.join(given)}" if given else ""
-
-
-def _harmful(view: HostView) -> list[str]:
-    bad = ("iommu=pt", "iommu.passthrough=1", "amd_iommu=off", "iommu=off", "mem_encrypt=on")
-    return [word for word in (text(view, "/proc/cmdline") or "").split() if word in bad]
-
-
-def _command_line_hint(view: HostView) -> str:
-    given = _harmful(view)
-    return f"; boot without {' '.join(given)}" if given else ""
-
-
-def _module(view: HostView, offered: bool) -> Finding:
+def _module(view: HostView, offered: bool, booted: str, without: str) -> Finding:
     value = parameter(view, "kvm_amd", "sev_snp")
-    name = "kvm_amd.sev_snp"
+    name, evidence = "kvm_amd.sev_snp", f"/sys/module/kvm_amd/parameters/sev_snp = {value}"
     if is_on(value):
-        return ok(name, _KERNEL, f"/sys/module/kvm_amd/parameters/sev_snp = {value}")
+        return ok(name, KERNEL, evidence)
     if offered:  # it has just answered for SNP
-        return unseen(name, _KERNEL, f"the parameter shows {value}")
+        return unseen(name, KERNEL, f"the parameter shows {value}")
     if value is not None:
+        evidence += booted
         hint = (
             "modprobe kvm_amd sev=1 sev_es=1 sev_snp=1 and no options in /etc/modprobe.d that "
-            f"say otherwise{_command_line_hint(view)}; {_LOG}"
+            f"say otherwise{without}; {_LOG}"
         )
-        evidence = f"/sys/module/kvm_amd/parameters/sev_snp = {value}{_boot(view)}"
-        return missing(name, _KERNEL, evidence, hint)
-    if parameter(view, "kvm_amd", "nested") is None:
+    elif parameter(view, "kvm_amd", "nested") is None:
+        evidence = "the module kvm_amd is not loaded"
         hint = "modprobe kvm_amd; if that fails, switch on SVM in the BIOS"
-        return missing(name, _KERNEL, "the module kvm_amd is not loaded", hint)
-    evidence = "kvm_amd has no parameter sev_snp"
-    return missing(name, _KERNEL, evidence, "the host kernel needs 6.11 and CONFIG_KVM_AMD_SEV=y")
+    else:
+        evidence = "kvm_amd has no parameter sev_snp"
+        hint = "the host kernel needs 6.11 and CONFIG_KVM_AMD_SEV=y"
+    return missing(name, KERNEL, evidence, hint)
 
 
 def _sev_device(view: HostView) -> Finding:
     try:
-        view.open_read_write(psp.DEVICE)
+        view.open_read_write(devices.SEV)
     except OSError as error:
-        evidence = f"{psp.DEVICE}: {reason(error)}"
+        evidence = f"{devices.SEV}: {reason(error)}"
         hint = "load the module ccp (CONFIG_CRYPTO_DEV_SP_PSP=y)"
         if isinstance(error, PermissionError):
             hint = "let this user open it: chgrp kvm /dev/sev && chmod g+rw /dev/sev, or by udev"
         return missing("secure processor device", _DEVICE, evidence, hint)
-    return ok("secure processor device", _DEVICE, f"{psp.DEVICE} opens for reading and writing")
+    return ok("secure processor device", _DEVICE, f"{devices.SEV} opens for reading and writing")
 
 
 def _firmware(view: HostView) -> Finding:
@@ -199,13 +183,3 @@ def _asids(view: HostView, leaf: Registers | None) -> tuple[int, int]:
         return total, view.snp_status().guests
     except OSError:
         return total, -1
-
-
-def _asid_finding(total: int, used: int) -> Finding:
-    name = "ASIDs"
-    if not total:
-        return unseen(name, _ROOM, "how many there are is not visible to this user")
-    shown = "not visible how many are in use" if used < 0 else f"{used} in use"
-    if used >= total:
-        return missing(name, _ROOM, f"{total}, {shown}", "end other SEV-ES and SNP guests")
-    return ok(name, _ROOM, f"{total}, {shown}")

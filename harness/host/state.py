@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The host as it was for a run: what can shape a figure or explain a failure. Reads only."""
+"""The host as it was for a run, and what happened to it meanwhile. Reads only."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from harness.host.cpu import is_on, kernel_release, parameter
 from harness.host.view import HostView, text
+from harness.record.console import ConsoleScanner, Splat
 
-_PARAMETERS = "/sys/module/{module}/parameters/*"
 _MODULES = ("kvm", "kvm_amd", "kvm_intel", "ccp")
 _FILES = {
     "kernel_version": "/proc/version",
@@ -32,16 +36,22 @@ _FILES = {
 _RECORD = 8192
 """Bytes of one record of /dev/kmsg (Documentation/ABI/testing/dev-kmsg): at most 1 KiB of text."""
 MAX_LINES = 20_000
+KVM_STATS = Path("/sys/kernel/debug/kvm")
+"""Sums over all VMs (virt/kvm/kvm_main.c, kvm_init_debug()); root only."""
 
 
 def host_state(view: HostView) -> dict[str, object]:
-    """Facts by name; what the host does not have is left out."""
+    """What can shape a figure or explain a failure, by name; what the host lacks is left out."""
     facts: dict[str, object] = {"kernel": kernel_release(view)}
     for name, path in _FILES.items():
         if (value := text(view, path)) is not None:
             facts[name] = value.strip()
     facts["module_parameters"] = {
-        module: found for module in _MODULES if (found := _parameters(view, module))
+        module: {
+            Path(path).name: value for path in paths if (value := text(view, path)) is not None
+        }
+        for module in _MODULES
+        if (paths := view.glob(f"/sys/module/{module}/parameters/*"))
     }
     if is_on(parameter(view, "kvm_amd", "sev_snp")):  # else asking could initialise the firmware
         with contextlib.suppress(OSError):
@@ -49,20 +59,12 @@ def host_state(view: HostView) -> dict[str, object]:
     return facts
 
 
-def _parameters(view: HostView, module: str) -> dict[str, str]:
-    found = {}
-    for path in view.glob(_PARAMETERS.format(module=module)):
-        if (value := text(view, path)) is not None:
-            found[Path(path).name] = value
-    return found
-
-
 class KernelLog:
     """The host's kernel log from now on. Unreadable without root on most hosts."""
 
     def __init__(self, *, from_start: bool = False) -> None:
-        """Open it; `readable` tells whether that went well."""
         self.why_not = ""
+        """Empty where it can be read."""
         self._descriptor = -1
         try:
             self._descriptor = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -71,15 +73,10 @@ class KernelLog:
             self.close()
             self.why_not = f"/dev/kmsg: {errno.errorcode.get(error.errno or 0, error.errno)}"
 
-    @property
-    def readable(self) -> bool:
-        """Whether `lines` can give an answer."""
-        return self._descriptor >= 0
-
     def lines(self) -> list[str]:
         """The lines since the last call, without stamps; bounded."""
         found: list[str] = []
-        while self.readable and len(found) < MAX_LINES:
+        while not self.why_not and len(found) < MAX_LINES:
             try:
                 record = os.read(self._descriptor, _RECORD)
             except BlockingIOError:
@@ -108,8 +105,55 @@ def message_of(record: bytes) -> str:
 
 def kernel_log() -> list[str]:
     """All lines the log still holds; none where it cannot be read."""
-    log = KernelLog(from_start=True)
-    try:
+    with contextlib.closing(KernelLog(from_start=True)) as log:
         return log.lines()
-    finally:
-        log.close()
+
+
+@dataclass(frozen=True)
+class HostRecord:
+    """What was seen; judged in harness.analysis.host."""
+
+    kernel_log: str
+    """"read", or why it could not be."""
+    splats: tuple[Splat, ...]
+    kvm_stats: Mapping[str, int]
+    """Name -> change over the run, other VMs included; empty where they cannot be read."""
+
+
+class HostWatch:
+    """Watches from `with` on. A context manager."""
+
+    def __init__(self, log: KernelLog | None = None, stats: Path = KVM_STATS) -> None:
+        self._stats = stats
+        self._before = read_stats(stats)
+        self._scanner = ConsoleScanner()
+        self._log = log or KernelLog()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+
+    def record(self) -> HostRecord:
+        """What has happened so far."""
+        for line in self._log.lines():
+            self._scanner.feed(line.encode() + b"\n", time.monotonic_ns())
+        after = read_stats(self._stats)
+        changes = {name: after[name] - self._before.get(name, 0) for name in after}
+        return HostRecord(
+            self._log.why_not or "read",
+            self._scanner.splats,
+            {name: change for name, change in changes.items() if change},
+        )
+
+
+def read_stats(directory: Path) -> dict[str, int]:
+    """Every statistic of KVM that is one number."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir():
+            with contextlib.suppress(OSError, ValueError):
+                if path.is_file():
+                    found[path.name] = int(path.read_text())
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.host import kvm
+from harness.base.status import Status
 from harness.host.cpu import (
     Cpu,
     is_on,
@@ -19,21 +19,28 @@ from harness.host.cpu import (
     parameter,
     read_cpu,
 )
+from harness.host.devices import VmType
 from harness.host.finding import Finding, missing, ok, unseen
-from harness.host.kvmprobes import describe_types, probe_kvm_types
+from harness.host.kvmprobes import (
+    HARDWARE,
+    KERNEL,
+    free_keys,
+    maker,
+    not_bare_metal,
+    probe_kvm_types,
+)
 from harness.host.view import HostView, text
 
+_NEEDS = "TDX needs a 4th generation Xeon (Sapphire Rapids) or later"
 _FIRST_MODEL = 0x8F
 """Sapphire Rapids, family 6: the first generation with TDX (asm/intel-family.h)."""
-_VERSION = "/sys/devices/faux/tdx_host/version"
-_HARDWARE, _KERNEL, _ROOM = "hardware", "host kernel", "room"
 _BIOS = (
     "in the BIOS switch on TME, TME-MT, TDX and the SEAM loader, give TDX its key ids "
     "(TME-MT/TDX key split above 0)"
 )
 _LOG = "the host's log says why: dmesg | grep -iE 'tdx|kvm_intel'"
 # kvm_intel and kvm parameters without which KVM switches TDX off again.
-_NEEDED = (("kvm_intel", "ept"), ("kvm", "tdp_mmu"), ("kvm", "mmio_caching"))
+_PARAMETERS = (("kvm_intel", "ept"), ("kvm", "tdp_mmu"), ("kvm", "mmio_caching"))
 
 
 @dataclass(frozen=True)
@@ -44,90 +51,65 @@ class TdxHost:
     """Key ids for guests in all; 0 where unknown."""
     keyids_used: int
     """-1 where unknown."""
-    module_version: str
-    """Of the TDX module; "" where the kernel does not tell (only new ones do)."""
 
 
 def probe_tdx(view: HostView) -> tuple[list[Finding], TdxHost | None]:
     """Every TDX probe; the facts where KVM offers TDX."""
     cpu = read_cpu(view)
-    if cpu.vendor != "GenuineIntel":
-        hint = "TDX needs a 4th generation Xeon (Sapphire Rapids) or later"
-        evidence = f"{cpu.vendor or '?'}: {cpu.name}"
-        return [missing("Intel processor", _HARDWARE, evidence, hint)], None
+    processor = maker(cpu, "GenuineIntel", "Intel processor", _NEEDS)
+    if processor.status is Status.MISS:
+        return [processor], None
     types = probe_kvm_types(view, cpu)
-    offered = bool(types.mask >> kvm.VmType.TDX & 1)
-    findings = [
-        ok("Intel processor", _HARDWARE, f"{cpu.name} (family {cpu.family}, model {cpu.model})"),
-        *types.findings,
-        *_why(view, cpu, offered),
-    ]
-    if types.mask and not offered:
-        findings.append(
-            missing("KVM offers TDX", "KVM", describe_types(types.mask), f"see above; {_LOG}")
-        )
+    offered = VmType.TDX in types
+    findings = [processor, *types.findings, *_why(view, cpu, offered)]
+    findings += types.offer(VmType.TDX, _LOG)
     if not offered:
         return findings, None
-    findings.append(ok("KVM offers TDX", "KVM", describe_types(types.mask)))
-    version = text(view, _VERSION) or ""
-    if version:
-        findings.append(ok("TDX module", _HARDWARE, f"version {version}"))
+    if version := text(view, "/sys/devices/faux/tdx_host/version"):
+        findings.append(ok("TDX module", HARDWARE, f"version {version}"))
     else:
-        findings.append(unseen("TDX module", _HARDWARE, "this kernel does not tell its version"))
+        findings.append(unseen("TDX module", HARDWARE, "this kernel does not tell its version"))
     keyids, used = misc_cgroup(view, "tdx") or (0, -1)
-    findings.append(_keyid_finding(keyids, used))
-    return findings, TdxHost(keyids, used, version)
+    findings.append(free_keys("key ids", keyids, used, "TDX"))
+    return findings, TdxHost(keyids, used)
 
 
 def _why(view: HostView, cpu: Cpu, offered: bool) -> list[Finding]:
     blocked = unseen if offered else missing
     if cpu.virtual and not offered:
-        evidence = "the processor reports a hypervisor: this machine is a guest itself"
-        return [missing("bare metal", _HARDWARE, evidence, "TDX does not nest: use bare metal")]
+        return [not_bare_metal("TDX")]
     if cpu.family == 6 and 0 <= cpu.model < _FIRST_MODEL and not offered:
-        hint = "TDX needs a 4th generation Xeon (Sapphire Rapids) or later"
-        return [missing("processor has TDX", _HARDWARE, cpu.name, hint)]
+        return [missing("processor has TDX", HARDWARE, cpu.name, _NEEDS)]
     if kernel_is_older(view, 6, 16):
         evidence = f"{kernel_release(view)}: TDX hosts need 6.16 or later"
-        return [blocked("host kernel", _KERNEL, evidence, "boot a newer kernel")]
-    found = [ok("host kernel", _KERNEL, kernel_release(view))]
-    if "tdx_host_platform" in cpu.flags:
-        found.append(ok("TDX set up by BIOS", _HARDWARE, "/proc/cpuinfo: tdx_host_platform"))
-    else:
+        return [blocked("host kernel", KERNEL, evidence, "boot a newer kernel")]
+    found = [ok("host kernel", KERNEL, kernel_release(view))]
+    if "tdx_host_platform" not in cpu.flags:
         evidence = "/proc/cpuinfo lacks the flag tdx_host_platform"
         hint = _BIOS + "; the kernel needs CONFIG_INTEL_TDX_HOST=y and the parameter nohibernate"
-        return [*found, blocked("TDX set up by BIOS", _HARDWARE, evidence, hint)]
-    return [*found, *_modules(view, offered)]
+        return [*found, blocked("TDX set up by BIOS", HARDWARE, evidence, hint)]
+    found.append(ok("TDX set up by BIOS", HARDWARE, "/proc/cpuinfo: tdx_host_platform"))
+    return [*found, _module(view, offered)]
 
 
-def _modules(view: HostView, offered: bool) -> list[Finding]:
+def _module(view: HostView, offered: bool) -> Finding:
     value = parameter(view, "kvm_intel", "tdx")
-    name = "kvm_intel.tdx"
+    name, evidence = "kvm_intel.tdx", f"/sys/module/kvm_intel/parameters/tdx = {value}"
     if is_on(value):
-        return [ok(name, _KERNEL, f"/sys/module/kvm_intel/parameters/tdx = {value}")]
+        return ok(name, KERNEL, evidence)
     if offered:  # it has just answered for TDX
-        return [unseen(name, _KERNEL, f"the parameter shows {value}")]
-    if value is None:
-        if parameter(view, "kvm_intel", "nested") is None:
-            hint = "modprobe kvm_intel tdx=1; if that fails, switch on VMX in the BIOS"
-            return [missing(name, _KERNEL, "the module kvm_intel is not loaded", hint)]
+        return unseen(name, KERNEL, f"the parameter shows {value}")
+    if value is not None:
+        off = [f"{m}.{p}" for m, p in _PARAMETERS if not is_on(parameter(view, m, p) or "Y")]
+        also = f", and switch on {', '.join(off)}" if off else ""
+        hint = (
+            f"it is off unless asked for: put 'options kvm_intel tdx=1' into /etc/modprobe.d and "
+            f"reload the module{also}; if it stays off, {_LOG}"
+        )
+    elif parameter(view, "kvm_intel", "nested") is None:
+        evidence = "the module kvm_intel is not loaded"
+        hint = "modprobe kvm_intel tdx=1; if that fails, switch on VMX in the BIOS"
+    else:
+        evidence = "kvm_intel has no parameter tdx"
         hint = "the host kernel needs CONFIG_KVM_INTEL_TDX=y"
-        return [missing(name, _KERNEL, "kvm_intel has no parameter tdx", hint)]
-    off = [f"{m}.{p}" for m, p in _NEEDED if not is_on(parameter(view, m, p) or "Y")]
-    also = f", and switch on {', '.join(off)}" if off else ""
-    evidence = f"/sys/module/kvm_intel/parameters/tdx = {value}"
-    hint = (
-        f"it is off unless asked for: put 'options kvm_intel tdx=1' into /etc/modprobe.d and "
-        f"reload the module{also}; if it stays off, {_LOG}"
-    )
-    return [missing(name, _KERNEL, evidence, hint)]
-
-
-def _keyid_finding(total: int, used: int) -> Finding:
-    name = "key ids"
-    if not total:
-        return unseen(name, _ROOM, "how many there are is not visible to this user")
-    shown = "not visible how many are in use" if used < 0 else f"{used} in use"
-    if used >= total:
-        return missing(name, _ROOM, f"{total}, {shown}", "end other TDX guests")
-    return ok(name, _ROOM, f"{total}, {shown}")
+    return missing(name, KERNEL, evidence, hint)

@@ -24,7 +24,7 @@ from harness.collect.platform import PlatformWitness
 from harness.collect.sampler import Sampler
 from harness.collect.sources import accept_trace
 from harness.guest.guest import Guest
-from harness.host.watch import HostWatch
+from harness.host.state import HostWatch
 from harness.record.check import Check
 from harness.record.clocks import ClockPoint
 from harness.record.counters import Counters

@@ -25,7 +25,7 @@ from harness.collect.platform import store_platform, violations_in
 from harness.guest.guest import Guest
 from harness.guest.ssh.session import GuestKeys
 from harness.host.reserve import Claim, Supply, reserve
-from harness.host.watch import HostWatch
+from harness.host.state import HostWatch
 from harness.image.build import build_image, build_program
 from harness.image.keys import Keys
 from harness.image.modules import check_modules

@@ -60,7 +60,7 @@ def test_the_first_suite_that_can_do_it_is_taken_and_the_others_have_reasons(
     found = fetch(store)
     assert found.path.read_bytes() == LAZY + PLAIN_IMAGE
     assert found.source == "package ovmf 2025.02-8 of trixie/main"
-    old, backports = map(str, found.rejected)
+    old, backports = found.rejected
     assert old.startswith("package ovmf 2022.11-6 of bookworm/main: ")
     assert "accepts all memory itself" in old
     assert backports == "bookworm-backports: it has neither ovmf-generic nor ovmf"
@@ -95,7 +95,7 @@ def test_what_the_machine_has_is_taken_before_anything_is_fetched(
     plain.write_bytes(EAGER + PLAIN_IMAGE)
     fetched = find_or_fetch(firmware.SNP, LiveHost(), store, silent, directories=nowhere)
     assert fetched.source.startswith("package ovmf 2025.02")
-    assert fetched.rejected[0].name == str(plain)
+    assert fetched.rejected[0].startswith(f"{plain}: ")
     plain.write_bytes(LAZY + PLAIN_IMAGE)
     found = find_or_fetch(firmware.SNP, LiveHost(), store, silent, directories=nowhere)
     assert found.path == plain

@@ -12,9 +12,15 @@ import pytest
 from harness.analysis.host import host_check
 from harness.base.spec import Accel, TargetName
 from harness.base.status import Status
-from harness.host.state import KernelLog, host_state, kernel_log, message_of
+from harness.host.state import (
+    HostWatch,
+    KernelLog,
+    host_state,
+    kernel_log,
+    message_of,
+    read_stats,
+)
 from harness.host.view import LiveHost, RecordedHost
-from harness.host.watch import HostWatch, read_stats
 from harness.record.rundir import plain
 from harness.run.session import watch_for
 from harness.targets.choose import guest_spec
@@ -30,10 +36,6 @@ class Log(KernelLog):
     def __init__(self, lines: Sequence[str], why_not: str = "") -> None:
         self._lines = list(lines)
         self.why_not = why_not
-
-    @property
-    def readable(self) -> bool:
-        return not self.why_not
 
     def lines(self) -> list[str]:
         new, self._lines = self._lines, []
@@ -114,10 +116,10 @@ def test_kmsg_records_give_their_first_line() -> None:
 def test_the_real_log_is_read_from_now_on() -> None:
     assert kernel_log()
     log = KernelLog()
-    assert log.readable
+    assert not log.why_not
     assert log.lines() == []
     log.close()
-    assert not log.readable
+    assert log.lines() == []
 
 
 def test_the_state_of_this_host_and_of_a_recorded_one() -> None:

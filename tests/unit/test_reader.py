@@ -288,7 +288,6 @@ VALUES: dict[type[FileType], st.SearchStrategy[FileType]] = {
         harness=processes,
         qemu=st.none() | processes,
         run_dir=names,
-        temporary=st.lists(text.map("/".__add__)).map(tuple),
     ),
     Manifest: st.builds(
         Manifest,

@@ -15,7 +15,7 @@ import harness.run.session
 from harness.base.status import GuestFailure
 from harness.base.store import Store
 from harness.collect.plan import Collect
-from harness.host.watch import HostWatch
+from harness.host.state import HostWatch
 from harness.record.view import RunView, run_directories
 from harness.run.session import Session
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from harness.base.status import HostError
-from harness.host import lease
-from harness.host.lease import BadLease, Lease, ProcessId, parse_record, process_id, sweep
+from harness.base.reader import parse_json
+from harness.base.status import HostError, UsageError
+from harness.host.lease import Lease, LeaseRecord, ProcessId, process_id, sweep
 from harness.record.rundir import plain
 
 
@@ -43,13 +43,9 @@ def abandon(held: Lease, dead: ProcessId, **changes: object) -> None:
 
 def test_a_held_lease_is_left_alone_and_released_whole(leases: Path, tmp_path: Path) -> None:
     held = Lease(tmp_path)
-    scratch = tmp_path / "scratch"
-    held.add_temporary(scratch)
-    scratch.mkdir()
     assert sweep() == []
-    assert scratch.is_dir()
+    assert len(list(leases.iterdir())) == 1
     held.release()
-    assert not scratch.exists()
     assert list(leases.iterdir()) == []
 
 
@@ -57,13 +53,10 @@ def test_what_a_dead_harness_left_is_swept(leases: Path, tmp_path: Path, dead: P
     with subprocess.Popen(["sleep", "100"]) as orphan:
         held = Lease(tmp_path)
         held.spawned(orphan.pid)
-        held.add_temporary(tmp_path / "ram")
-        (tmp_path / "ram").write_bytes(b"x")
         abandon(held, dead)
         done = sweep()
         assert orphan.wait(5) == -9
-    assert len(done) == 2
-    assert not (tmp_path / "ram").exists()
+    assert len(done) == 1
     assert list(leases.iterdir()) == []
 
 
@@ -123,8 +116,8 @@ def test_a_directory_that_others_can_write_is_refused(leases: Path) -> None:
 
 
 def test_records_survive_the_file() -> None:
-    record = lease.LeaseRecord("cvm-1", "b", ProcessId(5, 6), ProcessId(7, 8), "/run", ("/a", "/b"))
-    assert parse_record(json.dumps(plain(record))) == record
+    record = LeaseRecord("cvm-1", "b", ProcessId(5, 6), ProcessId(7, 8), "/run")
+    assert parse_json(json.dumps(plain(record)), LeaseRecord, "the lease") == record
 
 
 json_values = st.recursive(
@@ -135,23 +128,22 @@ json_values = st.recursive(
     ),
     max_leaves=5,
 )
-FIELDS = ["guest_id", "boot_id", "harness", "qemu", "run_dir", "temporary"]
+FIELDS = ["guest_id", "boot_id", "harness", "qemu", "run_dir"]
 
 
 @given(st.dictionaries(st.sampled_from(FIELDS), json_values))
 def test_hostile_records_are_refused_or_sound(data: dict[str, object]) -> None:
     try:
-        record = parse_record(json.dumps(data))
-    except BadLease:
+        record = parse_json(json.dumps(data), LeaseRecord, "the lease")
+    except UsageError:
         return
     assert record.harness.pid > 1
-    assert all(isinstance(path, str) for path in record.temporary)
 
 
 @given(st.binary(max_size=100))
 def test_any_bytes_are_a_lease_or_refused(data: bytes) -> None:
-    with pytest.raises(BadLease):
-        parse_record(data)
+    with pytest.raises(UsageError):
+        parse_json(data, LeaseRecord, "the lease")
 
 
 def test_own_process_has_a_start_time() -> None:
