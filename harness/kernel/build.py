@@ -1,20 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""Build a kernel once: the same inputs are the same entry of the store, however many ask.
-
-An entry holds bzImage, .config, System.map, vmlinux.zst (symbols for decoding), build.log and
-build.json (everything that went in).
-"""
+"""Build a kernel once: the same inputs are the same entry of the store, however many ask."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
 import zstandard
 
@@ -37,17 +32,17 @@ from harness.kernel.make import (
     host_fault,
     make_argv,
 )
-from harness.kernel.patches import apply_patches
+from harness.kernel.patches import Applied, apply_patches
 from harness.kernel.prebuilt import prebuilt
 from harness.kernel.series import Patch, carried_patches, patches_digest, read_series
 from harness.kernel.source import BinarySource, PathSource, open_source, parse_source
 from harness.kernel.tree import SourceTree, write_json
-from harness.kernel.worktree import WorkTree
+from harness.kernel.worktree import BuildRunner, WorkTree, open_work
 
 FORMAT = "kernel-2"
 """Changes when an entry's content changes for equal inputs."""
 _TYPICAL_OBJECTS = 1600
-"""Objects of a build with the default fragments, until a real build has been counted."""
+"""Objects of a build with the default fragments, for the progress estimate."""
 
 
 def build_kernel(
@@ -63,17 +58,22 @@ def build_kernel(
     check_tools()
     tree = open_source(source, store, progress)
     plan = _plan(request, tree)
-
-    def build(entry: Path) -> None:
-        _build(plan, store, entry, progress)
-
     entry = store.fetch(
         "kernel",
         plan.digest,
-        build,
+        lambda entry: _build(plan, store, entry, progress),
         waiting=lambda: progress("wait", 0, None, "another process builds this kernel"),
     )
-    return _kernel(entry, plan.digest)
+    record = json.loads((entry / "build.json").read_text())
+    return Kernel(
+        bzimage=entry / "bzImage",
+        version=record["version"],
+        release=record["release"],
+        digest=plan.digest,
+        config=entry / ".config",
+        modules=module_tree(entry / "modules", record["release"]),
+        provenance=record,
+    )
 
 
 def compile_files(
@@ -91,11 +91,9 @@ def compile_files(
     check_tools()
     plan = _plan(request, open_source(parse_source(request.source), store, progress))
     applied = apply_patches(plan.tree, plan.patches, store.root / "tmp")
-    name = f"kernel-{plan.family}"
     printed: dict[str, list[str]] = {}
-    with store.lock(f"work-{name}"):
-        work = WorkTree(store.work(name))
-        work.sync(plan.tree, applied.overlay, lambda done, total: None)
+    with open_work(plan.work, store) as work:
+        work.sync(plan.tree, applied.overlay)
         work.prepare_objects()
         configure(work.source, work.objects, plan.asked, lambda text: None)
         for file in files:
@@ -105,7 +103,7 @@ def compile_files(
             (work.objects / target).unlink()
             printed[file] = []
             run_guarded(
-                make_argv(work.objects, target, release=f"-cvm-{plan.digest[:8]}"),
+                make_argv(work.objects, target, release=plan.release),
                 cwd=work.source,
                 env=build_environment(work.source),
                 line=printed[file].append,
@@ -123,8 +121,14 @@ class _Plan:
     asked: Mapping[str, Setting]
     toolchain: Toolchain
     digest: str
-    family: str
+    work: str
+    """Name of the work tree, which builds of one family share."""
     request: KernelRequest
+
+    @property
+    def release(self) -> str:
+        """What ends the kernel's release."""
+        return f"-cvm-{self.digest[:8]}"
 
 
 def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
@@ -141,53 +145,36 @@ def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
     # Not the settings, nor a fragment that only switches a patch of its own on: kbuild rebuilds
     # just what a changed symbol or file affects.
     shaping = sorted({*request.all_fragments} - read_series().fragments)
-    family = digest_of(tree.family, shaping, toolchain.digest)[:16]
-    return _Plan(tree, patches, asked, toolchain, digest, family, request)
+    work = f"kernel-{digest_of(tree.family, shaping, toolchain.digest)[:16]}"
+    return _Plan(tree, patches, asked, toolchain, digest, work, request)
 
 
 def _build(plan: _Plan, store: Store, entry: Path, progress: Progress) -> None:
     applied = apply_patches(plan.tree, plan.patches, entry)
-    name = f"kernel-{plan.family}"
-
-    def waiting() -> None:
-        progress("wait", 0, None, "another process builds from the same tree")
-
-    with store.lock(f"work-{name}", waiting=waiting):
-        work = WorkTree(store.work(name))
+    with open_work(plan.work, store, progress) as work:
         if set(str(work.source)) & set(" \t:"):  # the kernel's Makefile refuses these
             raise HostError(
                 f"a kernel cannot be built under {store.root}: blank or colon in the path",
                 hint="set CVM_HARNESS_CACHE to a directory without",
             )
         started = time.monotonic()
-        touched = work.sync(
-            plan.tree,
-            applied.overlay,
-            lambda done, total: progress("source", done, total, "copying the source"),
-        )
+        touched = work.sync(plan.tree, applied.overlay, progress)
         synced = time.monotonic()
         log = entry / "build.log"
         try:
-            with log.open("w") as file:
-                objects = _compile(plan, work, file, progress)
+            objects = _compile(plan, work, log, progress)
         except KernelBuildError as error:
-            raise _kept_log(error, log, store, plan) from error
+            # The log's place is outside the entry, which is about to go.
+            kept = f"full log: {store.keep_log(log, plan.digest[:16])}"
+            hint = f"{error.hint}; {kept}" if error.hint else kept
+            raise KernelBuildError(error.cause, hint=hint, details=error.details) from error
         _collect(work, entry)
-        record = {
-            "format": FORMAT,
-            "digest": plan.digest,
-            "version": str(plan.tree.version),
+        record = build_record(FORMAT, plan.digest, plan.tree, plan.patches, applied, plan.toolchain)
+        record |= {
             "release": (work.objects / "include/config/kernel.release").read_text().strip(),
-            "source": dict(plan.tree.provenance),
-            "source_digest": plan.tree.digest,
-            "patches": [patch.record() for patch in plan.patches],
-            "patches_already_present": list(applied.present),
             "fragments": list(plan.request.all_fragments),
             "settings": list(plan.request.settings),
-            "compiler": plan.toolchain.compiler,
-            "linker": plan.toolchain.linker,
             "bzimage_sha256": digest_file(entry / "bzImage"),
-            "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "files_synced": touched,
             "objects_compiled": objects,
             "sync_s": round(synced - started, 2),
@@ -196,83 +183,62 @@ def _build(plan: _Plan, store: Store, entry: Path, progress: Progress) -> None:
         write_json(entry / "build.json", record)
 
 
-def _compile(plan: _Plan, work: WorkTree, log: TextIO, progress: Progress) -> int:
+def build_record(
+    form: str,
+    digest: str,
+    tree: SourceTree,
+    patches: Sequence[Patch],
+    applied: Applied,
+    toolchain: Toolchain,
+) -> dict[str, object]:
+    """What went into a build, of a kernel and of QEMU alike."""
+    return {
+        "format": form,
+        "digest": digest,
+        "version": str(tree.version),
+        "source": dict(tree.provenance),
+        "source_digest": tree.digest,
+        "patches": [patch.record() for patch in patches],
+        "patches_already_present": list(applied.present),
+        "compiler": toolchain.compiler,
+        "linker": toolchain.linker,
+        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _compile(plan: _Plan, work: WorkTree, log: Path, progress: Progress) -> int:
     """Configure and make; the number of objects compiled."""
-    fresh = work.prepare_objects()
-    progress("config", 0, None, "configuring")
-
-    def logged(text: str) -> None:
-        log.write(text + "\n")
-
-    configure(work.source, work.objects, plan.asked, logged)
-    count_file = work.root / "objects.json"
-    total = _expected(count_file) if fresh else None
+    total = _TYPICAL_OBJECTS if work.prepare_objects() else None
     done = 0
-    tail: list[str] = []
 
     def line(text: str) -> None:
         nonlocal done
-        logged(text)
-        tail.append(text)
-        compiled = compiled_object(text)
-        if compiled:
+        if compiled := compiled_object(text):
             done += 1
             progress("compile", done, total, compiled)
         elif text.startswith("  "):
             progress("compile", done, total, text.strip())
 
-    progress("compile", 0, total, f"kernel {plan.tree.version}")
-    modules = parse_config((work.objects / ".config").read_text()).get("MODULES") == "y"
-    targets = ("bzImage", "modules") if modules else ("bzImage",)
-    code = run_guarded(
-        make_argv(work.objects, *targets, release=f"-cvm-{plan.digest[:8]}"),
-        cwd=work.source,
-        env=build_environment(work.source),
-        line=line,
-        unfinished=work.unfinished,
-    )
-    if code:
-        raise _fault(tail)
-    if modules:
-        _install_modules(work, logged)
-    if fresh:
-        write_json(count_file, {"objects": done})
+    with log.open("w") as file:
+        run = BuildRunner(file, work.source, build_environment(work.source), work.unfinished)
+        progress("config", 0, None, "configuring")
+        configure(work.source, work.objects, plan.asked, run.say)
+        progress("compile", 0, total, f"kernel {plan.tree.version}")
+        modules = parse_config((work.objects / ".config").read_text()).get("MODULES") == "y"
+        targets = ("bzImage", "modules") if modules else ("bzImage",)
+        if run(make_argv(work.objects, *targets, release=plan.release), line):
+            if fault_of_host := host_fault(run.tail, "building the kernel"):
+                raise fault_of_host
+            fault = first_fault(run.tail)
+            cause = f"the kernel does not build: {fault.cause}"
+            raise KernelBuildError(cause, details=fault.details)
+        if modules:
+            root = work.root / "modules"
+            shutil.rmtree(root, ignore_errors=True)
+            where = (f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1")
+            if run(make_argv(work.objects, "modules_install", *where)):
+                raise KernelBuildError("installing the modules failed")
     return done
-
-
-def _expected(count_file: Path) -> int:
-    try:
-        return int(json.loads(count_file.read_text())["objects"])
-    except (OSError, ValueError, KeyError):
-        return _TYPICAL_OBJECTS
-
-
-def _fault(lines: list[str]) -> Exception:
-    if fault_of_host := host_fault(lines, "building the kernel"):
-        return fault_of_host
-    fault = first_fault(lines)
-    return KernelBuildError(f"the kernel does not build: {fault.cause}", details=fault.details)
-
-
-def _kept_log(error: KernelBuildError, log: Path, store: Store, plan: _Plan) -> KernelBuildError:
-    """`error` with the log's place: outside the entry, which is about to go."""
-    kept = store.keep_log(log, plan.digest[:16])
-    hint = f"{error.hint}; full log: {kept}" if error.hint else f"full log: {kept}"
-    return KernelBuildError(error.cause, hint=hint, details=error.details, log=kept)
-
-
-def _install_modules(work: WorkTree, logged: Callable[[str], None]) -> None:
-    root = work.root / "modules"
-    shutil.rmtree(root, ignore_errors=True)
-    argv = make_argv(work.objects, "modules_install", f"INSTALL_MOD_PATH={root}")
-    code = run_guarded(
-        [*argv, "INSTALL_MOD_STRIP=1"],
-        cwd=work.source,
-        env=build_environment(work.source),
-        line=logged,
-    )
-    if code:
-        raise KernelBuildError("installing the modules failed")
 
 
 def _collect(work: WorkTree, entry: Path) -> None:
@@ -284,16 +250,3 @@ def _collect(work: WorkTree, entry: Path) -> None:
         packer.copy_stream(file, out)
     if (work.root / "modules").is_dir():
         shutil.move(work.root / "modules", entry / "modules")
-
-
-def _kernel(entry: Path, digest: str) -> Kernel:
-    record = json.loads((entry / "build.json").read_text())
-    return Kernel(
-        bzimage=entry / "bzImage",
-        version=record["version"],
-        release=record["release"],
-        digest=digest,
-        config=entry / ".config",
-        modules=module_tree(entry / "modules", record["release"]),
-        provenance=record,
-    )

@@ -16,7 +16,7 @@ from harness.base.status import HostError
 from harness.base.store import Store
 from harness.kernel import apt, packages
 from harness.kernel.make import host_fault
-from harness.kernel.tree import Manifest, scan, write_json
+from harness.kernel.tree import LINK, PROGRAM, Manifest, scan, write_json
 
 _TYPICAL_FILES = 90_000
 """Files in a kernel source (6.12: 86,629), for the progress estimate."""
@@ -108,8 +108,8 @@ def unpack_tarball(
     manifest = scan(tree, exclude=False)
     for path, identity in manifest.items():
         # Work trees link to these files: whoever writes through a link shall fail.
-        if not identity.startswith("120000"):
-            (tree / path).chmod(0o555 if identity.startswith("100755") else 0o444)
+        if not identity.startswith(LINK):
+            (tree / path).chmod(0o555 if identity.startswith(PROGRAM) else 0o444)
     write_json(directory / "manifest.json", manifest)
 
 

@@ -21,13 +21,8 @@ class KernelBuildError(HarnessError):
     status = Status.ERROR
     exit_code = Status.ERROR.exit_code
 
-    def __init__(self, cause: str, *, log: Path | None = None, **rest: object) -> None:
-        super().__init__(cause, **rest)  # type: ignore[arg-type]
-        self.log = log
 
-
-# What is needed to build, and the Debian and Ubuntu package that has it.
-# Each name and the Debian package it comes from; scripts/setup installs them all.
+# Each program or header and the Debian package it comes from; scripts/setup installs them all.
 TOOLS = {
     "make": "make",
     "gcc": "gcc",

@@ -26,7 +26,7 @@ from harness.base.status import HostError, UsageError
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.patches import apply_patches
 from harness.kernel.series import Carried, Series
-from harness.kernel.tree import Manifest, SourceTree
+from harness.kernel.tree import FILE, PROGRAM, SourceTree, mode_of, put_file
 from harness.kernel.version import Version
 from harness.kernel.worktree import Overlay
 
@@ -83,7 +83,7 @@ def write_tree(
 
 
 def _content(tree: SourceTree, progress: Progress) -> Iterator[tuple[str, tuple[str, bytes]]]:
-    manifest: Manifest = tree.manifest
+    manifest = tree.manifest
     for number, (path, data) in enumerate(tree.reader.read(sorted(manifest))):
         if number % 1000 == 0:
             progress("source", number, len(manifest), f"{tree.product} {tree.version}")
@@ -216,7 +216,7 @@ def refresh(
                 f"commit {commit} changes no file of {series.product} {found}",
                 hint="something must use the files that it adds; drop it if there are none",
             )
-        wanted[series.patch_file(release, patch)] = "100644", _mail(commit) + diff
+        wanted[series.patch_file(release, patch)] = FILE, _mail(commit) + diff
         sources = series.source_directory(patch)
         wanted |= {file: None for file in sources.rglob("*") if file.is_file()}
         wanted |= {sources / path: _blob(repository, commit, path) for path in added}
@@ -339,7 +339,7 @@ def _names(repository: Path, commit: _Commit, kinds: str) -> list[str]:
 
 def _blob(repository: Path, commit: _Commit, path: str) -> tuple[str, bytes]:
     mode = _git(repository, "ls-tree", commit.id, "--", path).decode().split()[0]
-    if mode not in ("100644", "100755"):
+    if mode not in (FILE, PROGRAM):
         raise UsageError(
             f"commit {commit} adds {path}, which is no regular file (mode {mode})",
             hint="sources are copied into the tree: add a file",
@@ -352,15 +352,9 @@ def _put(path: Path, content: tuple[str, bytes] | None) -> bool:
     if content is None:
         path.unlink()
         return True
-    mode, data = content
-    bits = 0o755 if mode == "100755" else 0o644
-    if path.is_file() and path.read_bytes() == data and path.stat().st_mode & 0o777 == bits:
+    if path.is_file() and (mode_of(path.stat()), path.read_bytes()) == content:
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.new")
-    temporary.write_bytes(data)
-    temporary.chmod(bits)
-    temporary.replace(path)
+    put_file(path, *content)
     return True
 
 

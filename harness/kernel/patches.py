@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Patches: whether a tree has them, and what they make of its files.
-
-They are applied to copies of the files they touch, so that a patch that does not fit is found out
-before anything is copied or built, and the user's tree is not touched.
-"""
+"""Patches: whether a tree has them, and what they make of copies of the files that they touch."""
 
 from __future__ import annotations
 
@@ -20,7 +16,7 @@ from harness.base.status import HostError, UsageError
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.make import host_fault
 from harness.kernel.series import Patch
-from harness.kernel.tree import LINK, SourceTree, link_target
+from harness.kernel.tree import LINK, SourceTree, link_target, mode_of, put_file
 from harness.kernel.worktree import Overlay
 
 _TOUCHED = re.compile(
@@ -111,35 +107,23 @@ class _Stage:
         for mail in mails:
             # mailinfo undoes quoted-printable and base64, which git apply would not.
             diff = directory / f"{mail.name}.diff"
-            self._mailinfo(directory, mail.read_bytes(), diff)
+            argv = ["git", "mailinfo", "-k", "--encoding=UTF-8", "message", str(diff)]
+            subprocess.run(
+                argv,
+                input=mail.read_bytes(),
+                cwd=directory,
+                env=environment(),
+                stdout=subprocess.DEVNULL,
+                check=True,
+            )
             name = file.name if len(mails) == 1 else f"{file.name} ({int(mail.name)})"
             if touched_files(diff.read_bytes()):  # a cover letter has no diff
                 found.append(_Step(name, diff, {} if found else sources))
         return found
 
-    @staticmethod
-    def _mailinfo(directory: Path, mail: bytes, diff: Path) -> None:
-        subprocess.run(
-            ["git", "mailinfo", "-k", "--encoding=UTF-8", str(directory / "message"), str(diff)],
-            input=mail,
-            cwd=directory,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            check=True,
-        )
-
     def fill(self, paths: Iterable[str]) -> None:
         for path, data in self.tree.reader.read(sorted(paths)):
-            self._write(path, self.tree.manifest[path].split()[0], data)
-
-    def _write(self, path: str, mode: str, data: bytes) -> None:
-        target = self.files / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if mode == LINK:
-            target.symlink_to(os.fsdecode(data))
-        else:
-            target.write_bytes(data)
-            target.chmod(0o755 if mode == "100755" else 0o644)
+            put_file(self.files / path, self.tree.manifest[path].split()[0], data)
 
     def take_off(self, step: _Step) -> bool:
         """Undo the step; False, and nothing is changed, if the files do not have it."""
@@ -165,7 +149,7 @@ class _Stage:
                     f"{step.name} does not apply to {self.target}: {path} already exists",
                     hint="take the file out of the tree, or choose another tree",
                 )
-            self._write(path, *source)
+            put_file(self.files / path, *source)
         if not self._apply(step.diff):
             raise self._refusal(step.name, step.diff)
 
@@ -229,4 +213,4 @@ class _Stage:
 
 
 def _mode_and_content(file: Path) -> tuple[str, bytes]:
-    return "100755" if file.stat().st_mode & 0o100 else "100644", file.read_bytes()
+    return mode_of(file.stat()), file.read_bytes()

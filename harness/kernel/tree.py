@@ -1,21 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What is in a source tree: a manifest of git blob ids, and the means to read the blobs.
-
-Directories, commits and unpacked packages all become the same manifest, path -> "mode id" as git
-would name them. So equal content has an equal digest whichever door it came through, and a work
-tree can be brought from any tree to any other by touching only the files that differ.
-
-A bare repository with an index for each directory and work tree would do the same with less code.
-It costs more where it matters, when a source is new (86,691 files of 6.12, git 2.39, CPU seconds):
-
-    a new source      scan 7, linked copy 7     git add 22, git read-tree -u 11, 1.7 GB of objects
-    the same again    scan 1.6, copy 0.2        git add 0.3, git read-tree -u 0.4
-
-A Debian source is not even scanned again: its manifest is kept with it.
-"""
+"""What is in a source tree: a manifest of git blob ids, and the means to read the blobs."""
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import hashlib
 import json
@@ -33,11 +21,16 @@ from harness.base.status import HostError, UsageError
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.version import Version
 
+# Directories, commits and unpacked packages all become the same manifest: equal content has an
+# equal digest whichever door it came through, and a work tree is brought from any tree to any other
+# by touching only the files that differ. A bare repository would do the same with less code, and
+# costs more where a source is new (86,691 files of 6.12, git 2.39, CPU seconds): scan 7, linked
+# copy 7; git add 22, git read-tree -u 11, and 1.7 GB of objects.
 Manifest = Mapping[str, str]
-"""path -> "mode id", e.g. "mm/util.c" -> "100644 8bc1...". Modes are git's: 100644, 100755 and
-120000 (a symbolic link, whose blob is its target)."""
+"""path -> "mode id", e.g. "mm/util.c" -> "100644 8bc1...". Modes are git's: FILE, PROGRAM and
+LINK (whose blob is its target)."""
 
-LINK = "120000"
+FILE, PROGRAM, LINK = "100644", "100755", "120000"
 
 
 def _any_of(*patterns: str) -> re.Pattern[str]:
@@ -77,16 +70,11 @@ class SourceTree:
 
     @property
     def digest(self) -> str:
-        """Identity of the content: SHA-256 over the manifest."""
-        return manifest_digest(self.manifest)
-
-
-def manifest_digest(manifest: Manifest) -> str:
-    """Hex SHA-256 over the sorted manifest."""
-    total = hashlib.sha256()
-    for path in sorted(manifest):
-        total.update(os.fsencode(f"{manifest[path]}\t{path}\0"))
-    return total.hexdigest()
+        """Identity of the content: hex SHA-256 over the sorted manifest."""
+        total = hashlib.sha256()
+        for path in sorted(self.manifest):
+            total.update(os.fsencode(f"{self.manifest[path]}\t{path}\0"))
+        return total.hexdigest()
 
 
 def blob_id(data: bytes) -> str:
@@ -97,6 +85,24 @@ def blob_id(data: bytes) -> str:
 def link_target(link: Path) -> bytes:
     """What a symbolic link holds, byte for byte (Path.readlink() would tidy it)."""
     return os.fsencode(os.readlink(link))  # noqa: PTH115
+
+
+def mode_of(info: os.stat_result) -> str:
+    """git's mode of a regular file."""
+    return PROGRAM if info.st_mode & 0o100 else FILE
+
+
+def put_file(target: Path, mode: str, data: bytes) -> None:
+    """Make `target` that file or link, in one step, and always a new inode."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(target.name + ".sync")
+    temporary.unlink(missing_ok=True)
+    if mode == LINK:
+        temporary.symlink_to(os.fsdecode(data))
+    else:
+        temporary.write_bytes(data)
+        temporary.chmod(0o755 if mode == PROGRAM else 0o644)
+    temporary.replace(target)
 
 
 @dataclass(frozen=True)
@@ -159,10 +165,13 @@ def scan(
     """The manifest of a directory that is no git work tree.
 
     `cache` keeps ids by size, times and inode between calls, so that only changed files are read.
-    With `exclude`, what a kernel build leaves behind is left out, and in any case what the patterns
+    What a kernel build leaves behind is left out with `exclude`, and in any case what the patterns
     `leave_out` match. `seen` gets running counts.
     """
-    known = _load(cache)
+    known: dict[str, list[object]] = {}
+    if cache:
+        with contextlib.suppress(OSError, ValueError):
+            known = json.loads(cache.read_text())
     fresh: dict[str, list[object]] = {}
     manifest = {}
     started_ns = time.time_ns()
@@ -176,7 +185,7 @@ def scan(
         # A file written within the clock's grain of this scan may change again unseen.
         if started_ns - info.st_ctime_ns > 2_000_000_000:
             fresh[path] = [*key, name]
-        manifest[path] = f"{'100755' if info.st_mode & 0o100 else '100644'} {name}"
+        manifest[path] = f"{mode_of(info)} {name}"
         if len(manifest) % 1000 == 0:
             seen(len(manifest))
     if cache and fresh != known:
@@ -184,19 +193,9 @@ def scan(
     return manifest
 
 
-def _load(cache: Path | None) -> dict[str, list[object]]:
-    try:
-        return dict(json.loads(cache.read_text())) if cache else {}
-    except (OSError, ValueError):
-        return {}
-
-
 def write_json(path: Path, value: object) -> None:
     """Replace `path` by `value` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(json.dumps(value, separators=(",", ":")))
-    temporary.replace(path)
+    put_file(path, FILE, json.dumps(value, separators=(",", ":")).encode())
 
 
 def _walk(
@@ -205,7 +204,11 @@ def _walk(
     with os.scandir(root / below) as entries:
         for entry in sorted(entries, key=lambda item: item.name):
             path = f"{below}/{entry.name}" if below else entry.name
-            if exclude and _is_artefact(path, entry.name):
+            if exclude and (
+                _ARTEFACTS.match(entry.name)
+                or _GENERATED.match(path)
+                or (not below and _TOP_ARTEFACTS.match(path))
+            ):
                 continue
             if any(fnmatch.fnmatchcase(path, pattern) for pattern in leave_out):
                 continue
@@ -213,12 +216,6 @@ def _walk(
                 yield from _walk(root, path, exclude, leave_out)
             elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
                 yield path, entry.stat(follow_symlinks=False)
-
-
-def _is_artefact(path: str, name: str) -> bool:
-    if path == name and _TOP_ARTEFACTS.match(name):
-        return True
-    return bool(_ARTEFACTS.match(name) or _GENERATED.match(path))
 
 
 def is_git_tree(root: Path) -> bool:
@@ -238,7 +235,7 @@ def scan_git(root: Path) -> dict[str, str]:
     for line in _listed(root, "ls-files", "--stage", "-z"):
         head, _, path = line.partition("\t")
         mode, name, _ = head.split(" ")
-        if mode in ("100644", "100755", LINK):
+        if mode in (FILE, PROGRAM, LINK):
             manifest[path] = f"{mode} {name}"
     for path in _listed(root, "ls-files", "--deleted", "-z"):
         manifest.pop(path, None)
@@ -249,8 +246,7 @@ def scan_git(root: Path) -> dict[str, str]:
         if file.is_symlink():
             manifest[path] = f"{LINK} {blob_id(link_target(file))}"
         elif file.is_file():
-            mode = "100755" if file.stat().st_mode & 0o100 else "100644"
-            manifest[path] = f"{mode} {blob_id(file.read_bytes())}"
+            manifest[path] = f"{mode_of(file.stat())} {blob_id(file.read_bytes())}"
     return manifest
 
 

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A build's own copy of the source, kept between builds with its objects.
-
-make decides by modification times, so a file is written only when its content differs from what
-the copy holds: after a patch to one file, one file is compiled.
-"""
+"""A build's own copy of the source, kept between builds with its objects, and what runs in it."""
 
 from __future__ import annotations
 
@@ -11,15 +7,22 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TextIO
 
+from harness.base.guarded import run_guarded
+from harness.base.progress import Progress, silent
 from harness.base.status import HostError
-from harness.kernel.tree import LINK, Manifest, SourceTree, blob_id, write_json
+from harness.base.store import Store
+from harness.kernel.tree import Manifest, SourceTree, blob_id, put_file, write_json
 
 Overlay = Mapping[str, tuple[str, bytes] | None]
 """What patches made of some files: path -> (mode, content), None for a file they removed."""
+_TAIL_LINES = 1000
+"""How much of a build's output is searched for what went wrong."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,6 @@ class WorkTree:
 
     @property
     def source(self) -> Path:
-        """The copy of the source."""
         return self.root / "source"
 
     @property
@@ -39,8 +41,12 @@ class WorkTree:
         ("..", Makefile: srctree), which keeps objects and ccache's keys free of this path."""
         return self.source / "obj"
 
-    def sync(self, tree: SourceTree, overlay: Overlay, seen: Callable[[int, int], None]) -> int:
-        """Make the copy hold `tree` with `overlay` over it; the number of files touched."""
+    def sync(self, tree: SourceTree, overlay: Overlay, progress: Progress = silent) -> int:
+        """Make the copy hold `tree` with `overlay` over it; the number of files touched.
+
+        make decides by modification times, so a file is written only when its content differs from
+        what the copy holds: after a patch to one file, one file is compiled.
+        """
         wanted = dict(tree.manifest)
         for path, patched in overlay.items():
             if patched is None:
@@ -53,11 +59,11 @@ class WorkTree:
         if not changed and not removed:
             return 0
         # Files about to change are marked unknown first: a killed sync is then taken up rightly.
-        self._hold({**held, **dict.fromkeys(changed, "")})
+        write_json(self.root / "manifest.json", {**held, **dict.fromkeys(changed, "")})
         for path in removed:
             _remove(self.source, path)
-        self._write(tree, overlay, changed, link=not held, seen=seen)
-        self._hold(wanted)
+        self._write(tree, overlay, changed, not held, progress)
+        write_json(self.root / "manifest.json", wanted)
         return len(changed) + len(removed)
 
     def _write(
@@ -65,15 +71,14 @@ class WorkTree:
         tree: SourceTree,
         overlay: Overlay,
         changed: list[str],
-        *,
         link: bool,
-        seen: Callable[[int, int], None],
+        progress: Progress,
     ) -> None:
         plain = []
         for path in changed:
             patched = overlay.get(path)
             if patched:
-                _put(self.source / path, *patched)
+                put_file(self.source / path, *patched)
             # A linked file keeps its old time, which only a tree without objects may have.
             elif not (link and tree.linkable and _link(tree.linkable / path, self.source / path)):
                 plain.append(path)
@@ -84,9 +89,9 @@ class WorkTree:
                     f"{path} changed while the source was being copied",
                     hint="run again once the tree is left alone",
                 )
-            _put(self.source / path, mode, data)
+            put_file(self.source / path, mode, data)
             if count % 500 == 0:
-                seen(count, len(plain))
+                progress("source", count, len(plain), "copying the source")
 
     def _held(self) -> Manifest:
         try:
@@ -95,9 +100,6 @@ class WorkTree:
             shutil.rmtree(self.source, ignore_errors=True)
             return {}
         return held
-
-    def _hold(self, manifest: Manifest) -> None:
-        write_json(self.root / "manifest.json", manifest)
 
     @property
     def unfinished(self) -> Path:
@@ -118,17 +120,51 @@ class WorkTree:
         return not (self.objects / ".config").exists()
 
 
-def _put(target: Path, mode: str, data: bytes) -> None:
-    # Always a new inode: the old one may be a link into an entry of the store.
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".sync")
-    temporary.unlink(missing_ok=True)
-    if mode == LINK:
-        temporary.symlink_to(os.fsdecode(data))
-    else:
-        temporary.write_bytes(data)
-        temporary.chmod(0o755 if mode == "100755" else 0o644)
-    temporary.replace(target)
+@contextlib.contextmanager
+def open_work(name: str, store: Store, progress: Progress = silent) -> Iterator[WorkTree]:
+    """The work tree called `name`, locked."""
+
+    def waiting() -> None:
+        progress("wait", 0, None, "another process builds from the same tree")
+
+    with store.lock(f"work-{name}", waiting=waiting):
+        yield WorkTree(store.work(name))
+
+
+@dataclass(frozen=True)
+class BuildRunner:
+    """Runs a build's commands; what they print goes to its log."""
+
+    log: TextIO
+    cwd: Path
+    environment: Mapping[str, str]
+    unfinished: Path
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=_TAIL_LINES))
+
+    def say(self, text: str) -> None:
+        self.log.write(text + "\n")
+        self.tail.append(text)
+
+    def __call__(
+        self,
+        argv: list[str],
+        line: Callable[[str], None] = lambda text: None,
+        deadline_s: float | None = None,
+    ) -> int:
+        """Run `argv` to its end and return its exit code; `line` also gets what it prints."""
+
+        def each(text: str) -> None:
+            self.say(text)
+            line(text)
+
+        return run_guarded(
+            argv,
+            cwd=self.cwd,
+            env=self.environment,
+            line=each,
+            unfinished=self.unfinished,
+            deadline_s=deadline_s,
+        )
 
 
 def _link(origin: Path, target: Path) -> bool:

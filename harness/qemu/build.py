@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Build our QEMU once: the same source, patches, files, options and compiler are the same entry.
-
-An entry holds qemu-system-x86_64, build.log and build.json (everything that went in). The source
-copy and the objects are kept, so that a change to what is carried compiles what it affects.
-"""
+"""Build our QEMU once: the same source, patches, files, options and compiler are the same entry."""
 
 from __future__ import annotations
 
@@ -11,21 +7,19 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TextIO
 
-from harness.base.guarded import run_guarded
 from harness.base.progress import Progress, silent
 from harness.base.status import HostError
 from harness.base.store import Store, digest_file, digest_of
+from harness.kernel.build import build_record
 from harness.kernel.make import Toolchain, host_fault
 from harness.kernel.patches import apply_patches
-from harness.kernel.tree import SourceTree, write_json
+from harness.kernel.tree import FILE, SourceTree, write_json
 from harness.kernel.version import Version
-from harness.kernel.worktree import WorkTree
+from harness.kernel.worktree import BuildRunner, WorkTree, open_work
 from harness.qemu.binary import query
 from harness.qemu.ninja import (
     TARGET,
@@ -47,8 +41,6 @@ KIND = "qemu"
 _CONFIGURE_S = 1800.0
 _NINJA_S = 2 * 3600.0
 _QUICK_S = 30
-_TAIL_LINES = 400
-"""How much of the output is searched for what went wrong."""
 
 
 @dataclass(frozen=True)
@@ -165,43 +157,25 @@ def _build(
 ) -> None:
     started = time.monotonic()
     applied = apply_patches(plan.tree, plan.recipe.patches, entry)
-    patches = [patch.record() for patch in plan.recipe.patches]
+    tree, digest, patches = plan.tree, plan.digest, plan.recipe.patches
+    record = build_record(FORMAT, digest, tree, patches, applied, plan.toolchain)
     if plan.recipe.digest != plan.carried:
         raise HostError(
             "what is carried for QEMU was edited while it was read", hint="run the command again"
         )
-    name = f"qemu-{plan.family(store.root)}"
-
-    def waiting() -> None:
-        progress("wait", 0, None, "another process builds from the same tree")
-
-    with store.lock(f"work-{name}", waiting=waiting):
-        work = WorkTree(store.work(name))
-        touched = work.sync(
-            plan.tree,
-            {**applied.overlay, DEVICES: ("100644", plan.recipe.devices)},
-            lambda done, total: progress("source", done, total, "copying the source"),
-        )
+    with open_work(f"qemu-{plan.family(store.root)}", store, progress) as work:
+        overlay = {**applied.overlay, DEVICES: (FILE, plan.recipe.devices)}
+        touched = work.sync(tree, overlay, progress)
         if fresh or not _is_configured(work.objects):
             work.unfinished.touch()  # by which they are thrown away, even if we are killed
         steps = _compile(plan, work, store, entry / "build.log", progress, jobs)
         shutil.copy(work.objects / TARGET, entry / TARGET)
-    record = {
-        "format": FORMAT,
-        "digest": plan.digest,
-        "version": str(plan.tree.version),
+    record |= {
         "says": query(entry / TARGET, "--version").partition("\n")[0],
         "platforms": sorted(emulated_platforms(entry / TARGET)),
-        "source": dict(plan.tree.provenance),
-        "source_digest": plan.tree.digest,
         "recipe_digest": plan.carried,
-        "patches": patches,
-        "patches_already_present": list(applied.present),
         "configure": list(CONFIGURE),
-        "compiler": plan.toolchain.compiler,
-        "linker": plan.toolchain.linker,
         "binary_sha256": digest_file(entry / TARGET),
-        "built_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "files_synced": touched,
         "steps": steps,
         "build_s": round(time.monotonic() - started, 2),
@@ -223,15 +197,15 @@ def _compile(
             progress("compile", step.done, step.total, f"{what}: {step.what}")
 
     with log.open("w") as file:
-        run = _Runner(work, file)
+        run = BuildRunner(file, work.objects, environment(work.source), work.unfinished)
         work.prepare_objects()
         code = 0
         if not (work.objects / "build.ninja").exists():
             progress("config", 0, None, f"configuring {what}")
-            code = run(configure_argv(work.source), _CONFIGURE_S, lambda text: None)
+            code = run(configure_argv(work.source), deadline_s=_CONFIGURE_S)
         if not code:
             progress("compile", 0, None, what)
-            code = run(ninja_argv(jobs), _NINJA_S, line)
+            code = run(ninja_argv(jobs), line, _NINJA_S)
     if code:
         kept = store.keep_log(log, f"qemu-{plan.digest[:16]}")
         fault = build_fault(run.tail)
@@ -241,31 +215,6 @@ def _compile(
             details=fault.details,
         )
     return steps
-
-
-class _Runner:
-    """Runs a command in the object directory; its output goes to the log, its end is kept."""
-
-    def __init__(self, work: WorkTree, log: TextIO) -> None:
-        self._work = work
-        self._log = log
-        self.tail: list[str] = []
-
-    def __call__(self, argv: list[str], deadline_s: float, line: Callable[[str], None]) -> int:
-        def each(text: str) -> None:
-            self._log.write(text + "\n")
-            self.tail.append(text)
-            del self.tail[:-_TAIL_LINES]
-            line(text)
-
-        return run_guarded(
-            argv,
-            cwd=self._work.objects,
-            env=environment(self._work.source),
-            line=each,
-            unfinished=self._work.unfinished,
-            deadline_s=deadline_s,
-        )
 
 
 def _is_configured(objects: Path) -> bool:

@@ -9,7 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,8 +112,9 @@ def _shortened(what: str) -> str:
 _MESON_ERROR = re.compile(r"(?:\S+:\d+:\d+: )?ERROR: .*")
 
 
-def build_fault(lines: Sequence[str]) -> BuildFault:
+def build_fault(output: Iterable[str]) -> BuildFault:
     """The cause in the output of configure or ninja: meson's error, else the compiler's."""
+    lines = list(output)
     for number, text in enumerate(lines):
         if _MESON_ERROR.fullmatch(text.strip()):
             following = (line.strip() for line in lines[number + 1 : number + 8])
