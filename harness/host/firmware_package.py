@@ -31,10 +31,7 @@ from harness.kernel import apt, packages
 
 IMAGE = PurePosixPath("usr/share/ovmf/OVMF.fd")
 _PACKAGES = ("ovmf-generic", "ovmf")
-
-
-class _NoPackageError(HostError):
-    """The suite has none of the packages."""
+_NONE = f"it has neither {' nor '.join(_PACKAGES)}"
 
 
 def named_image(
@@ -90,8 +87,8 @@ def fetch_firmware(
     for name in suites:
         try:
             found = _judged(packages.fetch(_wanted(name), store, progress), demand, view)
-        except _NoPackageError as error:
-            found = f"{name}: {error.cause}"
+        except packages.PackageNotFoundError:
+            found = f"{name}: {_NONE}"
         if isinstance(found, Firmware):
             progress("firmware", 0, None, found.source)
             return replace(found, rejected=tuple(passed))
@@ -132,12 +129,5 @@ def _wanted(suite: str) -> packages.Wanted:
         if not (directory / IMAGE).is_file():
             raise HostError(f"{package.name} holds no {IMAGE}")
 
-    return packages.Wanted(
-        f"ovmf-{suite}",
-        "firmware",
-        "ovmf-1",
-        choose,
-        unpack,
-        lambda _: _NoPackageError(f"it has neither {' nor '.join(_PACKAGES)}"),
-        suite,
-    )
+    name = f"ovmf-{suite}"
+    return packages.Wanted(name, "firmware", "ovmf-1", choose, unpack, _NONE, suite=suite)

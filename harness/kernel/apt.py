@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""apt as this machine has it configured, but with state of our own and without root.
-
-The mirrors, keys and proxies are the machine's; lists, archives and the choice of suites are ours,
-so that a package of a newer suite can be fetched without changing what the machine installs.
-"""
+"""apt with the machine's mirrors, keys and proxies, but lists, archives and suites of our own: a
+package of a newer suite is fetched without root, and what the machine installs is not changed."""
 
 from __future__ import annotations
 
 import functools
 import getpass
 import os
+import platform
 import re
 import shlex
 import subprocess
@@ -21,8 +19,6 @@ from pathlib import Path
 from harness.base.guarded import run_guarded
 from harness.base.status import HostError, UsageError
 
-APT_DIRECTORY = Path("/etc/apt")
-OS_RELEASE = Path("/etc/os-release")
 LISTS_MAX_AGE_S = 6 * 3600.0
 """How long downloaded package lists are believed."""
 
@@ -32,6 +28,10 @@ RETRIES = 3
 # Newer Debian suites to look in when the configured ones lack a series (release names are stable).
 _DEBIAN_NEWER = ("trixie", "trixie-backports", "forky", "sid")
 _ALIASES = frozenset({"stable", "testing", "unstable", "sid", "oldstable"})
+_ABSENCES = (
+    *("does not have a Release file", "404", "File not found"),
+    "E: Some index files failed to download",
+)
 _OPTION_NAMES = {"arch": "Architectures", "lang": "Languages", "target": "Targets"}
 
 
@@ -69,15 +69,12 @@ def parse_deb822(text: str) -> list[Stanza]:
                 name, _, value = line.partition(":")
                 name = name.strip().lower()
                 fields[name] = value.strip()
-        taken = {key: fields.pop(key, "").split() for key in ("types", "uris", "suites")}
-        components = fields.pop("components", "").split()
         enabled = fields.pop("enabled", "yes").lower() not in ("no", "false", "0", "off")
-        if enabled and "deb" in taken["types"] and taken["uris"] and taken["suites"]:
-            stanzas.append(
-                Stanza(
-                    tuple(taken["uris"]), tuple(taken["suites"]), tuple(components), dict(fields)
-                )
-            )
+        types, uris, suites, components = (
+            tuple(fields.pop(key, "").split()) for key in ("types", "uris", "suites", "components")
+        )
+        if enabled and "deb" in types and uris and suites:
+            stanzas.append(Stanza(uris, suites, components, fields))
     return stanzas
 
 
@@ -102,15 +99,13 @@ def parse_one_line(text: str) -> list[Stanza]:
     return stanzas
 
 
-def machine_stanzas(directory: Path = APT_DIRECTORY) -> list[Stanza]:
+def machine_stanzas(directory: Path = Path("/etc/apt")) -> list[Stanza]:
     """Every binary archive that the machine's apt is configured to use."""
     found = []
-    files = [directory / "sources.list", *sorted((directory / "sources.list.d").glob("*"))]
-    for file in files:
-        if file.suffix == ".sources" and file.is_file():
-            found += parse_deb822(file.read_text(errors="replace"))
-        elif file.suffix == ".list" and file.is_file():
-            found += parse_one_line(file.read_text(errors="replace"))
+    parsers = {".sources": parse_deb822, ".list": parse_one_line}
+    for file in [directory / "sources.list", *sorted((directory / "sources.list.d").glob("*"))]:
+        if file.suffix in parsers and file.is_file():
+            found += parsers[file.suffix](file.read_text(errors="replace"))
     return found
 
 
@@ -125,16 +120,13 @@ class Suites:
     configured."""
 
 
-def os_release(path: Path = OS_RELEASE) -> tuple[str, str]:
+def os_release() -> tuple[str, str]:
     """(ID, VERSION_CODENAME) from os-release(5); empty where not given."""
     try:
-        lines = path.read_text().splitlines()
+        values = platform.freedesktop_os_release()
     except OSError:
         return "", ""
-    values = {
-        key: "".join(shlex.split(value)) for key, _, value in (x.partition("=") for x in lines)
-    }
-    return values.get("ID", ""), values.get("VERSION_CODENAME", "")
+    return values["ID"], values.get("VERSION_CODENAME", "")
 
 
 def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) -> list[Suites]:
@@ -144,8 +136,9 @@ def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) ->
     alias ("stable"). A newer release is asked for where this one is, security archive included.
     """
     own = []
+    names = {codename, *_ALIASES} - {""}
     for stanza in stanzas:
-        suites = tuple(s for s in stanza.suites if _is_own(s, codename))
+        suites = tuple(s for s in stanza.suites if s.partition("-")[0] in names)
         uris = tuple(uri for uri in stanza.uris if not uri.startswith("cdrom:"))
         if suites and uris and "main" in stanza.components:
             own.append(replace(stanza, uris=uris, suites=suites, components=("main",)))
@@ -154,9 +147,9 @@ def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) ->
     newer: tuple[str, ...] = _DEBIAN_NEWER if distribution == "debian" else ()
     if codename in newer:
         newer = newer[newer.index(codename) + 1 :]
-    names = dict.fromkeys([f"{codename}-backports", *newer])
+    further = dict.fromkeys([f"{codename}-backports", *newer])
     steps = [Suites("as configured", tuple(own), codename)]
-    return steps + [Suites(name, _renamed(own, name), name) for name in names]
+    return steps + [Suites(name, _renamed(own, name), name) for name in further]
 
 
 def machine_steps(suite: str = "") -> list[Suites]:
@@ -170,10 +163,6 @@ def machine_steps(suite: str = "") -> list[Suites]:
         known = ", ".join(step.suite for step in steps) or "none (no archive of this release)"
         raise UsageError(f"{suite!r} is no suite to look in here", hint=f"those are: {known}")
     return chosen
-
-
-def _is_own(suite: str, codename: str) -> bool:
-    return suite.partition("-")[0] in {codename, *_ALIASES} - {""}
 
 
 def _renamed(own: list[Stanza], name: str) -> tuple[Stanza, ...]:
@@ -198,6 +187,10 @@ class Candidate:
     package: str
     version: str
     suite: str
+
+    def __str__(self) -> str:
+        """As apt-get(8) takes it."""
+        return f"{self.package}={self.version}"
 
 
 class Apt:
@@ -271,7 +264,7 @@ class Apt:
         complaints = self._run("update", cwd=self.root, percent=percent)
         errors = [text for text in complaints if text.startswith("E: ")]
         # A suite that the mirror does not carry is an answer. Anything else is a failure.
-        if not all(_is_absence(text) for text in errors):
+        if not all(any(known in text for known in _ABSENCES) for text in errors):
             raise HostError(
                 f"could not fetch the package lists of {self.suites.name}",
                 hint="look at the network and at `apt-get update`",
@@ -295,18 +288,15 @@ class Apt:
 
     def sha256(self, candidate: Candidate) -> str:
         """The SHA-256 that the signed lists give for the package file."""
-        match = re.search(r"^SHA256: ([0-9a-f]{64})$", self._show(candidate), re.M)
+        match = re.search(r"^SHA256: ([0-9a-f]{64})$", self._query("show", str(candidate)), re.M)
         if not match:
             raise HostError(f"the package lists have no SHA256 for {candidate.package}")
         return match[1]
 
     def depends(self, candidate: Candidate) -> list[str]:
         """The names in the package's Depends field, alternatives included."""
-        match = re.search(r"^Depends: (.*)$", self._show(candidate), re.M)
+        match = re.search(r"^Depends: (.*)$", self._query("show", str(candidate)), re.M)
         return dependency_names(match[1]) if match else []
-
-    def _show(self, candidate: Candidate) -> str:
-        return self._query("show", f"{candidate.package}={candidate.version}")
 
     def _query(self, *argv: str) -> str:
         try:
@@ -324,9 +314,27 @@ class Apt:
 
     def download(self, candidate: Candidate, into: Path, percent: Callable[[int], None]) -> Path:
         """Download the package; apt checks it against the signed lists."""
-        request = f"{candidate.package}={candidate.version}"
-        complaints = self._run("download", request, cwd=into, percent=percent)
+        complaints = self._run("download", str(candidate), cwd=into, percent=percent)
         return only_file(candidate, into.glob(f"{candidate.package}_*.deb"), complaints)
+
+
+class SourceApt(Apt):
+    """The source packages of the same archives; of each, the upstream tarball."""
+
+    kind = "deb-src"
+
+    def sha256(self, candidate: Candidate) -> str:
+        text = self._query("showsrc", "--only-source", candidate.package)
+        wanted = re.compile(rf"^Version: {re.escape(candidate.version)}$", re.M)
+        for block in filter(wanted.search, text.split("\n\n")):
+            if match := re.search(r"^ ([0-9a-f]{64}) \d+ \S+\.orig\.tar\.\w+$", block, re.M):
+                return match[1]
+        raise HostError(f"the package lists have no SHA256 for the source of {candidate.package}")
+
+    def download(self, candidate: Candidate, into: Path, percent: Callable[[int], None]) -> Path:
+        options = ("--download-only", "--tar-only", "--only-source")
+        complaints = self._run("source", *options, str(candidate), cwd=into, percent=percent)
+        return only_file(candidate, into.glob("*.orig.tar.*"), complaints)
 
 
 def dependency_names(field: str) -> list[str]:
@@ -344,14 +352,6 @@ def only_file(candidate: Candidate, files: Iterable[Path], complaints: Sequence[
             details=complaints,
         )
     return found[0]
-
-
-_ABSENCES = ("does not have a Release file", "404", "File not found")
-_SUMMARY = "E: Some index files failed to download"
-
-
-def _is_absence(complaint: str) -> bool:
-    return any(text in complaint for text in _ABSENCES) or complaint.startswith(_SUMMARY)
 
 
 def _no_apt() -> HostError:

@@ -17,7 +17,7 @@ from harness.base.guarded import run_guarded
 from harness.base.progress import Progress, silent
 from harness.base.status import HostError
 from harness.base.store import Store, digest_file, digest_of
-from harness.kernel import binary
+from harness.kernel import debian
 from harness.kernel.addresses import VMLINUX
 from harness.kernel.config import configure, parse_config
 from harness.kernel.fragment import Setting, merge, parse_setting, read_fragment, render
@@ -52,7 +52,7 @@ def build_kernel(
     store = store or Store()
     source = parse_source(request.source)
     if isinstance(source, BinarySource):
-        return binary.kernel(source, request, store, progress)
+        return debian.binary_kernel(source.series, source.flavour, request, store, progress)
     if isinstance(source, PathSource) and source.path.is_file():
         return prebuilt(source.path.resolve(), request, store)
     check_tools()

@@ -1,72 +1,55 @@
 # SPDX-License-Identifier: MIT
-"""The newest linux-source package of a series, unpacked once, usable without a network later."""
+"""The newest kernel of a series from a distribution's packages: its source, or as it was built."""
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path, PurePosixPath
 
 from harness.base.guarded import run_guarded
 from harness.base.progress import Progress
 from harness.base.status import HostError
 from harness.base.store import Store
 from harness.kernel import apt, packages
+from harness.kernel.kernel import Kernel, KernelRequest
 from harness.kernel.make import host_fault
-from harness.kernel.tree import LINK, PROGRAM, Manifest, scan, write_json
+from harness.kernel.prebuilt import check_unchanged, prebuilt
+from harness.kernel.tree import LINK, PROGRAM, scan, write_json
 
 _TYPICAL_FILES = 90_000
 """Files in a kernel source (6.12: 86,629), for the progress estimate."""
+_IMAGE = "linux-image-"
+_USUAL = ("amd64", "generic")
+"""The flavours of Debian and Ubuntu that are meant where none is named."""
+_PLACES = ("boot", "lib/modules", "usr/lib/modules")
 
 
 class DamagedError(HostError):
     """An archive cannot be unpacked."""
 
 
-class SeriesNotFoundError(HostError):
-    """No suite searched has the series: callers may skip."""
-
-
-@dataclass(frozen=True)
-class Package:
-    """An unpacked source package: `directory`/tree."""
-
-    directory: Path
-    record: Mapping[str, object]
-    manifest: Manifest
-
-
-def fetch(series: str, store: Store, progress: Progress) -> Package:
-    """The newest package of `series`; the last one used if nothing newer can be asked for.
-
-    Raises SeriesNotFoundError where no suite has it, HostError where it cannot be fetched.
-    """
-
-    def choose(source: apt.Apt) -> list[apt.Candidate]:
-        # Debian names the package linux-source-6.12, Ubuntu linux-source-6.8.0.
-        newest = source.newest((f"linux-source-{series}", f"linux-source-{series}.0"))
-        return [newest] if newest else []
-
-    def absent(searched: str) -> HostError:
-        return SeriesNotFoundError(
-            f"no linux-source package for {series}; suites searched: {searched}",
-            hint="choose another series, or give a kernel tree or git:repository@ref",
-        )
-
+def fetch_source(series: str, store: Store, progress: Progress) -> packages.Unpacked:
+    """The newest source package of `series`, unpacked as by `unpack_tarball`; the last one used if
+    nothing newer can be asked for. Raises as `packages.fetch`."""
+    # Debian names the package linux-source-6.12, Ubuntu linux-source-6.8.0.
+    names = (f"linux-source-{series}", f"linux-source-{series}.0")
     wanted = packages.Wanted(
-        f"linux-source-{series}", "kernel-source", "linux-source-1", choose, _unpack, absent
+        names[0],
+        "kernel-source",
+        "linux-source-1",
+        lambda archives: [archives.newest(names)],
+        _unpack_source,
+        f"no linux-source package for {series}",
+        "choose another series, or give a kernel tree or git:repository@ref",
     )
-    found = packages.fetch(wanted, store, progress)
-    manifest = json.loads((found.directory / "manifest.json").read_text())
-    (record,) = found.records
-    return Package(found.directory, asdict(record), manifest)
+    return packages.fetch(wanted, store, progress)
 
 
-def _unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
-    """package -> directory/tree, read-only files, and directory/manifest.json."""
+def _unpack_source(files: Sequence[Path], directory: Path, progress: Progress) -> None:
     (package,) = files
     outer = directory / "package"
     _extract(["dpkg-deb", "-x", str(package), str(outer)], directory)
@@ -113,16 +96,92 @@ def unpack_tarball(
     write_json(directory / "manifest.json", manifest)
 
 
-def _extract(argv: list[str], cwd: Path, line: Callable[[str], None] | None = None) -> None:
+def _extract(argv: list[str], cwd: Path, line: Callable[[str], None] = lambda text: None) -> None:
     tail: list[str] = []
 
     def collect(text: str) -> None:
         tail.append(text)
         del tail[:-5]
-        if line:
-            line(text)
+        line(text)
 
     if run_guarded(argv, cwd=cwd, env=os.environ | {"LC_ALL": "C"}, line=collect):
         raise host_fault(tail, f"unpacking {argv[2]}") or DamagedError(
             f"{argv[0]} could not unpack {argv[2]}", details=tail
         )
+
+
+def binary_kernel(
+    series: str, flavour: str, request: KernelRequest, store: Store, progress: Progress
+) -> Kernel:
+    """The newest kernel of `series`, fetched if the store has none as new.
+
+    Raises as `packages.fetch`, and UsageError for a `request` that asks for changes.
+    """
+    check_unchanged(request)
+    name = f"{series}-{flavour}" if flavour else series
+    wanted = packages.Wanted(
+        _IMAGE + name,
+        "kernel-binary",
+        "linux-image-1",
+        lambda archives: _choose(series, flavour, archives),
+        _unpack_binary,
+        f"no linux-image package for {name}",
+        f"choose another series or flavour, or give a bzImage; debian:{series} builds one from "
+        "source",
+    )
+    found = packages.fetch(wanted, store, progress)
+    images = [
+        *found.directory.glob("boot/vmlinuz-*"),
+        *found.directory.glob("**/lib/modules/*/vmlinuz"),
+    ]
+    if len(images) != 1:
+        names = ", ".join(record.package for record in found.records)
+        raise HostError(f"{len(images)} kernel images in {names}, where one was expected")
+    facts = {"kind": "debian-binary", "packages": [asdict(record) for record in found.records]}
+    return prebuilt(images[0], request, store, facts)
+
+
+def image_packages(names: Sequence[str], series: str, flavour: str) -> list[str]:
+    """Those of the package `names` that hold a kernel of the series and flavour: exact releases.
+
+    Left out are metapackages (linux-image-6.12-amd64), symbols (-dbg) and what nobody signed.
+    """
+    usual = "|".join(_USUAL)
+    kind = rf"{flavour}(?:-(?:{usual}))?" if flavour else f"(?:{usual})"
+    release = rf"{re.escape(series)}\.\d+[^-]*(?:-\d+)?-{kind}"
+    return [name for name in names if re.fullmatch(_IMAGE + release, name)]
+
+
+def _choose(series: str, flavour: str, archives: apt.Apt) -> list[apt.Candidate]:
+    """The image's package, with all of its dependencies whose names end in the same release.
+
+    Debian packs a kernel in one package (linux-image-6.12.117+deb13-amd64), from 7.1 on in several
+    of which that one is empty and depends on the others (linux-binary-…, linux-base-…,
+    linux-modules-…); Ubuntu packs the modules apart.
+    """
+    names = image_packages(archives.names(f"{_IMAGE}{series}."), series, flavour)
+    image = archives.newest(names) if names else None
+    if image is None:
+        return []
+    release = image.package.removeprefix(_IMAGE)
+    chosen = {image.package: image}
+    waiting = [image]
+    while waiting:
+        for name in archives.depends(waiting.pop()):
+            if name.endswith(f"-{release}") and name not in chosen:
+                needed = archives.newest([name])
+                if needed is None:
+                    raise HostError(f"{image.package} needs {name}, which its archive lacks")
+                chosen[name] = needed
+                waiting.append(needed)
+    return list(chosen.values())
+
+
+def _unpack_binary(files: Sequence[Path], directory: Path, progress: Progress) -> None:
+    def belongs(path: PurePosixPath) -> bool:
+        return any(path.is_relative_to(place) for place in _PLACES)
+
+    for number, file in enumerate(files):
+        progress("unpack", number, len(files), file.name)
+        packages.unpack_files(file, directory, belongs)
+        file.unlink()

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.progress import Progress
 from harness.base.status import UsageError
-from harness.base.store import Store, digest_of
+from harness.base.store import Store
 from harness.kernel import debian
 from harness.kernel.gitcmd import complaint, git
 from harness.kernel.tree import (
@@ -19,7 +20,7 @@ from harness.kernel.tree import (
     Reader,
     SourceTree,
     is_git_tree,
-    scan,
+    scan_cached,
     scan_commit,
     scan_git,
 )
@@ -129,17 +130,14 @@ def open_source(source: KernelSource, store: Store, progress: Progress) -> Sourc
 
 
 def _open_debian(series: str, store: Store, progress: Progress) -> SourceTree:
-    package = debian.fetch(series, store, progress)
-    root = package.directory / "tree"
+    found = debian.fetch_source(series, store, progress)
+    (record,) = found.records
+    root = found.directory / "tree"
     reader = DirectoryReader(root)
-    return SourceTree(
-        package.manifest,
-        reader,
-        _version(package.manifest, reader, str(root)),
-        f"debian:{series}",
-        {"kind": "debian", **package.record},
-        linkable=root,
-    )
+    manifest = json.loads((found.directory / "manifest.json").read_text())
+    version = _version(manifest, reader, str(root))
+    provenance = {"kind": "debian", **asdict(record)}
+    return SourceTree(manifest, reader, version, f"debian:{series}", provenance, linkable=root)
 
 
 def _open_directory(path: Path, store: Store, progress: Progress) -> SourceTree:
@@ -152,23 +150,17 @@ def _open_directory(path: Path, store: Store, progress: Progress) -> SourceTree:
             hint="give the top directory of a kernel source",
         )
     reader = DirectoryReader(root)
-    progress("source", 0, None, f"looking at {path}")
     provenance: dict[str, object] = {"kind": "directory", "path": str(root)}
     if is_git_tree(root):
+        progress("source", 0, None, f"looking at {path}")
         manifest = scan_git(root)
         head = git(root, "rev-parse", "HEAD").stdout.decode().strip()
-        provenance |= {"commit": head, "dirty": _is_dirty(root)}
+        dirty = bool(git(root, "status", "--porcelain", "--", ".").stdout.strip())
+        provenance |= {"commit": head, "dirty": dirty}
     else:
-        cache = store.work("scans") / f"{digest_of(str(root))}.json"
-        manifest = scan(
-            root, cache, seen=lambda count: progress("source", count, None, f"reading {path}")
-        )
+        manifest = scan_cached(root, store, progress)
     version = _version(manifest, reader, str(path))
     return SourceTree(manifest, reader, version, f"directory:{root}", provenance)
-
-
-def _is_dirty(root: Path) -> bool:
-    return bool(git(root, "status", "--porcelain", "--", ".").stdout.strip())
 
 
 def _open_commit(repository: Path, ref: str) -> SourceTree:
@@ -191,20 +183,16 @@ def _open_commit(repository: Path, ref: str) -> SourceTree:
     commit = resolved.stdout.decode().strip()
     manifest = scan_commit(repository, commit)
     reader = GitReader(repository, manifest)
+    version = _version(manifest, reader, f"{ref} in {repository}")
     described = git(repository, "describe", "--always", "--tags", commit).stdout.decode().strip()
-    return SourceTree(
-        manifest,
-        reader,
-        _version(manifest, reader, f"{ref} in {repository}"),
-        f"git:{common}",
-        {
-            "kind": "git",
-            "repository": str(common),
-            "ref": ref,
-            "commit": commit,
-            "describe": described,
-        },
-    )
+    provenance = {
+        "kind": "git",
+        "repository": str(common),
+        "ref": ref,
+        "commit": commit,
+        "describe": described,
+    }
+    return SourceTree(manifest, reader, version, f"git:{common}", provenance)
 
 
 def _version(manifest: Manifest, reader: Reader, name: str) -> Version:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -17,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from harness.base.progress import Progress
 from harness.base.status import HostError, UsageError
+from harness.base.store import Store, digest_of
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.version import Version
 
@@ -191,6 +194,16 @@ def scan(
     if cache and fresh != known:
         write_json(cache, fresh)
     return manifest
+
+
+def scan_cached(
+    root: Path, store: Store, progress: Progress, leave_out: Sequence[str] = ()
+) -> dict[str, str]:
+    """`scan` with a cache in the store."""
+    progress("source", 0, None, f"looking at {root}")
+    cache = store.work("scans") / f"{digest_of(str(root))}.json"
+    seen = functools.partial(progress, "source", total=None, note=f"reading {root}")
+    return scan(root, cache, leave_out=leave_out, seen=seen)
 
 
 def write_json(path: Path, value: object) -> None:

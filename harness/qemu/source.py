@@ -10,12 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from harness.base.progress import Progress
-from harness.base.status import HostError, UsageError
+from harness.base.status import UsageError
 from harness.base.store import Store, digest_file, digest_of
 from harness.kernel import apt, packages
 from harness.kernel.debian import DamagedError, unpack_tarball
-from harness.kernel.source_apt import SourceApt
-from harness.kernel.tree import DirectoryReader, SourceTree, scan
+from harness.kernel.tree import DirectoryReader, SourceTree, scan_cached
 from harness.kernel.version import Version
 from harness.qemu.recipe import qemu_series
 
@@ -35,7 +34,7 @@ def open_source(source: Path | None, store: Store, progress: Progress) -> Source
     Raises UsageError if it is no QEMU source, HostError if none can be fetched.
     """
     if source is None:
-        return _tree_of(packages.fetch(_wanted(), store, progress))
+        return tree_of(packages.fetch(wanted(), store, progress))
     if source.is_dir():
         return _open_directory(source.resolve(), store, progress)
     if source.is_file():
@@ -45,38 +44,35 @@ def open_source(source: Path | None, store: Store, progress: Progress) -> Source
     )
 
 
-def held_source(store: Store) -> SourceTree | None:
-    """The distribution's source that was fetched last, if the store has it. Asks nobody."""
-    found = packages.held(_wanted(), store)
-    return _tree_of(found) if found else None
-
-
 def upstream_version(text: str) -> Version | None:
     """The release in a Debian version: "1:10.0.13+ds-0+deb13u1" -> 10.0.13; None if unreadable."""
     match = re.match(r"(?:\d+:)?(\d{1,4}\.\d{1,4}(?:\.\d{1,4})?)(?![\d.])", text)
     return Version.parse(match[1]) if match else None
 
 
-def _wanted() -> packages.Wanted:
+def wanted() -> packages.Wanted:
+    """The distribution's newest source of a release that patches are carried for."""
     series = qemu_series()
 
     def fits(candidate: apt.Candidate) -> bool:
         version = upstream_version(candidate.version)
         return version is not None and series.release_of(version) is not None
 
-    def choose(archive: apt.Apt) -> list[apt.Candidate]:
-        newest = archive.newest(["qemu"], fits)
-        return [newest] if newest else []
-
-    def absent(searched: str) -> HostError:
-        return HostError(
-            f"no source package of a QEMU {series.ranges}; suites searched: {searched}",
-            hint="give a release's tarball: cvm-harness build-qemu --source FILE",
-        )
+    def choose(archive: apt.Apt) -> list[apt.Candidate | None]:
+        return [archive.newest(["qemu"], fits)]
 
     # An answer of other carried patches may be a release that these are not for.
     name = f"qemu-{digest_of(series.ranges)[:8]}"
-    return packages.Wanted(name, _KIND, _FORMAT, choose, _unpack, absent, archive=SourceApt)
+    return packages.Wanted(
+        name,
+        _KIND,
+        _FORMAT,
+        choose,
+        _unpack,
+        f"no source package of a QEMU {series.ranges}",
+        "give a release's tarball: cvm-harness build-qemu --source FILE",
+        archive=apt.SourceApt,
+    )
 
 
 def _unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
@@ -85,7 +81,8 @@ def _unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
     tarball.unlink()
 
 
-def _tree_of(found: packages.Unpacked) -> SourceTree:
+def tree_of(found: packages.Unpacked) -> SourceTree:
+    """The source that was made of `wanted()`."""
     (record,) = found.records
     return _unpacked_tree(found.directory, {"kind": "debian", **asdict(record)})
 
@@ -122,24 +119,10 @@ def _open_tarball(path: Path, store: Store, progress: Progress) -> SourceTree:
 
 def _open_directory(root: Path, store: Store, progress: Progress) -> SourceTree:
     # Not as git sees it: configure also needs the subprojects, which git does not track there.
-    cache = store.work("scans") / f"{digest_of(str(root))}.json"
     version = _version(root, str(root))
-    progress("source", 0, None, f"looking at {root}")
-    manifest = scan(
-        root,
-        cache,
-        leave_out=("build", "roms", "*/__pycache__"),
-        seen=lambda count: progress("source", count, None, f"reading {root}"),
-    )
-    provenance = {"kind": "directory", "path": str(root)}
-    return SourceTree(
-        manifest,
-        DirectoryReader(root),
-        version,
-        f"directory:{root}",
-        provenance,
-        product="QEMU",
-    )
+    manifest = scan_cached(root, store, progress, ("build", "roms", "*/__pycache__"))
+    reader, provenance = DirectoryReader(root), {"kind": "directory", "path": str(root)}
+    return SourceTree(manifest, reader, version, f"directory:{root}", provenance, product="QEMU")
 
 
 def _version(root: Path, name: str) -> Version:

@@ -24,8 +24,9 @@ from harness.host.snp import SnpHost
 from harness.image.build import build_image, compose_initrd
 from harness.image.keys import Keys
 from harness.image.modules import ModuleTree
-from harness.kernel import KernelRequest, SeriesNotFoundError, build_kernel
-from harness.kernel.kernel import Kernel
+from harness.kernel.build import build_kernel
+from harness.kernel.kernel import Kernel, KernelRequest
+from harness.kernel.packages import PackageNotFoundError
 from harness.targets.base import BootFiles, HostFacts, check_kernel
 from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
@@ -50,7 +51,7 @@ def test_a_distribution_kernel_boots_with_our_initrd_and_can_be_traced(
     store = Store()
     try:
         kernel = build_kernel(KernelRequest(source), store)
-    except SeriesNotFoundError as error:
+    except PackageNotFoundError as error:
         pytest.skip(str(error))
     spec = guest_spec(target=target, memory="4G")
     check_kernel(target_for(spec.target), kernel)

@@ -15,10 +15,11 @@ from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.image.modules import ModuleTree
-from harness.kernel import KernelRequest, SeriesNotFoundError, build_kernel
 from harness.kernel.apt import dependency_names
-from harness.kernel.binary import image_packages
-from harness.kernel.packages import unpack_files
+from harness.kernel.build import build_kernel
+from harness.kernel.debian import image_packages
+from harness.kernel.kernel import KernelRequest
+from harness.kernel.packages import PackageNotFoundError, unpack_files
 from harness.kernel.source import BinarySource, parse_source
 from tests.support.debian_archive import Archive, deb, use_archive
 from tests.unit.test_kernel_bzimage import bzimage
@@ -105,7 +106,7 @@ def test_a_flavour_or_series_that_is_not_there_names_the_suites(
     archive: Archive, tmp_path: Path
 ) -> None:
     for source, name in (("debian-binary:5.4", "5.4"), ("debian-binary:7.3", "7.3")):
-        with pytest.raises(SeriesNotFoundError, match=f"for {name}; suites searched: as conf"):
+        with pytest.raises(PackageNotFoundError, match=f"for {name}; suites searched: as conf"):
             build_kernel(KernelRequest(source), Store(tmp_path / "store"))
 
 
@@ -171,7 +172,7 @@ NAMES = [
 def test_which_packages_hold_a_kernel(text: str, chosen: str) -> None:
     source = parse_source(f"debian-binary:{text}")
     assert isinstance(source, BinarySource)
-    assert image_packages(NAMES, source) == [chosen]
+    assert image_packages(NAMES, source.series, source.flavour) == [chosen]
 
 
 @pytest.mark.parametrize("text", ["", "6", "6.12.117", "6.12-", "6.12-RT", "6.12-amd64/x"])
@@ -215,7 +216,7 @@ def test_the_mirror_has_a_kernel_with_lazy_acceptance() -> None:
     """From the archives that this machine is configured for, not from one made here."""
     try:
         kernel = build_kernel(KernelRequest("debian-binary:6.12"), Store(), silent)
-    except SeriesNotFoundError as error:
+    except PackageNotFoundError as error:
         pytest.skip(str(error))
     assert kernel.has("UNACCEPTED_MEMORY") is True
     assert kernel.modules

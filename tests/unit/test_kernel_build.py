@@ -12,9 +12,9 @@ import pytest
 
 from harness.base.status import UsageError
 from harness.base.store import Store
-from harness.kernel import KernelBuildError, KernelRequest, build_kernel
-from harness.kernel.build import compile_files
-from harness.kernel.make import Toolchain
+from harness.kernel.build import build_kernel, compile_files
+from harness.kernel.kernel import KernelRequest
+from harness.kernel.make import KernelBuildError, Toolchain
 
 # A kernel's Makefile in small: allnoconfig drops what it does not know (FORBIDDEN), one object
 # per C file is made only when that file is newer, and "error" in a file is a compiler's error.
@@ -179,9 +179,7 @@ def test_a_source_that_does_not_compile(
     with pytest.raises(KernelBuildError) as caught:
         build_kernel(request, store)
     assert caught.value.cause == "the kernel does not build: mm/a.c:3:1: error: bad"
-    assert caught.value.log
-    assert str(caught.value.log) in caught.value.hint
-    assert "error: bad" in caught.value.log.read_text()
+    assert "error: bad" in Path(caught.value.hint.removeprefix("full log: ")).read_text()
     assert store.entries() == []
     (source / "mm/a.c").write_text("good\n")
     assert build_kernel(request, store).bzimage.read_text() == "good\nb\n"

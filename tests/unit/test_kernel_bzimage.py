@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from harness.base.status import UsageError
 from harness.base.store import Store
 from harness.jobs.lab import keep_kernel
-from harness.kernel import KernelRequest, build_kernel
+from harness.kernel.build import build_kernel
 from harness.kernel.bzimage import read_bzimage
+from harness.kernel.kernel import KernelRequest
 from harness.kernel.version import Version
 
 CONFIG = "# Linux\nCONFIG_UNACCEPTED_MEMORY=y\n"

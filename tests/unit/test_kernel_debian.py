@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import tarfile
@@ -15,7 +16,8 @@ import pytest
 from harness.base.progress import silent
 from harness.base.status import HostError
 from harness.base.store import Store
-from harness.kernel import SeriesNotFoundError, apt, debian
+from harness.kernel import apt, debian
+from harness.kernel.packages import PackageNotFoundError
 from tests.support.debian_archive import Archive, use_archive
 
 pytestmark = pytest.mark.skipif(
@@ -68,12 +70,13 @@ def age(store: Store) -> None:
 def test_a_newer_suite_of_the_same_mirror(archive: Sources, store: Store) -> None:
     archive.publish_nothing("bookworm")
     archive.publish("trixie", "6.12.7-1")
-    package = debian.fetch("6.12", store, silent)
-    assert package.record["suite"] == "trixie/main"
-    assert package.record["version"] == "6.12.7-1"
+    package = debian.fetch_source("6.12", store, silent)
+    assert package.records[0].suite == "trixie/main"
+    assert package.records[0].version == "6.12.7-1"
     tree = package.directory / "tree"
     assert "# 6.12.7-1" in (tree / "Makefile").read_text()
-    assert set(package.manifest) == {"Makefile", "link"}
+    manifest = json.loads((package.directory / "manifest.json").read_text())
+    assert set(manifest) == {"Makefile", "link"}
     assert not (tree / "Makefile").stat().st_mode & 0o222
     assert {path.name for path in package.directory.iterdir()} <= {
         *("tree", "manifest.json", ".last-used")
@@ -84,28 +87,28 @@ def test_without_a_network_the_last_answer_holds(
     archive: Sources, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive.publish("bookworm", "6.12.7-1")
-    first = debian.fetch("6.12", store, silent)
+    first = debian.fetch_source("6.12", store, silent)
     # nobody listens on TCP port 1
     stanza = apt.Stanza(("http://127.0.0.1:1/debian",), ("bookworm",), ("main",))
     monkeypatch.setattr(apt, "machine_stanzas", lambda: [stanza])
     monkeypatch.setattr(apt, "RETRIES", 0)
-    assert debian.fetch("6.12", store, silent) == first
+    assert debian.fetch_source("6.12", store, silent) == first
     age(store)
     notes: list[str] = []
-    again = debian.fetch("6.12", store, lambda stage, done, total, note: notes.append(note))
+    again = debian.fetch_source("6.12", store, lambda stage, done, total, note: notes.append(note))
     assert again == first
     assert any("using 6.12.7-1 from the cache" in note for note in notes)
     with pytest.raises(HostError, match="could not fetch the package lists of as configured"):
-        debian.fetch("7.3", store, silent)
+        debian.fetch_source("7.3", store, silent)
 
 
 def test_a_newer_version_is_taken_once_the_answer_is_old(archive: Sources, store: Store) -> None:
     archive.publish("bookworm", "6.12.7-1")
-    debian.fetch("6.12", store, silent)
+    debian.fetch_source("6.12", store, silent)
     archive.publish("bookworm", "6.12.10-1")
-    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.7-1"
+    assert debian.fetch_source("6.12", store, silent).records[0].version == "6.12.7-1"
     age(store)
-    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.10-1"
+    assert debian.fetch_source("6.12", store, silent).records[0].version == "6.12.10-1"
 
 
 def test_versions_are_compared_as_debian_does(tmp_path: Path, archive: Sources) -> None:
@@ -123,8 +126,8 @@ def test_versions_are_compared_as_debian_does(tmp_path: Path, archive: Sources) 
 
 def test_a_series_that_is_gone_names_the_suites(archive: Sources, store: Store) -> None:
     archive.publish("bookworm", "6.12.7-1")
-    with pytest.raises(SeriesNotFoundError) as caught:
-        debian.fetch("5.4", store, silent)
+    with pytest.raises(PackageNotFoundError) as caught:
+        debian.fetch_source("5.4", store, silent)
     assert "5.4" in caught.value.cause
     assert "as configured, bookworm-backports, trixie" in caught.value.cause
 
@@ -134,18 +137,18 @@ def test_a_broken_package_leaves_nothing(archive: Sources, store: Store) -> None
     (deb,) = archive.root.glob("*.deb")
     deb.write_bytes(deb.read_bytes()[:-1] + b"x")
     with pytest.raises(HostError, match=r"6\.12\.7-1"):
-        debian.fetch("6.12", store, silent)
+        debian.fetch_source("6.12", store, silent)
     assert store.entries() == []
     # and the next attempt, with the archive mended, succeeds
     archive.publish("bookworm", "6.12.7-1")
     age(store)
-    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.7-1"
+    assert debian.fetch_source("6.12", store, silent).records[0].version == "6.12.7-1"
 
 
 def test_a_package_replaced_since_the_lists_were_fetched(archive: Sources, store: Store) -> None:
     archive.publish("bookworm", "6.12.7-1")
-    debian.fetch("6.12", store, silent)
+    debian.fetch_source("6.12", store, silent)
     shutil.rmtree(store.root / "entries")
     (archive.root / "linux-source-6.12_6.12.7-1_all.deb").unlink()
     archive.publish("bookworm", "6.12.8-1")
-    assert debian.fetch("6.12", store, silent).record["version"] == "6.12.8-1"
+    assert debian.fetch_source("6.12", store, silent).records[0].version == "6.12.8-1"

@@ -218,13 +218,6 @@ def test_search_order_elsewhere_stays_with_the_machines_own_suites() -> None:
     assert len(steps[0].stanzas) == 1
 
 
-def test_os_release_unquotes(tmp_path: Path) -> None:
-    file = tmp_path / "os-release"
-    file.write_text('ID=debian\nVERSION_CODENAME="bookworm"\nPRETTY_NAME="a b"\n')
-    assert apt.os_release(file) == ("debian", "bookworm")
-    assert apt.os_release(tmp_path / "none") == ("", "")
-
-
 # Fragments and .config
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from harness.base.store import Store, default_root
+from harness.kernel import packages
 from harness.kernel.patches import apply_patches
 from harness.kernel.version import Version
 from harness.qemu.recipe import DIRECTORY, qemu_series, read_recipe
-from harness.qemu.source import held_source
+from harness.qemu.source import tree_of, wanted
 from tests.support.qemu_in_small import write_carried
 
 CACHE = default_root()
@@ -39,9 +40,10 @@ def test_the_projects_own_series() -> None:
 
 
 def test_the_patches_fit_the_distributions_source(tmp_path: Path) -> None:
-    tree = held_source(Store(CACHE))
-    if tree is None:
+    found = packages.held(wanted(), Store(CACHE))
+    if found is None:
         pytest.skip("QEMU's source is not in the cache: cvm-harness build-qemu fetches it")
+    tree = tree_of(found)
     recipe = read_recipe(tree.version)
     applied = apply_patches(tree, recipe.patches, tmp_path)
     assert applied.overlay
