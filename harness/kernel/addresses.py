@@ -1,17 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""From "symbol+0x1/0x2" in a kernel's report to file and line, with addr2line as faddr2line does.
-
-Kernels built here carry line tables for it (-g1, see make.py), kept in the entry's vmlinux.zst.
-"""
+"""From "symbol+0x1/0x2" in a kernel's report to file and line, by addr2line as faddr2line does."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import zstandard
 from harness.base.status import HostError
 
 VMLINUX = "vmlinux.zst"
+"""Of a kernel built here, with line tables (-g1, see make.py)."""
 _MAX_FRAMES = 200
 _DEADLINE_S = 60
 # arch/x86/kernel/dumpstack.c: printk_stack_address(): " ? symbol+0x1/0x2 [module]", after what
@@ -56,32 +55,36 @@ def frames(lines: Iterable[str]) -> tuple[Frame, ...]:
 def source_lines(vmlinux: Path, wanted: Sequence[Frame]) -> dict[str, str]:
     """For each frame's `where` "mm/slub.c:12, inlined at mm/slub.c:34", innermost first.
 
-    `vmlinux` is packed with zstd. What is not in it, or has no line, is left out: a module's
-    function, assembly, a symbol that is there twice in the same size. Raises HostError where
-    binutils are missing or fail.
+    What is not in `vmlinux`, or has no line, is left out: a module's function, assembly, a symbol
+    that is there twice in the same size. Raises HostError where binutils are missing or fail.
     """
-    kept = list(dict.fromkeys(wanted))[:_MAX_FRAMES]
-    if not kept:
+    if not wanted:
         return {}
-    with tempfile.NamedTemporaryFile(prefix="cvm-vmlinux-") as plain:
-        with vmlinux.open("rb") as packed:
-            zstandard.ZstdDecompressor().copy_stream(packed, plain)
-        plain.flush()
-        places = _symbols(_tool("nm", "--defined-only", plain.name))
+    with unpacked(vmlinux) as plain:
+        places = _by_name_and_size(defined_symbols(plain))
         addresses = {}
-        for frame in kept:
-            candidates = places.get((frame.symbol, frame.size), [])
+        for frame in list(dict.fromkeys(wanted))[:_MAX_FRAMES]:
+            candidates = places[frame.symbol, frame.size]
             if len(candidates) == 1:
                 addresses[frame.where] = candidates[0] + frame.offset - frame.returns
         if not addresses:
             return {}
-        asked = [hex(address) for address in addresses.values()]
-        said = _tool("addr2line", "-a", "-i", "-e", plain.name, *asked)
-    return {
-        where: text
-        for where, text in zip(addresses, _lines(said), strict=True)
-        if text and text[0] != "?"
-    }
+        said = _tool("addr2line", "-a", "-i", "-e", str(plain), *map(hex, addresses.values()))
+    found = zip(addresses, _lines(said), strict=True)
+    return {where: text for where, text in found if text and text[0] != "?"}
+
+
+@contextlib.contextmanager
+def unpacked(vmlinux: Path) -> Iterator[Path]:
+    """A vmlinux, packed with zstd or not, as a plain file."""
+    if vmlinux.suffix != ".zst":
+        yield vmlinux
+        return
+    with tempfile.NamedTemporaryFile(prefix="cvm-vmlinux-") as plain:
+        with vmlinux.open("rb") as packed:
+            zstandard.ZstdDecompressor().copy_stream(packed, plain)
+        plain.flush()
+        yield Path(plain.name)
 
 
 def defined_symbols(vmlinux: Path) -> list[tuple[int, str]]:
@@ -111,13 +114,10 @@ def _tool(*argv: str) -> str:
         raise HostError(f"{argv[0]} failed: {error}") from error
 
 
-def _symbols(listing: str) -> dict[tuple[str, int], list[int]]:
-    """Addresses by name and size, from `nm`. A symbol ends where the next one begins, as for
-    the kernel (kernel/kallsyms.c: get_symbol_pos()): its padding is counted."""
-    fields = (line.split() for line in listing.splitlines())
-    places = [(int(part[0], 16), part[2]) for part in fields if len(part) == 3]
-    addresses = sorted({address for address, _ in places})
-    ends = dict(itertools.pairwise(addresses))
+def _by_name_and_size(places: Sequence[tuple[int, str]]) -> dict[tuple[str, int], list[int]]:
+    """Addresses of symbols. One ends where the next begins, as for the kernel (kernel/kallsyms.c:
+    get_symbol_pos()): its padding is counted."""
+    ends = dict(itertools.pairwise(sorted({address for address, _ in places})))
     found: dict[tuple[str, int], list[int]] = defaultdict(list)
     for address, name in places:
         found[name, ends.get(address, address) - address].append(address)

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import bisect
 import struct
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import zstandard
-
 from harness.base.status import HostError
-from harness.kernel.addresses import defined_symbols
+from harness.kernel.addresses import defined_symbols, unpacked
 
 _ALIGN = 2 << 20
 """Granule of virtual KASLR: CONFIG_PHYSICAL_ALIGN (arch/x86/Kconfig, 6.12)."""
@@ -64,15 +61,9 @@ class KernelImage:
 
 def load_image(vmlinux: Path) -> KernelImage:
     """From a vmlinux, packed with zstd or not. Raises HostError where it is none, OSError."""
-    with tempfile.NamedTemporaryFile(prefix="cvm-vmlinux-") as plain:
-        with vmlinux.open("rb") as packed:
-            if vmlinux.suffix == ".zst":
-                zstandard.ZstdDecompressor().copy_stream(packed, plain)
-            else:
-                plain.write(packed.read())
-        plain.flush()
-        symbols = dict(sorted(defined_symbols(Path(plain.name))))
-        segments = tuple(_segments(Path(plain.name).read_bytes()))
+    with unpacked(vmlinux) as plain:
+        symbols = dict(sorted(defined_symbols(plain)))
+        segments = tuple(_segments(plain.read_bytes()))
     edges = [next((a for a, n in symbols.items() if n == name), 0) for name in ("_stext", "_etext")]
     return KernelImage(segments, tuple(symbols), tuple(symbols.values()), (edges[0], edges[1]))
 
@@ -111,16 +102,11 @@ def call_trace(image: KernelImage, rip: int, code: bytes, stack: Sequence[int]) 
     offset = moved_by(image, rip, code) if rip >= _KERNEL_HALF else None
     if offset is None:
         return ()
-    lines = [f"RIP: 0010:{image.name(rip - offset)}", "Call Trace (from the stack):"]
-    lines += [f" {name}" for name in _returns(image, offset, stack)]
-    return tuple(lines)
-
-
-def _returns(image: KernelImage, offset: int, stack: Iterable[int]) -> list[str]:
     found = []
     for word in stack:
         address = word - offset
         before = image.bytes_at(address - _CALL_BYTES, 1)
         if before and before[0] == _CALL and (name := image.name(address)):
-            found.append(name)
-    return found[:_MAX_FRAMES]
+            found.append(f" {name}")
+    head = (f"RIP: 0010:{image.name(rip - offset)}", "Call Trace (from the stack):")
+    return (*head, *found[:_MAX_FRAMES])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import io
 import lzma
 import re
 import struct
@@ -37,7 +36,7 @@ _SECTOR = 512
 _VMLINUX_LIMIT = 1 << 30
 """No vmlinux is larger than 1 GiB: what unpacks to more is not one."""
 _IKCONFIG_START, _IKCONFIG_LIMIT = b"IKCFG_ST", 4 << 20
-_RELEASE = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
+_RELEASE = re.compile(r"\d{1,4}\.\d{1,4}(?:\.\d{1,4})?")
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,16 @@ def read_bzimage(path: Path) -> BzImage:
             f"{path} is not an x86 bzImage: {problem}",
             hint="give arch/x86/boot/bzImage or a distribution's vmlinuz, not vmlinux",
         )
-    release = _release(data)
+    start = _word(data, _KERNEL_VERSION_OFFSET) + 0x200
+    text = data[start : min(start + 256, _setup_size(data))].partition(b"\0")[0]
+    release = text.decode("ascii", errors="replace")
     numbers = _RELEASE.match(release)
     if not numbers:
         raise UsageError(
             f"{path} names no kernel version (its header says {release!r})",
             hint="give a bzImage as the kernel's own build makes it",
         )
-    version = Version(int(numbers[1]), int(numbers[2]), int(numbers[3] or 0))
-    return BzImage(release.split()[0], version, _embedded_config(data))
+    return BzImage(release.split()[0], Version.parse(numbers[0]), _embedded_config(data))
 
 
 def _problem(data: bytes) -> str:
@@ -96,18 +96,11 @@ def _setup_size(data: bytes) -> int:
     return ((data[_SETUP_SECTS_OFFSET] or 4) + 1) * _SECTOR
 
 
-def _release(data: bytes) -> str:
-    start = _word(data, _KERNEL_VERSION_OFFSET) + 0x200
-    text = data[start : min(start + 256, _setup_size(data))].partition(b"\0")[0]
-    return text.decode("ascii", errors="replace")
-
-
 def _embedded_config(data: bytes) -> str | None:
     if _word(data, _PROTOCOL_OFFSET) < _PAYLOAD_PROTOCOL:
         return None
     offset, length = struct.unpack_from("<II", data, _PAYLOAD_OFFSET)
-    payload = data[_setup_size(data) + offset :][:length]
-    vmlinux = _decompress(payload)
+    vmlinux = _decompress(data[_setup_size(data) + offset :][:length])
     start = vmlinux.find(_IKCONFIG_START)
     if start < 0:
         return None
@@ -130,10 +123,6 @@ def _decompress(payload: bytes) -> bytes:
     return b""
 
 
-def _zstd(payload: bytes) -> bytes:
-    return zstandard.ZstdDecompressor().stream_reader(io.BytesIO(payload)).read(_VMLINUX_LIMIT)
-
-
 def _lz4(payload: bytes) -> bytes:
     # Python has no lz4; who builds kernels here has the tool. The kernel's build appends the
     # unpacked size, about which lz4 complains after it has written everything: that is ignored.
@@ -152,7 +141,9 @@ def _lz4(payload: bytes) -> bytes:
 
 _FORMATS: dict[bytes, Callable[[bytes], bytes]] = {
     b"\x1f\x8b": lambda data: zlib.decompressobj(wbits=31).decompress(data, _VMLINUX_LIMIT),
-    b"\x28\xb5\x2f\xfd": _zstd,
+    b"\x28\xb5\x2f\xfd": lambda data: (
+        zstandard.ZstdDecompressor().stream_reader(data).read(_VMLINUX_LIMIT)
+    ),
     b"\xfd7zXZ\0": lambda data: lzma.LZMADecompressor().decompress(data, _VMLINUX_LIMIT),
     b"\x5d\0\0": lambda data: lzma.LZMADecompressor(lzma.FORMAT_ALONE).decompress(
         data, _VMLINUX_LIMIT

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """A git tree with the carried patches as commits, to work in, and the way back to their files.
 
-Each commit names its patch in a trailer, so that commits can be amended and rebased. The files that
-a commit adds are the patch's sources (`src/NAME/`); what it changes otherwise is its diff. Neither
-direction adds anything of its own (dates, blob ids, names): a refresh right after the tree was made
-changes no byte, and equal content has equal commit ids.
+Each commit names its patch in a trailer. The files that it adds are the patch's sources
+(`src/NAME/`); what it changes otherwise is its diff. Neither direction adds anything of its own
+(dates, blob ids, names): a refresh right after the tree was made changes no byte.
 """
 
 from __future__ import annotations
 
+import contextlib
 import email
 import email.policy
 import email.utils
@@ -25,7 +25,7 @@ from harness.base.progress import Progress, silent
 from harness.base.status import HostError, UsageError
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.patches import apply_patches
-from harness.kernel.series import Carried, Series
+from harness.kernel.series import Carried, Patch, Series
 from harness.kernel.tree import FILE, PROGRAM, SourceTree, mode_of, put_file
 from harness.kernel.version import Version
 from harness.kernel.worktree import Overlay
@@ -62,27 +62,41 @@ def write_tree(
     with tempfile.TemporaryDirectory(prefix=f".{into.name}-", dir=into.parent) as made:
         root = Path(made) / "tree"
         _git(into.parent, "init", "--quiet", f"--initial-branch={BRANCH}", str(root))
-        with _FastImport(root) as stream:
-            stream.commit(f"{tree.product} {tree.version}\n", _AUTHOR, _content(tree, progress))
-            before: Overlay = {}
-            for number, patch in enumerate(carried, 1):
-                progress("patches", number, len(carried), patch.name)
-                applied = apply_patches(tree, patches[:number], Path(made))
-                if applied.present:
-                    raise UsageError(
-                        f"the {tree.product} has {applied.present[0]} already",
-                        hint="give a source without the carried patches",
-                    )
-                changed = [i for i in applied.overlay.items() if before.get(i[0]) != i[1]]
-                stream.commit(*_commit_of(patches[number - 1].file, patch.name), changed)
-                before = applied.overlay
+        _fast_import(root, _commits(tree, carried, patches, Path(made), progress))
         progress("checkout", 0, None, str(into))
         _git(root, "reset", "--quiet", "--hard")
         root.rename(into)
     return carried
 
 
-def _content(tree: SourceTree, progress: Progress) -> Iterator[tuple[str, tuple[str, bytes]]]:
+_Files = Iterable[tuple[str, tuple[str, bytes] | None]]
+"""Path, and mode and content; None: gone."""
+
+
+def _commits(
+    tree: SourceTree,
+    carried: list[Carried],
+    patches: list[Patch],
+    scratch: Path,
+    progress: Progress,
+) -> Iterator[tuple[str, str, _Files]]:
+    """(message, author, files that differ) of each commit of the tree."""
+    yield f"{tree.product} {tree.version}\n", _AUTHOR, _content(tree, progress)
+    before: Overlay = {}
+    for number, patch in enumerate(carried, 1):
+        progress("patches", number, len(carried), patch.name)
+        applied = apply_patches(tree, patches[:number], scratch)
+        if applied.present:
+            raise UsageError(
+                f"the {tree.product} has {applied.present[0]} already",
+                hint="give a source without the carried patches",
+            )
+        changed = [i for i in applied.overlay.items() if before.get(i[0]) != i[1]]
+        yield *_commit_of(patches[number - 1].file, patch.name), changed
+        before = applied.overlay
+
+
+def _content(tree: SourceTree, progress: Progress) -> _Files:
     manifest = tree.manifest
     for number, (path, data) in enumerate(tree.reader.read(sorted(manifest))):
         if number % 1000 == 0:
@@ -90,57 +104,37 @@ def _content(tree: SourceTree, progress: Progress) -> Iterator[tuple[str, tuple[
         yield path, (manifest[path].split()[0], data)
 
 
-class _FastImport:
-    """git-fast-import(1) into the branch of a new repository; a context manager."""
-
-    def __init__(self, root: Path) -> None:
-        # Deltas cost time where every file is there once.
-        options = ("-c", "core.compression=1", "-c", "fastimport.unpackLimit=0")
-        self._process = subprocess.Popen(
-            ["git", "-C", str(root), *options, "fast-import", "--quiet", "--done", "--depth=0"],
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    def __enter__(self) -> _FastImport:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # A pipe that broke says less than git does.
-        if kind and not issubclass(kind, BrokenPipeError):
-            self._process.kill()
-            self._process.communicate()
-            return
-        said = self._process.communicate(None if kind else b"done\n")[1]
-        if self._process.returncode:
-            lines = said.decode(errors="replace").splitlines()
+def _fast_import(root: Path, commits: Iterable[tuple[str, str, _Files]]) -> None:
+    """git-fast-import(1) of `commits` into the branch of a new repository."""
+    # Deltas cost time where every file is there once.
+    options = ("-c", "core.compression=1", "-c", "fastimport.unpackLimit=0")
+    argv = ["git", "-C", str(root), *options, "fast-import", "--quiet", "--done", "--depth=0"]
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(argv, env=environment(), stdin=subprocess.PIPE, stderr=said)
+        with contextlib.suppress(BrokenPipeError), process:  # git says more than a broken pipe
+            assert process.stdin
+            for commit in commits:
+                _write_commit(process.stdin, *commit)
+            process.stdin.write(b"done\n")
+        if process.returncode:
+            said.seek(0)
+            lines = said.read().decode(errors="replace").splitlines()
             raise HostError("git fast-import failed", hint="is the disk full?", details=lines[-5:])
 
-    def commit(
-        self, message: str, author: str, files: Iterable[tuple[str, tuple[str, bytes] | None]]
-    ) -> None:
-        """Add a commit to the branch in which `files` (mode and content; None: gone) differ."""
-        self._write(f"commit refs/heads/{BRANCH}\n")
-        self._write(f"author {author} {_DATE}\ncommitter {author} {_DATE}\n")
-        self._data(message.encode())
-        for path, content in files:
-            if content is None:
-                self._pipe.write(b"D " + _quoted(path) + b"\n")
-            else:
-                self._pipe.write(f"M {content[0]} inline ".encode() + _quoted(path) + b"\n")
-                self._data(content[1])
 
-    @property
-    def _pipe(self) -> IO[bytes]:
-        assert self._process.stdin
-        return self._process.stdin
+def _write_commit(pipe: IO[bytes], message: str, author: str, files: _Files) -> None:
+    def data(content: bytes) -> None:
+        pipe.write(b"data %d\n" % len(content) + content + b"\n")
 
-    def _write(self, text: str) -> None:
-        self._pipe.write(text.encode())
-
-    def _data(self, data: bytes) -> None:
-        self._pipe.write(b"data %d\n" % len(data) + data + b"\n")
+    pipe.write(f"commit refs/heads/{BRANCH}\n".encode())
+    pipe.write(f"author {author} {_DATE}\ncommitter {author} {_DATE}\n".encode())
+    data(message.encode())
+    for path, content in files:
+        if content is None:
+            pipe.write(b"D " + _quoted(path) + b"\n")
+        else:
+            pipe.write(f"M {content[0]} inline ".encode() + _quoted(path) + b"\n")
+            data(content[1])
 
 
 def _quoted(path: str) -> bytes:
@@ -182,6 +176,15 @@ class _Commit:
     def __str__(self) -> str:
         return f"{self.id[:12]} ({self.subject})"
 
+    def mail(self) -> bytes:
+        """The head of a patch file, as git-format-patch(1) writes it, without a date."""
+        return (
+            f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
+            f"From: {self.author}\n"
+            f"Subject: [PATCH] {self.subject}\n\n"
+            f"{self.body}\n---\n"
+        ).encode()
+
 
 def refresh(
     repository: Path, series: Series, version: Callable[[Callable[[str], str]], Version | None]
@@ -209,17 +212,19 @@ def refresh(
         )
     wanted: dict[Path, tuple[str, bytes] | None] = {}
     for patch, commit in matched:
-        added = _names(repository, commit, "A")
+        argv = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=A")
+        added = _git(repository, *argv, commit.parents[0], commit.id).split(b"\0")[:-1]
         diff = _diff(repository, commit)
         if not diff:
             raise UsageError(
                 f"commit {commit} changes no file of {series.product} {found}",
                 hint="something must use the files that it adds; drop it if there are none",
             )
-        wanted[series.patch_file(release, patch)] = FILE, _mail(commit) + diff
+        wanted[series.patch_file(release, patch)] = FILE, commit.mail() + diff
         sources = series.source_directory(patch)
         wanted |= {file: None for file in sources.rglob("*") if file.is_file()}
-        wanted |= {sources / path: _blob(repository, commit, path) for path in added}
+        for path in map(os.fsdecode, added):
+            wanted[sources / path] = _blob(repository, commit, path)
     return [path for path, content in wanted.items() if _put(path, content)]
 
 
@@ -306,16 +311,6 @@ def _match(commits: list[_Commit], series: Series) -> list[tuple[Carried, _Commi
     return [(known[name], commit) for name, commit in matched.items()]
 
 
-def _mail(commit: _Commit) -> bytes:
-    """The head of a patch file, as git-format-patch(1) writes it, without a date."""
-    return (
-        f"From {'0' * 40} Mon Sep 17 00:00:00 2001\n"
-        f"From: {commit.author}\n"
-        f"Subject: [PATCH] {commit.subject}\n\n"
-        f"{commit.body}\n---\n"
-    ).encode()
-
-
 # Whatever the user's diff.* settings are. Without "index" lines: they change with every release.
 _DIFF = (
     *("--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers"),
@@ -329,12 +324,6 @@ def _diff(repository: Path, commit: _Commit) -> bytes:
     """Statistics and diff of what the commit changes in files that were there before."""
     argv = ("diff-tree", *_DIFF, "--diff-filter=a", commit.parents[0], commit.id)
     return _INDEX_LINE.sub(b"", _git(repository, *argv))
-
-
-def _names(repository: Path, commit: _Commit, kinds: str) -> list[str]:
-    argv = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", f"--diff-filter={kinds}")
-    found = _git(repository, *argv, commit.parents[0], commit.id)
-    return [os.fsdecode(path) for path in found.split(b"\0") if path]
 
 
 def _blob(repository: Path, commit: _Commit, path: str) -> tuple[str, bytes]:
