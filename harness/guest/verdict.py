@@ -125,9 +125,9 @@ def _explained(said: Sequence[str]) -> WaitEnd | None:
     known = explain(said)
     if known is None:
         return None
-    words = next((line for line in said if re.search(known.pattern, line)), said[0])
-    cause = f"QEMU gave up: {known.cause}. It said: {words}"
-    return WaitEnd(HostError, cause, hint=known.hint, details=tuple(said))
+    refusal, words = known
+    cause = f"QEMU gave up: {refusal.cause}. It said: {words}"
+    return WaitEnd(HostError, cause, hint=refusal.hint, details=tuple(said))
 
 
 def _killed(number: int, said: Sequence[str]) -> WaitEnd:

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Initramfs archives ("newc" cpio) written without root and byte for byte reproducibly.
 
-The format is the kernel's Documentation/driver-api/early-userspace/buffer-format.rst: a 110-byte
-ASCII header, the name with its NUL, the data, each padded to 4 bytes. Times are 0, owners are root,
-inode numbers count from 1 in order of names, so equal content gives equal bytes. Device nodes are
-only records in the archive: it is the kernel that makes them.
+Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Times are 0, owners
+are root, inode numbers count from 1 in order of names. Device nodes are only records in the
+archive: it is the kernel that makes them.
 """
 
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -68,48 +67,26 @@ def archive(nodes: Iterable[Node]) -> bytes:
     out = bytearray()
     # By parts, so that a directory is followed by what is in it.
     for number, path in enumerate(sorted(every, key=lambda path: path.split("/")), start=1):
-        _append(out, every[path], number)
-    _append_record(out, _TRAILER.encode(), mode=0, number=0, links=1, data=b"", device=(0, 0))
+        node = every[path]
+        links = 2 if stat.S_ISDIR(node.mode) else 1
+        _append(out, path, node.mode, number, links, node.data, node.device)
+    _append(out, _TRAILER, mode=0, number=0, links=1)
     return bytes(out)
 
 
-def aligned(data: bytes) -> bytes:
-    """`data` padded with zeros, so that an uncompressed archive may follow it."""
-    return data + bytes(-len(data) % ALIGNMENT)
-
-
-def _append(out: bytearray, node: Node, number: int) -> None:
-    links = 2 if stat.S_ISDIR(node.mode) else 1
-    _append_record(out, node.path.encode(), node.mode, number, links, node.data, node.device)
-
-
-def _append_record(
+def _append(
     out: bytearray,
-    name: bytes,
+    path: str,
     mode: int,
     number: int,
     links: int,
-    data: bytes,
-    device: tuple[int, int],
+    data: bytes = b"",
+    device: tuple[int, int] = (0, 0),
 ) -> None:
+    name = path.encode()
     # Inode, mode, uid, gid, links, mtime, size, device of the file (2), of the node (2), name, sum.
     fields = (number, mode, 0, 0, links, 0, len(data), 0, 0, *device, len(name) + 1, 0)
     out += _HEADER.format(*fields).encode() + name + b"\0"
     out += bytes(-len(out) % ALIGNMENT)
     out += data
     out += bytes(-len(out) % ALIGNMENT)
-
-
-def read(data: bytes) -> Iterator[Node]:
-    """The nodes of an uncompressed archive that `archive` made, without the trailer."""
-    at = 0
-    while True:
-        fields = [int(data[at + 6 + 8 * i : at + 14 + 8 * i], 16) for i in range(13)]
-        mode, size, device, name_size = fields[1], fields[6], (fields[9], fields[10]), fields[11]
-        name = data[at + 110 : at + 110 + name_size - 1].decode()
-        start = at + 110 + name_size
-        start += -start % ALIGNMENT
-        if name == _TRAILER:
-            return
-        yield Node(name, mode, data[start : start + size], device)
-        at = start + size + -size % ALIGNMENT

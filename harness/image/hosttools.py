@@ -35,13 +35,9 @@ def find(program: str) -> Path:
     """The program's path; also looks where ordinary users' PATH does not."""
     found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin:/usr/bin")
     if found is None:
-        raise _missing(program)
+        package = PACKAGES.get(program, program)
+        raise HostError(f"{program} not found", hint=f"install it: apt install {package}")
     return Path(found)
-
-
-def _missing(program: str) -> HostError:
-    package = PACKAGES.get(program, program)
-    return HostError(f"{program} not found", hint=f"install it: apt install {package}")
 
 
 def _output(argv: Sequence[str | Path], timeout: float, cwd: Path | None = None) -> str:

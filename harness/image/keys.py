@@ -2,9 +2,7 @@
 """One run's SSH keys. Both sides are new each time, so the guest that answers is the one we made.
 
 The client's key is RSA: an emulated guest checks an RSA signature in a few milliseconds and an
-Ed25519 one in 40 (dropbear 2022.83, TCG). The guest's host key, with which it signs, is Ed25519 in
-dropbear's format (dropbear's src/ed25519.c, buf_put_ed25519_priv_key): two SSH strings,
-"ssh-ed25519", then 32 bytes of seed and 32 bytes of public key.
+Ed25519 one in 40 (dropbear 2022.83, TCG). The guest's host key, with which it signs, is Ed25519.
 """
 
 from __future__ import annotations
@@ -17,8 +15,12 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.hazmat.primitives.serialization import PublicFormat as Public
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 
 from harness.image import cpio
 
@@ -26,7 +28,6 @@ PRIVATE_KEY = "id_rsa"
 _RSA_BITS = 2048
 LAYER = "keys.cpio"
 HOST_KEY = "host_ed25519"
-_TYPE = "ssh-ed25519"
 SEED_BYTES = 64
 """What PID 1 credits to the guest's random number generator: the host's entropy."""
 
@@ -57,42 +58,35 @@ class Keys:
             key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption())
             for key in (client, host)
         )
-        authorized = _public_line(client)
+        authorized, public = (
+            key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+            for key in (client, host)
+        )
         return cls(
-            _secret(directory / PRIVATE_KEY, private),
+            write_secret(directory / PRIVATE_KEY, private),
             authorized,
-            _public_line(host),
-            _secret(directory / LAYER, _layer(authorized, _dropbear(host))),
-            _secret(directory / HOST_KEY, host_private),
+            public,
+            write_secret(directory / LAYER, _layer(authorized, _dropbear(host))),
+            write_secret(directory / HOST_KEY, host_private),
         )
 
     @classmethod
     def restore(
-        cls,
-        directory: Path,
-        files: Mapping[str, bytes],
-        *,
-        authorized_key: str,
-        host_public_key: str,
+        cls, directory: Path, files: Mapping[str, bytes], authorized_key: str, host_public_key: str
     ) -> Keys:
         """Keys that were generated before, from the content of their `files`, in `directory`."""
         directory.mkdir(parents=True, exist_ok=True)
         return cls(
-            _secret(directory / PRIVATE_KEY, files[PRIVATE_KEY]),
+            write_secret(directory / PRIVATE_KEY, files[PRIVATE_KEY]),
             authorized_key,
             host_public_key,
-            _secret(directory / LAYER, files[LAYER]),
+            write_secret(directory / LAYER, files[LAYER]),
         )
 
     def copy(self, directory: Path) -> Keys:
         """The same keys in `directory`, which is made if need be."""
         files = {PRIVATE_KEY: self.private_key.read_bytes(), LAYER: self.layer.read_bytes()}
-        return Keys.restore(
-            directory,
-            files,
-            authorized_key=self.authorized_key,
-            host_public_key=self.host_public_key,
-        )
+        return Keys.restore(directory, files, self.authorized_key, self.host_public_key)
 
 
 def known_hosts_line(host: str, port: int, public_key: str) -> str:
@@ -100,11 +94,12 @@ def known_hosts_line(host: str, port: int, public_key: str) -> str:
     return f"[{host}]:{port} {public_key}\n"
 
 
-def _secret(path: Path, data: bytes) -> Path:
+def write_secret(path: Path, *parts: bytes) -> Path:
+    """Write a file of mode 0600 anew."""
     path.unlink(missing_ok=True)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+        file.writelines(parts)
     return path
 
 
@@ -121,15 +116,9 @@ def _layer(authorized_key: str, host_key: bytes) -> bytes:
     )
 
 
-def _public_line(key: rsa.RSAPrivateKey | Ed25519PrivateKey) -> str:
-    return key.public_key().public_bytes(Encoding.OpenSSH, Public.OpenSSH).decode()
-
-
 def _dropbear(key: Ed25519PrivateKey) -> bytes:
+    """Two SSH strings, after dropbear's src/ed25519.c, buf_put_ed25519_priv_key."""
     seed = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
-    public = key.public_key().public_bytes(Encoding.Raw, Public.Raw)
-    return _string(_TYPE.encode()) + _string(seed + public)
-
-
-def _string(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    strings = (b"ssh-ed25519", seed + public)
+    return b"".join(struct.pack(">I", len(string)) + string for string in strings)

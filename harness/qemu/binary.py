@@ -14,6 +14,8 @@ from pathlib import Path
 from harness.base.status import HostError
 
 _PROBE_DEADLINE_S = 20
+PLATFORMS = {"tdx": "tdx-tcg-guest", "snp": "snp-tcg-guest"}
+"""Target -> the object type that is its platform under TCG."""
 
 
 @dataclass(frozen=True)
@@ -73,3 +75,10 @@ def query(binary: Path, *arguments: str) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(f"cannot run {binary} {' '.join(arguments)}: {error}") from error
     return result.stdout + result.stderr
+
+
+@functools.cache
+def emulated_platforms(binary: Path) -> frozenset[str]:
+    """The targets whose platform `binary` has under TCG. Raises HostError if it cannot be asked."""
+    offered = query(binary, "-object", "help").split()
+    return frozenset(target for target, kind in PLATFORMS.items() if kind in offered)

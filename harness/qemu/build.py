@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -20,7 +22,7 @@ from harness.kernel.patches import apply_patches
 from harness.kernel.tree import FILE, SourceTree, write_json
 from harness.kernel.version import Version
 from harness.kernel.worktree import BuildRunner, WorkTree, open_work
-from harness.qemu.binary import query
+from harness.qemu.binary import PLATFORMS, Qemu, emulated_platforms, find_qemu, inspect, query
 from harness.qemu.ninja import (
     TARGET,
     build_fault,
@@ -31,7 +33,6 @@ from harness.qemu.ninja import (
     meson_version,
     ninja_argv,
 )
-from harness.qemu.platforms import emulated_platforms
 from harness.qemu.recipe import CONFIGURE, DEVICES, DIRECTORY, Recipe, qemu_series, read_recipe
 from harness.qemu.source import open_source
 
@@ -122,6 +123,27 @@ def ensure_qemu(store: Store, progress: Progress = silent) -> BuiltQemu:
         return build_qemu(None, store, progress)
     store.mark_used(held.binary.parent)
     return held
+
+
+def platform_qemu(target: str, store: Store, progress: Progress = silent) -> Qemu:
+    """$CVM_HARNESS_QEMU, the QEMU on PATH if it has the platform of `target`, or else our own.
+
+    Builds our own if it is not built. Raises HostError if $CVM_HARNESS_QEMU lacks the platform, or
+    as `build_qemu()` does.
+    """
+    if os.environ.get("CVM_HARNESS_QEMU"):
+        asked = find_qemu()
+        if target not in emulated_platforms(asked.binary):
+            raise HostError(
+                f"{asked.binary} cannot emulate {target}: it has no {PLATFORMS[target]}",
+                hint="unset CVM_HARNESS_QEMU, or set it to what `cvm-harness build-qemu` prints",
+            )
+        return asked
+    with contextlib.suppress(HostError):  # none, or one that does not run: ours needs neither
+        on_path = find_qemu()
+        if target in emulated_platforms(on_path.binary):
+            return on_path
+    return inspect(ensure_qemu(store, progress).binary)
 
 
 @dataclass(frozen=True)

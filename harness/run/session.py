@@ -26,10 +26,9 @@ from harness.guest.guest import Guest
 from harness.guest.ssh.session import GuestKeys
 from harness.host.reserve import Claim, Supply, reserve
 from harness.host.state import HostWatch
-from harness.image.build import build_image, build_program
+from harness.image.build import build_image, build_plugin, build_program
 from harness.image.keys import Keys
 from harness.image.modules import check_modules
-from harness.image.tcg_plugin import build_plugin
 from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
 from harness.kernel.backtrace import call_trace, load_image
 from harness.kernel.build import build_kernel

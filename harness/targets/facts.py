@@ -13,7 +13,7 @@ from harness.host.firmware_package import find_or_fetch, named_image
 from harness.host.memory import check_room
 from harness.host.view import HostView, LiveHost
 from harness.qemu.binary import find_qemu
-from harness.qemu.find import platform_qemu
+from harness.qemu.build import platform_qemu
 from harness.targets.base import HostFacts
 from harness.targets.emulated import find_firmware
 from harness.targets.ready import DEMANDS, HARDWARE, Readiness, examine_target, require

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.image import cpio
+from tests.support.cpio import read
 
 _names = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20
@@ -23,7 +24,7 @@ _files = st.dictionaries(_names, st.binary(max_size=300), max_size=8)
 @given(_files)
 def test_what_was_written_is_read_back(files: dict[str, bytes]) -> None:
     data = cpio.archive(cpio.file(name, content) for name, content in files.items())
-    assert {node.path: node.data for node in cpio.read(data)} == files
+    assert {node.path: node.data for node in read(data)} == files
     assert len(data) % cpio.ALIGNMENT == 0
 
 
@@ -46,13 +47,13 @@ def test_parents_are_made_and_come_first() -> None:
     data = cpio.archive(
         [cpio.file("a/b/c", b"x"), cpio.file("a-b", b""), cpio.directory("a", 0o700)]
     )
-    nodes = list(cpio.read(data))
+    nodes = list(read(data))
     assert [node.path for node in nodes] == ["a", "a/b", "a/b/c", "a-b"]
     assert stat.S_IMODE(nodes[0].mode) == 0o700
 
 
 def test_the_later_of_two_nodes_counts() -> None:
-    (node,) = cpio.read(cpio.archive([cpio.file("f", b"old"), cpio.file("f", b"new")]))
+    (node,) = read(cpio.archive([cpio.file("f", b"old"), cpio.file("f", b"new")]))
     assert node.data == b"new"
 
 

@@ -14,6 +14,7 @@ from harness.base.status import HostError, PreconditionError
 from harness.image import cpio
 from harness.image.modules import LIST, REQUIRED, ModuleTree, check_modules, nodes
 from harness.kernel.kernel import Kernel
+from tests.support.cpio import read
 
 
 def make_tree(tmp_path: Path, dependencies: dict[str, str], builtin: str = "") -> Path:
@@ -57,7 +58,7 @@ def test_each_module_comes_after_what_it_needs(tmp_path: Path) -> None:
 
 def test_the_layer_has_them_decompressed_and_listed(tmp_path: Path) -> None:
     tree = ModuleTree(make_tree(tmp_path, TREE, BUILTIN))
-    files = {node.path: node.data for node in cpio.read(cpio.archive(nodes(tree))) if node.data}
+    files = {node.path: node.data for node in read(cpio.archive(nodes(tree))) if node.data}
     listed = files.pop(LIST).decode().splitlines()
     assert [f"/{path}" for path in files] == sorted(listed)
     assert files["lib/modules/6.1.0-test/virtio_net.ko"] == b"virtio_net"

@@ -20,8 +20,8 @@ from harness.base.store import Store
 from harness.kernel.make import Toolchain
 from harness.kernel.patches import apply_patches
 from harness.qemu import build as module
+from harness.qemu.binary import emulated_platforms
 from harness.qemu.build import BuiltQemu, build_qemu, held_qemu
-from harness.qemu.platforms import emulated_platforms
 from tests.support.qemu_in_small import MAIN, tarball, write_carried, write_source
 
 

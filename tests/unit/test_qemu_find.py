@@ -9,10 +9,9 @@ import pytest
 
 from harness.base.status import HostError
 from harness.base.store import Store
-from harness.qemu import find
+from harness.qemu import build
 from harness.qemu.binary import find_qemu
-from harness.qemu.build import BuiltQemu
-from harness.qemu.find import platform_qemu
+from harness.qemu.build import BuiltQemu, platform_qemu
 from tests.support.qemu_in_small import MAIN
 
 PLAIN = MAIN.replace("tdx-tcg-guest", "tdx-guest").replace("snp-tcg-guest", "sev-snp-guest")
@@ -35,7 +34,7 @@ def store(tmp_path: Path) -> Store:
 def ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The QEMU that the harness has built; and none is asked for in the environment."""
     binary = program(tmp_path / "ours" / NAME, MAIN)
-    monkeypatch.setattr(find, "ensure_qemu", lambda *_: BuiltQemu(binary, "10.0.13", "0", {}))
+    monkeypatch.setattr(build, "ensure_qemu", lambda *_: BuiltQemu(binary, "10.0.13", "0", {}))
     monkeypatch.delenv("CVM_HARNESS_QEMU", raising=False)
     return binary
 

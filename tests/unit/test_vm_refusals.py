@@ -86,4 +86,4 @@ def test_unknown_words_are_passed_on_without_a_guess() -> None:
 
 
 def test_every_refusal_has_a_cause_and_a_hint() -> None:
-    assert all(r.cause and r.hint for r in REFUSALS)
+    assert all(r.cause and r.hint for r in REFUSALS.values())

@@ -146,12 +146,8 @@ class OpenSnapshot:
 
     def lend_keys(self, directory: Path) -> Keys:
         """A copy of the template's keys in `directory`, mode 0600."""
-        return Keys.restore(
-            directory,
-            self._keys,
-            authorized_key=self.manifest.authorized_key,
-            host_public_key=self.manifest.host_public_key,
-        )
+        known = self.manifest
+        return Keys.restore(directory, self._keys, known.authorized_key, known.host_public_key)
 
     def _refuse_foreign(self, digest: str) -> None:
         if self.manifest.digest != digest:
