@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What is to be run: frozen types shared by every package. No I/O here.
-
-The command line, pytest options and plan files all build these: one set of checks serves all.
-Fields made by `option` are the table of guest options (harness/base/guest_options.py).
-"""
+"""What is to be run. Fields made by `option` are the table of guest options (guest_options.py):
+the command line, pytest options and plan files build these, and one set of checks serves all."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field, fields, replace
 
-from harness.base.confidential import Confidential
+from harness.base.confidential import Confidential, Platform
 from harness.base.emulation import Emulation
 from harness.base.options import (
     FLAG,
@@ -23,7 +20,6 @@ from harness.base.options import (
     one_of,
     option,
 )
-from harness.base.platform import Platform
 from harness.base.status import UsageError
 from harness.base.units import GIB, MIB, format_size
 
@@ -85,14 +81,9 @@ MAX_SLOTS = 256
 """QEMU's limit on x86 (ACPI_MAX_RAM_SLOTS, include/hw/acpi/acpi.h, 7.2)."""
 
 
-def _read_target(text: str, _option: str) -> TargetName | None:
-    """None for "auto"."""
-    return None if text == "auto" else choice(TargetName, text, "target")
-
-
 _TARGET = replace(
-    one_of(TargetName, "target"),
-    read=_read_target,
+    one_of(TargetName, "target"),  # read as None for "auto"
+    read=lambda text, _: None if text == "auto" else choice(TargetName, text, "target"),
     metavar=f"[auto|{'|'.join(TargetName)}]",
     choices=("auto", *TargetName),
 )

@@ -10,9 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar
 
-from harness.base.confidential import HugePages
+from harness.base.confidential import HugePages, Platform
 from harness.base.emulation import Emulation
-from harness.base.platform import Platform
 from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, MIB, PAGE_SIZE, format_size

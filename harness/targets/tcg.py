@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 
-from harness.base.platform import OnViolation, PageLevel
+from harness.base.confidential import OnViolation, PageLevel
 from harness.base.spec import Clock, GuestSpec, TargetName
 from harness.base.units import MIB
 from harness.guest.machine import Machine

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 
-from harness.base.platform import Gpaw
+from harness.base.confidential import Gpaw
 from harness.base.spec import Accel, GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.guest.machine import Machine

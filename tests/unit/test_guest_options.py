@@ -19,9 +19,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.base import guest_options as table
+from harness.base.confidential import Fault, FaultKind
 from harness.base.emulation import COST_MODELS, CostModel
 from harness.base.options import FLAG, GUEST_DOORS, Door, Option, PackagedFirmware, one_of, option
-from harness.base.platform import Fault, FaultKind
 from harness.base.spec import Accel, Clock, GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.base.units import MIB
