@@ -7,7 +7,7 @@ Rows are in order of CPU, then time. A call is one accept_memory(); its rows fol
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,6 @@ from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
 from harness.record.frames import Frames
 from harness.record.ringbuffer import Batch, EventFormat, read_batches
-from harness.record.trace import AcceptEvent
 
 FILE = "events.parquet"
 METADATA_KEY = b"cvm_harness"
@@ -209,32 +208,6 @@ def _resolved(addresses: Sequence[int], known: dict[int, str], resolve: Resolve)
     if missing:
         known.update(resolve(missing))
     return known
-
-
-def write_events(path: Path, events: Iterable[AcceptEvent], facts: TraceFacts) -> None:
-    """events.parquet from events read one by one (text traces, tests)."""
-    by_cpu: dict[int, list[AcceptEvent]] = {}
-    for event in events:
-        by_cpu.setdefault(event.cpu, []).append(event)
-    with EventsWriter(path) as writer:
-        for cpu, found in sorted(by_cpu.items()):
-            writer.add(
-                {
-                    "time_ns": [e.time_ns for e in found],
-                    "pid": [e.pid for e in found],
-                    "comm": [e.comm for e in found],
-                    "first": [e.first for e in found],
-                    "start_phys": np.array([e.start for e in found], np.uint64),
-                    "end_phys": np.array([e.end for e in found], np.uint64),
-                    "units": np.array([e.units for e in found], np.int32),
-                    "duration_ns": [e.duration_ns for e in found],
-                    "wait_ns": [e.wait_ns for e in found],
-                    "irqs_off": [e.irqs_off for e in found],
-                    "caller": [e.caller for e in found],
-                },
-                cpu,
-            )
-        writer.finish(facts)
 
 
 class Events:

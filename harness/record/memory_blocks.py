@@ -50,11 +50,6 @@ class MemoryBlocks:
         first, last = address // self.block_size, -(-(address + size) // self.block_size)
         return tuple(self.blocks[n] for n in sorted(self.blocks) if first <= n < last)
 
-    @property
-    def online_bytes(self) -> int:
-        """Bytes in blocks that are online."""
-        return self.block_size * sum(b.state == "online" for b in self.blocks.values())
-
 
 @dataclass(frozen=True)
 class MemoryDevice:

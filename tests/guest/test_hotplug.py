@@ -6,7 +6,11 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.hotplug import (
+from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
+from harness.guest.hotplug import Hotplug
+from harness.suite.subject import Subject
+from harness.workloads.hotplug import filled
+from tests.support.hotplug_checks import (
     growth,
     lazy_growth_checks,
     none_accepted,
@@ -14,10 +18,6 @@ from harness.analysis.hotplug import (
     unaccepted_again,
     views_agree,
 )
-from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
-from harness.guest.hotplug import Hotplug
-from harness.suite.subject import Subject
-from harness.workloads.hotplug import filled
 
 pytestmark = [
     pytest.mark.guest,

@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.hotplug import growth, lazy_growth_checks, unaccepted_again, views_agree
 from harness.base.units import MIB, UNIT_SIZE
 from harness.guest.hotplug import Dimm, Hotplug
 from harness.suite.subject import Subject
+from tests.support.hotplug_checks import growth, lazy_growth_checks, unaccepted_again, views_agree
 
 pytestmark = [
     pytest.mark.guest,

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from harness.analysis.hotplug import growth, lazy_growth_checks, views_agree
 from harness.base.status import PreconditionError
 from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.guest.hotplug import Hotplug
 from harness.suite.subject import Subject
 from harness.workloads.hotplug import HotplugCycle, PlugWhileAllocating, filled, plug_to_the_limit
+from tests.support.hotplug_checks import growth, lazy_growth_checks, views_agree
 
 pytestmark = [
     pytest.mark.guest,

@@ -15,10 +15,11 @@ from harness.analysis.analyse import Analysis, analyse
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.base.units import UNIT_SIZE
 from harness.record.counters import Counters, Zone
-from harness.record.events import TraceFacts, write_events
+from harness.record.events import TraceFacts
 from harness.record.rundir import RunDir, plain
 from harness.record.samples import Samples, write_samples
 from harness.record.trace import AcceptEvent
+from tests.support.event_files import write_events
 
 MS = 1_000_000
 INIT_NS, START_NS, STOP_NS = 100 * MS, 500 * MS, 900 * MS

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from harness.analysis.concurrency import concurrency, overlap
 from harness.base.units import UNIT_SIZE
-from harness.record.events import Events, TraceFacts, write_events
+from harness.record.events import Events, TraceFacts
 from harness.record.trace import AcceptEvent
+from tests.support.event_files import write_events
 
 
 def event(cpu: int, start: int, end: int) -> AcceptEvent:

@@ -21,6 +21,12 @@ from harness.record.clocks import ClockPoint, ClockRelation
 from harness.record.counters import Counters, Zone
 from harness.record.pending import parse_pending, pending_units
 from harness.record.rundir import plain
+from tests.support.hotplug_checks import (
+    growth,
+    lazy_growth_checks,
+    none_accepted,
+    unaccepted_again,
+)
 
 ZONE = 100 * 1024
 
@@ -64,12 +70,12 @@ def plugged(**changes: Any) -> Counters:
 
 
 def failing(after: Counters) -> set[str]:
-    found = h.growth(BEFORE, after, GIB, 128 * MIB, self_hosted=False)
-    return {c.signal for c in h.lazy_growth_checks(found) if c.status is Status.FAIL}
+    found = growth(BEFORE, after, GIB, 128 * MIB, self_hosted=False)
+    return {c.signal for c in lazy_growth_checks(found) if c.status is Status.FAIL}
 
 
 def test_lazily_plugged_memory_is_explained_to_the_page() -> None:
-    found = h.growth(BEFORE, plugged(), GIB, 128 * MIB, self_hosted=False)
+    found = growth(BEFORE, plugged(), GIB, 128 * MIB, self_hosted=False)
     assert failing(plugged()) == set()
     assert (found.taken, found.fall_elsewhere, found.used) == (3 * 1024, 1024, MAP + 50)
     assert found.rise == found.plugged - found.taken - found.fall_elsewhere
@@ -95,9 +101,9 @@ def test_memory_that_went_another_way_is_a_fail(changes: dict[str, int], signal:
 
 def test_a_memory_map_on_the_memory_itself_takes_a_block_of_each_memory_block() -> None:
     after = plugged(boot=ZONE, plugged=PLUGGED - 8 * 1024, free=ZONE + 9000 + PLUGGED)
-    found = h.growth(BEFORE, after, GIB, 128 * MIB, self_hosted=True)
+    found = growth(BEFORE, after, GIB, 128 * MIB, self_hosted=True)
     assert (found.unlisted, found.taken) == (8 * 1024, 0)
-    assert all(c.status is Status.PASS for c in h.lazy_growth_checks(found))
+    assert all(c.status is Status.PASS for c in lazy_growth_checks(found))
 
 
 def test_nr_unaccepted_may_rise_by_what_was_added_and_no_more() -> None:
@@ -156,16 +162,16 @@ def test_steps_are_read_back_or_refused(tmp_path: Path) -> None:
 def test_untouched_memory_that_was_accepted_to_be_unplugged_is_a_fail() -> None:
     after = reading(ZONE, -1, ZONE, accept_units=64, units_removed=0)
     before = reading(ZONE, -1, ZONE, accept_units=0, units_removed=0)
-    assert h.none_accepted(before, after, "d").status is Status.FAIL
+    assert none_accepted(before, after, "d").status is Status.FAIL
     fine = reading(ZONE, -1, ZONE, accept_units=0, units_removed=64)
-    assert h.none_accepted(before, fine, "d").status is Status.PASS
-    assert h.none_accepted(before, before, "d").status is Status.ERROR
+    assert none_accepted(before, fine, "d").status is Status.PASS
+    assert none_accepted(before, before, "d").status is Status.ERROR
 
 
 def test_memory_plugged_again_must_be_pending_but_for_the_spared() -> None:
-    assert h.unaccepted_again("d", 60, 128 * MIB, 4).status is Status.PASS
-    assert h.unaccepted_again("d", 59, 128 * MIB, 4).status is Status.FAIL
-    assert h.unaccepted_again("d", 65, 128 * MIB, 4).status is Status.FAIL
+    assert unaccepted_again("d", 60, 128 * MIB, 4).status is Status.PASS
+    assert unaccepted_again("d", 59, 128 * MIB, 4).status is Status.FAIL
+    assert unaccepted_again("d", 65, 128 * MIB, 4).status is Status.FAIL
 
 
 PENDING = "0x1000000-0x1400000 table=1 backend=1\n0x1400000-0x1600000 table=1 backend=0\n"

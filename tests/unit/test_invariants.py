@@ -17,9 +17,10 @@ from harness.analysis.pressure import Bounds
 from harness.base.status import Status
 from harness.base.units import UNIT_SIZE
 from harness.record.counters import Counters, Zone
-from harness.record.events import Events, TraceFacts, write_events
+from harness.record.events import Events, TraceFacts
 from harness.record.pending import PendingRun
 from harness.record.trace import AcceptEvent, summarise
+from tests.support.event_files import write_events
 from tests.support.platform_streams import PENDING, small_stream, witness
 
 STATS: dict[str, int | str] = {

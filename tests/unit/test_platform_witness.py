@@ -13,7 +13,7 @@ from harness.analysis import platform
 from harness.base.status import PreconditionError, Status
 from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
 from harness.record.counters import Counters
-from harness.record.events import Events, TraceFacts, write_events
+from harness.record.events import Events, TraceFacts
 from harness.record.pending import PendingRun, parse_pending
 from harness.record.platform import PlatformEvents, WitnessKind, read_stream, store_stream
 from harness.record.platform_state import (
@@ -23,6 +23,7 @@ from harness.record.platform_state import (
     pending_text,
 )
 from harness.record.trace import AcceptEvent
+from tests.support.event_files import write_events
 from tests.support.platform_streams import (
     HIGH,
     PENDING,

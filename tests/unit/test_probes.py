@@ -28,8 +28,9 @@ from harness.analysis.probes import (
 )
 from harness.base.status import PreconditionError, Status
 from harness.base.units import UNIT_SIZE
-from harness.record.events import Events, EventsWriter, TraceFacts, write_events
+from harness.record.events import Events, EventsWriter, TraceFacts
 from harness.record.trace import AcceptEvent
+from tests.support.event_files import write_events
 
 Array = npt.NDArray[Any]
 CALLER = 0xFFFFFFFF81000123
