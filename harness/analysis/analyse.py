@@ -132,7 +132,7 @@ def analyse(run_dir: Path) -> Analysis:
     probes = Events(run_dir / PROBES_FILE) if (run_dir / PROBES_FILE).exists() else None
     trace = None
     if events and accepts and events.facts.source == "event":
-        trace = Trace(accepts.summary, events.facts.lost)
+        trace = Trace(accepts.summary.units, events.rows, events.facts.lost)
     checks = judge(
         Evidence(
             before=before,

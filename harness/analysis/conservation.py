@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from harness.analysis.evidence import Trace
 from harness.base.emulation import Route
 from harness.base.status import Status
 from harness.base.units import MAX_ORDER_PAGES, PAGES_PER_UNIT, UNIT_SIZE
@@ -14,7 +15,6 @@ from harness.record.check import Check, check
 from harness.record.counters import Counters
 from harness.record.hist import KernelHistogram
 from harness.record.pending import PendingRun
-from harness.record.trace import AcceptSummary
 
 _BLOCK_UNITS = MAX_ORDER_PAGES // PAGES_PER_UNIT
 
@@ -24,32 +24,25 @@ _FIRMWARE_EDGES = 4
 _SIGNAL = "conservation"
 
 
-def trace_accounts_for_all(
-    summary: AcceptSummary,
-    lost: int,
-    counters: Counters,
-    since: Counters | None = None,
-) -> Check:
+def trace_accounts_for_all(trace: Trace, counters: Counters) -> Check:
     """Units accepted by events + units accepted while the event was off = back end's count.
 
-    Over the guest's whole life, or since the reading `since`, from which on `summary` counts.
     A lossy trace voids the check: ERROR, never PASS and never FAIL. That nothing was accepted is
     an ERROR for a whole life, as each boot accepts something.
     """
     accepted, untraced = counters.stat("accept_units"), counters.stat("untraced_units")
-    if since is not None:
-        accepted -= since.stat("accept_units")
-        untraced -= since.stat("untraced_units")
+    if trace.since is not None:
+        accepted -= trace.since.stat("accept_units")
+        untraced -= trace.since.stat("untraced_units")
     detail = (
-        f"units: {summary.units} in {summary.events} events + {untraced} while the event "
-        f"was off (early boot) = {accepted} accepted by the back end; {lost} events lost"
+        f"units: {trace.units} in {trace.events} events + {untraced} while the event "
+        f"was off (early boot) = {accepted} accepted by the back end; {trace.lost} events lost"
     )
+    void = "" if accepted or trace.since else "nothing was accepted"
+    if trace.lost:
+        void = "void, the trace lost events"
     name = "trace accounts for every accepted unit"
-    if lost:
-        return Check(name, Status.ERROR, f"void, the trace lost events: {detail}", _SIGNAL)
-    if not accepted and since is None:
-        return Check(name, Status.ERROR, f"nothing was accepted: {detail}", _SIGNAL)
-    return check(name, summary.units + untraced == accepted, detail, _SIGNAL)
+    return check(name, trace.units + untraced == accepted, detail, _SIGNAL, void=void)
 
 
 def guards_explain(counters: Counters, pending: Iterable[PendingRun]) -> Check:
@@ -98,9 +91,8 @@ def _guards(
     )
     if edges:
         detail += f"; {edges} more allowed for the edges of firmware's table"
-    if units != table:
-        return Check(name, Status.ERROR, f"void, the table moved on ({table}): {detail}", "table")
-    return check(name, 0 <= counted - len(blocks) <= borders + edges, detail, "table")
+    void = f"void, the table moved on ({table})" if units != table else ""
+    return check(name, 0 <= counted - len(blocks) <= borders + edges, detail, "table", void=void)
 
 
 def hist_accounts_for_all(
@@ -110,13 +102,11 @@ def hist_accounts_for_all(
     name = "histogram accounts for every unit accepted since it was on"
     durations = next((h for h in histograms if h.field == "duration_ns"), None)
     if durations is None:
-        return Check(name, Status.ERROR, "there is no histogram of duration_ns", "conservation")
+        return Check(name, Status.ERROR, "there is no histogram of duration_ns", _SIGNAL)
     accepted = after.stat("accept_units") - before.stat("accept_units")
     units = durations.sums.get("units", 0)
     detail = f"units: {units} in the histogram, {accepted} by the back end"
+    void = "" if accepted or units else "nothing was accepted"
     if durations.dropped:
-        cause = f"void, {durations.dropped} dropped: {detail}"
-        return Check(name, Status.ERROR, cause, "conservation")
-    if not accepted and not units:
-        return Check(name, Status.ERROR, f"nothing was accepted: {detail}", "conservation")
-    return check(name, units == accepted, detail, "conservation")
+        void = f"void, {durations.dropped} dropped"
+    return check(name, units == accepted, detail, _SIGNAL, void=void)

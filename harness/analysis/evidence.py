@@ -19,7 +19,7 @@ from harness.record.pending import PendingRun
 from harness.record.platform import PlatformEvents
 from harness.record.platform_state import PlatformInfo
 from harness.record.samples import Samples
-from harness.record.trace import AcceptEvent, AcceptSummary
+from harness.record.trace import AcceptEvent
 
 
 class Scope(enum.StrEnum):
@@ -37,11 +37,13 @@ class Scope(enum.StrEnum):
 class Trace:
     """What the accept event told."""
 
-    summary: AcceptSummary
+    units: int
+    """Accepted in all of its events."""
+    events: int
     lost: int
     """Events that the trace buffer lost."""
     since: Counters | None = None
-    """The reading from which on the summary counts; None: the guest's whole life."""
+    """The reading from which on it counts; None: the guest's whole life."""
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,25 @@
 # SPDX-License-Identifier: MIT
 """The invariants: one table, by which a whole run and each window of a test are judged.
 
-docs/invariants.md is made of it (harness/report/invariant_reference.py).
+A row is a function that asks it of the evidence, and yields nothing where there is nothing to
+judge. Its docstring is what docs/invariants.md says of it (harness/report/reference.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.analysis import (
-    accounting,
-    checks,
-    conservation,
-    platform,
-    pressure,
-    probes,
-    timeline,
-)
+from harness.analysis import accounting, conservation, platform, pressure, probes, timeline
 from harness.analysis.evidence import Evidence, Scope
 from harness.analysis.host import host_check
 from harness.analysis.kexec import kexec_checks
-from harness.record.check import Check
+from harness.base.spec import AcceptMode
+from harness.record.check import Check, check
 from harness.record.console import Kind
+
+Ask = Callable[[Evidence], Iterator[Check]]
 
 
 @dataclass(frozen=True)
@@ -32,15 +29,20 @@ class Invariant:
     name: str
     signals: tuple[str, ...]
     """Of the checks that can fail (docs/suite.md)."""
-    compares: str
-    """What has to hold, for the page."""
     where: str
     """Targets and circumstances."""
     scopes: tuple[Scope, ...]
-    judged_by: tuple[Callable[..., object], ...]
-    """The functions that compare; for the page."""
-    ask: Callable[[Evidence], Iterator[Check]]
-    """Yields nothing where there is nothing to judge."""
+    ask: Ask
+
+    @property
+    def compares(self) -> str:
+        """What has to hold, for the page."""
+        return " ".join((self.ask.__doc__ or "").split())
+
+
+INVARIANTS: list[Invariant] = []
+_EMULATED, _UNDER_TCG = "emulated", "tdx and snp under TCG"
+_RUN, _WINDOW = (Scope.RUN,), (Scope.WINDOW,)
 
 
 def judge(evidence: Evidence, scope: Scope, waived: Collection[str] = ()) -> list[Check]:
@@ -52,248 +54,260 @@ def judge(evidence: Evidence, scope: Scope, waived: Collection[str] = ()) -> lis
     return [c for c in found if c.signal not in waived]
 
 
-_EVERY, _EMULATED = "every target", "emulated"
-_UNDER_TCG = "tdx and snp under TCG"
-_BOTH = (Scope.RUN, Scope.WINDOW)
+def _row(
+    name: str,
+    signals: Sequence[str],
+    *,
+    where: str = "every target",
+    scopes: tuple[Scope, ...] = (Scope.RUN, Scope.WINDOW),
+) -> Callable[[Ask], Ask]:
+    def append(ask: Ask) -> Ask:
+        INVARIANTS.append(Invariant(name, tuple(signals), where, scopes, ask))
+        return ask
 
-INVARIANTS: tuple[Invariant, ...] = (
-    Invariant(
-        "Counters agree",
-        ("counters",),
-        "`nr_unaccepted` in `/proc/vmstat` equals `Unaccepted` in `/proc/meminfo`, the sum over "
-        "nodes and the sum over zones, exactly, and is a multiple of 1024 pages: memory enters "
-        "and leaves the unaccepted lists in blocks of `MAX_PAGE_ORDER`.",
-        _EVERY,
-        _BOTH,
-        (accounting.counters_agree,),
-        checks.agree,
-    ),
-    Invariant(
-        "The table bounds the counter",
-        ("table",),
-        "0 ≤ `nr_unaccepted` − 512 × pending units ≤ 512 × unaccepted blocks, pending units of "
-        "hotplugged memory that is offline left aside. It is not an equality: accepting a block "
-        "also accepts the first unit of the next one, so that `load_unaligned_zeropad()` never "
-        "reads into unaccepted memory.",
-        _EMULATED,
-        _BOTH,
-        (accounting.table_bounds_counter,),
-        checks.bounded_by_table,
-    ),
-    Invariant(
-        "Free memory adds up",
-        ("free-pages",),
-        "`nr_free_pages` = buddyinfo + `nr_unaccepted`, within what moves between the readings.",
-        _EVERY,
-        _BOTH,
-        (accounting.free_adds_up,),
-        checks.free_adds_up,
-    ),
-    Invariant(
-        "No violation",
-        tuple(accounting.VIOLATIONS.values()),
-        "No unit accepted twice, none touched while unaccepted, and the kernel's table and the "
-        "back end never disagree.",
-        _EMULATED,
-        _BOTH,
-        (accounting.no_violations,),
-        checks.no_violations,
-    ),
-    Invariant(
-        "It never rises",
-        ("rises", "counters"),
-        "`nr_unaccepted` grows by no more than was hot-added meanwhile: from the first reading "
-        "to the last, and from each of the sampler's samples to the next, in whole blocks.",
-        _EVERY,
-        _BOTH,
-        (accounting.never_rises, timeline.samples_never_rise),
-        checks.never_rises,
-    ),
-    Invariant(
-        "Units are conserved",
-        ("conservation",),
-        "Units marked at boot + added − removed = units the back end accepted + units still "
-        "pending. Exactly. Not asked of a kernel that was started by one that had accepted "
-        "everything.",
-        _EMULATED,
-        _BOTH,
-        (accounting.conserved,),
-        checks.conserved,
-    ),
-    Invariant(
-        "The trace accounts for all",
-        ("conservation",),
-        "Units in accept events + units accepted while the event was off, as in earliest boot, "
-        "= units the back end accepted. Exactly; a trace that lost events voids the check "
-        "(ERROR). Probes and the kernel's own histograms account for all since the first "
-        "reading.",
-        "emulated, where accepts were recorded",
-        _BOTH,
-        (
-            conservation.trace_accounts_for_all,
-            probes.probes_account_for_all,
-            conservation.hist_accounts_for_all,
-        ),
-        checks.accounted_for,
-    ),
-    Invariant(
-        "The console is clean",
-        tuple(kind.value for kind in Kind),
-        "No panic, oops, warning, lockup, stall, hung task or OOM kill that the workload or the "
-        "test did not ask for.",
-        _EVERY,
-        _BOTH,
-        (checks.console_is_clean,),
-        checks.console,
-    ),
-    Invariant(
-        "No reclaim",
-        ("reclaim",),
-        "No reclaim, allocation stall or OOM kill while a block is unaccepted, unless the test "
-        "asks for it.",
-        _EVERY,
-        (Scope.WINDOW,),
-        (pressure.no_reclaim,),
-        checks.between(pressure.no_reclaim),
-    ),
-    Invariant(
-        "No huge page falls back",
-        ("thp-fallback",),
-        "No fault for a huge page falls back to small ones while a block is unaccepted.",
-        _EVERY,
-        (Scope.WINDOW,),
-        (pressure.no_thp_fallback,),
-        checks.between(lambda before, after, _: pressure.no_thp_fallback(before, after)),
-    ),
-    Invariant(
-        "No compaction stall",
-        ("compaction",),
-        "No task stalls in compaction while a block is unaccepted, unless the test asks for "
-        "reclaim.",
-        _EVERY,
-        (Scope.WINDOW,),
-        (pressure.no_compaction,),
-        checks.between(pressure.no_compaction),
-    ),
-    Invariant(
-        "Waiting is bounded",
-        ("waiting",),
-        "Time that calls wait for other CPUs does not exceed time accepting. Asked where "
-        "acceptance has a cost and at least 8 calls were made.",
-        "emulated with a cost model, where accepts are traced",
-        (Scope.WINDOW,),
-        (pressure.waiting_bounded,),
-        checks.of_calls(pressure.waiting_bounded),
-    ),
-    Invariant(
-        "Calls are bounded",
-        ("irqs-off",),
-        "Interrupts stay off for one block and its guard: three units a call, and 400 ms beyond "
-        "their cost and what the host kept the vCPU waiting. A test may ask for larger calls.",
-        "where accepts are traced",
-        (Scope.WINDOW,),
-        (pressure.calls_bounded,),
-        checks.of_calls(pressure.calls_bounded),
-    ),
-    Invariant(
-        "Boot accepts what it needs",
-        ("boot-budget",),
-        "Before PID 1: 32 units, 2 for each vCPU, the memory of the page structs, and what "
-        "KASAN and the like take.",
-        _EMULATED,
-        (Scope.BOOT,),
-        (pressure.boot_within_budget,),
-        checks.boot_budget,
-    ),
-    Invariant(
-        "Guards explain the counter",
-        ("table",),
-        "Number 2, to the unit: the blocks that have a unit pending are the blocks that "
-        "`nr_unaccepted` counts, but for accepted ones right below pending memory, and at most "
-        "four at the edges of a table that firmware made.",
-        "emulated, nothing pending in offline memory",
-        (Scope.RUN,),
-        (conservation.guards_explain,),
-        checks.guards,
-    ),
-    Invariant(
-        "Probes and trace event agree",
-        ("conservation",),
-        "Every range that one of them saw while the probes were on, the other saw too. Losses "
-        "on either side void it (ERROR).",
-        "runs that recorded both",
-        (Scope.RUN,),
-        (probes.sources_agree,),
-        checks.sources,
-    ),
-    Invariant(
-        "Eager leaves nothing",
-        ("eager",),
-        "Nothing is unaccepted when init starts.",
-        "every target, `--accept eager`",
-        (Scope.RUN,),
-        (checks.eager_leaves_nothing,),
-        checks.eager,
-    ),
-    Invariant(
-        "The next kernel gets its memory",
-        ("kexec",),
-        "After each kexec the next kernel has all of the memory, finds no more unaccepted than "
-        "was left, and after a drain nothing was left.",
-        "every target, where a workload used kexec",
-        (Scope.RUN,),
-        (kexec_checks,),
-        checks.next_kernels,
-    ),
-    Invariant(
-        "The host's kernel is clean",
-        (),
-        "No report of trouble by the host's kernel during the run; that it ran out of memory is "
-        "MISS.",
-        "tdx and snp, where the host's log can be read",
-        (Scope.RUN,),
-        (host_check,),
-        checks.host,
-    ),
-    Invariant(
-        "There was something to accept",
-        ("precondition",),
-        "Memory was unaccepted before the workload, or there was nothing to see (ERROR).",
-        "every target, `--accept lazy`, with a workload",
-        (Scope.RUN,),
-        (accounting.something_to_accept,),
-        checks.something_to_accept,
-    ),
-    Invariant(
-        "The platform's pages are conserved",
-        ("conservation",),
-        "Pages pending at launch + made pending since = accepted + converted + still pending, by "
-        "QEMU's statistics and, each for itself, by its event stream; a stream that lost records "
-        "voids the check (ERROR). What is pending is whole units of 2 MiB.",
-        _UNDER_TCG,
-        (Scope.RUN,),
-        (platform.ledger_balances, platform.stream_agrees, platform.pages_in_units),
-        checks.platform_conserves,
-    ),
-    Invariant(
-        "The platform saw nothing illegal",
-        ("illegal-access", "double-accept"),
-        "No access that the platform forbids, whether it was let pass (`on-violation`) or not, "
-        "and no acceptance of what was accepted already.",
-        _UNDER_TCG,
-        (Scope.RUN,),
-        (platform.no_violations, platform.nothing_accepted_twice),
-        checks.platform_unharmed,
-    ),
-    Invariant(
-        "Witnesses agree",
-        ("table", "conservation"),
-        "`nr_unaccepted` and the pages that QEMU has pending differ by exactly the guard units; "
-        "units in the kernel's accept events = units that left pending by QEMU meanwhile. Read "
-        "when nothing is changing (ERROR where something always is).",
-        _UNDER_TCG,
-        (Scope.RUN,),
-        (conservation.platform_guards_explain, platform.kernel_events_agree),
-        checks.witnesses_agree,
-    ),
+    return append
+
+
+@_row("Counters agree", ["counters"])
+def _agree(e: Evidence) -> Iterator[Check]:
+    """`nr_unaccepted` in `/proc/vmstat` equals `Unaccepted` in `/proc/meminfo`, the sum over nodes
+    and the sum over zones, exactly, and is a multiple of 1024 pages: memory enters and leaves the
+    unaccepted lists in blocks of `MAX_PAGE_ORDER`."""
+    return (accounting.counters_agree(*reading) for reading in e.readings)
+
+
+@_row("The table bounds the counter", ["table"], where=_EMULATED)
+def _bounded_by_table(e: Evidence) -> Iterator[Check]:
+    """0 ≤ `nr_unaccepted` − 512 × pending units ≤ 512 × unaccepted blocks, pending units of
+    hotplugged memory that is offline left aside. It is not an equality: accepting a block also
+    accepts the first unit of the next one, so that `load_unaligned_zeropad()` never reads into
+    unaccepted memory."""
+    return (accounting.table_bounds_counter(c, when) for c, when in e.readings if c.emulation)
+
+
+@_row("Free memory adds up", ["free-pages"])
+def _free_adds_up(e: Evidence) -> Iterator[Check]:
+    """`nr_free_pages` = buddyinfo + `nr_unaccepted`, within what moves between the readings."""
+    return (accounting.free_adds_up(*reading) for reading in e.readings)
+
+
+@_row("No violation", [*accounting.VIOLATIONS.values()], where=_EMULATED)
+def _no_violations(e: Evidence) -> Iterator[Check]:
+    """No unit accepted twice, none touched while unaccepted, and the kernel's table and the back
+    end never disagree."""
+    if e.after is not None and e.after.emulation:
+        yield accounting.no_violations(e.after)
+
+
+@_row("It never rises", ["rises", "counters"])
+def _never_rises(e: Evidence) -> Iterator[Check]:
+    """`nr_unaccepted` grows by no more than was hot-added meanwhile: from the first reading to the
+    last, and from each of the sampler's samples to the next, in whole blocks."""
+    if e.before is not None and e.after is not None:
+        yield accounting.never_rises(e.before, e.after)
+    if e.samples is not None:
+        yield timeline.samples_never_rise(e.samples, e.added_units)
+
+
+@_row("Units are conserved", ["conservation"], where=_EMULATED)
+def _conserved(e: Evidence) -> Iterator[Check]:
+    """Units marked at boot + added − removed = units the back end accepted + units still pending.
+    Exactly. Not asked of a kernel that was started by one that had accepted everything."""
+    if not e.handed_nothing:
+        yield from (accounting.conserved(c, when) for c, when in e.readings if c.emulation)
+    if e.first is not None and e.first != e.before and e.first.emulation:
+        yield accounting.conserved(e.first, "in the first kernel")
+
+
+@_row("The trace accounts for all", ["conservation"], where="emulated, where accepts were recorded")
+def _accounted_for(e: Evidence) -> Iterator[Check]:
+    """Units in accept events + units accepted while the event was off, as in earliest boot, = units
+    the back end accepted. Exactly; a trace that lost events voids the check (ERROR). Probes and the
+    kernel's own histograms account for all since the first reading."""
+    if e.after is None or not e.after.emulation:
+        return
+    if not e.handed_nothing:  # else what there was to account for is of the kernels before
+        if e.trace is not None:
+            yield conservation.trace_accounts_for_all(e.trace, e.after)
+        elif e.probed is not None and e.before is not None:
+            yield probes.probes_account_for_all(e.probed, e.before, e.after)
+    if e.histograms and e.before is not None:
+        yield conservation.hist_accounts_for_all(e.histograms, e.before, e.after)
+
+
+@_row("The console is clean", [*Kind])
+def _console(e: Evidence) -> Iterator[Check]:
+    """No panic, oops, warning, lockup, stall, hung task or OOM kill that the workload or the test
+    did not ask for."""
+    name = "console is clean"
+    reports = e.console or ()
+    counts = Counter(kind for kind, _ in reports)
+    for kind, line in dict(reversed(reports)).items():
+        times = f"{counts[kind]} times, the first: " if counts[kind] > 1 else ""
+        yield check(name, False, f"{times}{kind}: {line}", kind)
+    if e.console is not None and not reports:
+        yield check(name, True, "no panic, oops, warning, lockup, stall, hung task or OOM kill")
+
+
+def _quiet(
+    e: Evidence, what: str, signal: str, events: Sequence[str], *, asked: bool = False
+) -> Iterator[Check]:
+    """`asked`: asked also where the test asks for reclaim itself."""
+    if e.before is None or e.after is None or e.bounds is None or (e.bounds.reclaim and not asked):
+        return
+    name = f"no {what} while memory is unaccepted"
+    yield from pressure.quiet(name, signal, e.before, e.after, events)
+
+
+@_row("No reclaim", ["reclaim"], scopes=_WINDOW)
+def _no_reclaim(e: Evidence) -> Iterator[Check]:
+    """No reclaim, allocation stall or OOM kill while a block is unaccepted, unless the test asks
+    for it."""
+    return _quiet(e, "reclaim", "reclaim", pressure.RECLAIM)
+
+
+@_row("No huge page falls back", ["thp-fallback"], scopes=_WINDOW)
+def _no_thp_fallback(e: Evidence) -> Iterator[Check]:
+    """No fault for a huge page falls back to small ones while a block is unaccepted."""
+    return _quiet(e, "THP fallback", "thp-fallback", pressure.THP, asked=True)
+
+
+@_row("No compaction stall", ["compaction"], scopes=_WINDOW)
+def _no_compaction(e: Evidence) -> Iterator[Check]:
+    """No task stalls in compaction while a block is unaccepted, unless the test asks for
+    reclaim."""
+    return _quiet(e, "compaction stall", "compaction", pressure.COMPACTION)
+
+
+@_row(
+    "Waiting is bounded",
+    ["waiting"],
+    where="emulated with a cost model, where accepts are traced",
+    scopes=_WINDOW,
 )
+def _waiting_bounded(e: Evidence) -> Iterator[Check]:
+    """Time that calls wait for other CPUs does not exceed time accepting. Asked where acceptance
+    has a cost and at least 8 calls were made."""
+    if e.before is not None and e.bounds is not None:
+        yield from filter(None, [pressure.waiting_bounded(e.calls, e.bounds)])
+
+
+@_row("Calls are bounded", ["irqs-off"], where="where accepts are traced", scopes=_WINDOW)
+def _calls_bounded(e: Evidence) -> Iterator[Check]:
+    """Interrupts stay off for one block and its guard: three units a call, and 400 ms beyond their
+    cost and what the host kept the vCPU waiting. A test may ask for larger calls."""
+    if e.before is not None and e.bounds is not None:
+        yield from filter(None, [pressure.calls_bounded(e.calls, e.bounds)])
+
+
+@_row("Boot accepts what it needs", ["boot-budget"], where=_EMULATED, scopes=(Scope.BOOT,))
+def _boot_budget(e: Evidence) -> Iterator[Check]:
+    """Before PID 1: 32 units, 2 for each vCPU, the memory of the page structs, and what KASAN and
+    the like take."""
+    if e.after is not None:
+        yield pressure.boot_within_budget(e.after, e.vcpus, e.overhead)
+
+
+@_row(
+    "Guards explain the counter",
+    ["table"],
+    where="emulated, nothing pending in offline memory",
+    scopes=_RUN,
+)
+def _guards(e: Evidence) -> Iterator[Check]:
+    """Number 2, to the unit: the blocks that have a unit pending are the blocks that
+    `nr_unaccepted` counts, but for accepted ones right below pending memory, and at most four at
+    the edges of a table that firmware made."""
+    # What hotplug left pending offline is in the table and nowhere counted.
+    if e.witness is not None or e.pending is None or e.after is None:
+        return
+    if not e.after.emulation.get("pending_offline"):
+        yield conservation.guards_explain(e.after, e.pending)
+
+
+@_row(
+    "Probes and trace event agree", ["conservation"], where="runs that recorded both", scopes=_RUN
+)
+def _sources(e: Evidence) -> Iterator[Check]:
+    """Every range that one of them saw while the probes were on, the other saw too. Losses on
+    either side void it (ERROR)."""
+    if e.probed is not None and e.recorded is not None:
+        yield probes.sources_agree(e.probed, e.recorded)
+
+
+@_row("Eager leaves nothing", ["eager"], where="every target, `--accept eager`", scopes=_RUN)
+def _eager(e: Evidence) -> Iterator[Check]:
+    """Nothing is unaccepted when init starts."""
+    if e.accept_mode is AcceptMode.EAGER:
+        pages = e.unaccepted_at_init_pages  # None: not known, which is a FAIL as well
+        yield check("eager: nothing unaccepted at init", pages == 0, f"{pages} pages", "eager")
+
+
+@_row(
+    "The next kernel gets its memory",
+    ["kexec"],
+    where="every target, where a workload used kexec",
+    scopes=_RUN,
+)
+def _next_kernels(e: Evidence) -> Iterator[Check]:
+    """After each kexec the next kernel has all of the memory, finds no more unaccepted than was
+    left, and after a drain nothing was left."""
+    yield from kexec_checks(e.cycles)
+
+
+@_row(
+    "The host's kernel is clean",
+    [],
+    where="tdx and snp, where the host's log can be read",
+    scopes=_RUN,
+)
+def _host(e: Evidence) -> Iterator[Check]:
+    """No report of trouble by the host's kernel during the run; that it ran out of memory is
+    MISS."""
+    yield from filter(None, [host_check(e.record)])
+
+
+@_row(
+    "There was something to accept",
+    ["precondition"],
+    where="every target, `--accept lazy`, with a workload",
+    scopes=_RUN,
+)
+def _something_to_accept(e: Evidence) -> Iterator[Check]:
+    """Memory was unaccepted before the workload, or there was nothing to see (ERROR)."""
+    reading = e.first or e.before
+    if e.loaded and reading is not None and e.accept_mode is AcceptMode.LAZY:
+        yield accounting.something_to_accept(reading)
+
+
+@_row("The platform's pages are conserved", ["conservation"], where=_UNDER_TCG, scopes=_RUN)
+def _platform_conserves(e: Evidence) -> Iterator[Check]:
+    """Pages pending at launch + made pending since = accepted + converted + still pending, by
+    QEMU's statistics and, each for itself, by its event stream; a stream that lost records voids
+    the check (ERROR). What is pending is whole units of 2 MiB."""
+    if e.witness is not None:
+        yield from platform.conservation_checks(e.witness, e.pending)
+
+
+@_row(
+    "The platform saw nothing illegal",
+    ["illegal-access", "double-accept"],
+    where=_UNDER_TCG,
+    scopes=_RUN,
+)
+def _platform_unharmed(e: Evidence) -> Iterator[Check]:
+    """No access that the platform forbids, whether it was let pass (`on-violation`) or not, and no
+    acceptance of what was accepted already."""
+    if e.witness is not None and e.witness.after is not None:
+        yield platform.no_violations(e.witness.after)
+        yield platform.nothing_accepted_twice(e.witness.after)
+
+
+@_row("Witnesses agree", ["table", "conservation"], where=_UNDER_TCG, scopes=_RUN)
+def _witnesses_agree(e: Evidence) -> Iterator[Check]:
+    """`nr_unaccepted` and the pages that QEMU has pending differ by exactly the guard units; units
+    in the kernel's accept events = units that left pending by QEMU meanwhile. Read when nothing is
+    changing (ERROR where something always is)."""
+    if e.witness is not None and e.after is not None:
+        readings = (e.before, e.after)
+        yield from platform.agreement_checks(e.witness, e.pending, readings, e.events)

@@ -1,12 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""What must not happen while unaccepted memory is left: two readings, and the accepts between.
-
-Each function returns None where it has nothing to judge.
-"""
+"""What must not happen while unaccepted memory is left: two readings, and the accepts between."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.base.overhead import Overhead
@@ -15,9 +12,9 @@ from harness.record.check import Check, check
 from harness.record.counters import Counters
 from harness.record.trace import AcceptEvent
 
-_RECLAIM = ("allocstall_", "pgscan_direct", "pgscan_kswapd", "pgsteal_direct", "oom_kill")
-_THP = ("thp_fault_fallback", "thp_file_fallback")
-_COMPACTION = ("compact_stall", "compact_fail")
+RECLAIM = ("allocstall_", "pgscan_direct", "pgscan_kswapd", "pgsteal_direct", "oom_kill")
+THP = ("thp_fault_fallback", "thp_file_fallback")
+COMPACTION = ("compact_stall", "compact_fail")
 BLOCK_UNITS = 3
 """Units of one call after boot: a MAX_PAGE_ORDER block and its guard unit (accept_memory(),
 drivers/firmware/efi/unaccepted_memory.c, 6.12 and 7.3)."""
@@ -51,35 +48,15 @@ def moved(before: Counters, after: Counters, prefixes: Iterable[str]) -> dict[st
     return {name: rise for name, rise in rises.items() if rise > 0}
 
 
-def _quiet(
-    name: str, signal: str, before: Counters, after: Counters, prefixes: tuple[str, ...]
-) -> Check | None:
-    if after.unaccepted_pages < MAX_ORDER_PAGES or not after.vmstat:
-        return None
-    rises = moved(before, after, prefixes)
-    figures = ", ".join(f"{event} +{rise}" for event, rise in sorted(rises.items())) or "none"
-    detail = f"{figures}, with {after.unaccepted_pages} pages still unaccepted"
-    return check(name, not rises, detail, signal)
-
-
-def no_reclaim(before: Counters, after: Counters, bounds: Bounds) -> Check | None:
-    """No reclaim, allocation stall or OOM kill while unaccepted memory is left."""
-    if bounds.reclaim:
-        return None
-    return _quiet("no reclaim while memory is unaccepted", "reclaim", before, after, _RECLAIM)
-
-
-def no_thp_fallback(before: Counters, after: Counters) -> Check | None:
-    """No huge page fault falls back while unaccepted memory is left."""
-    return _quiet("no THP fallback while memory is unaccepted", "thp-fallback", before, after, _THP)
-
-
-def no_compaction(before: Counters, after: Counters, bounds: Bounds) -> Check | None:
-    """No task stalls in compaction while unaccepted memory is left."""
-    if bounds.reclaim:
-        return None
-    name = "no compaction stall while memory is unaccepted"
-    return _quiet(name, "compaction", before, after, _COMPACTION)
+def quiet(
+    name: str, signal: str, before: Counters, after: Counters, prefixes: Iterable[str]
+) -> Iterator[Check]:
+    """No event under `prefixes` while unaccepted memory is left."""
+    if after.unaccepted_pages >= MAX_ORDER_PAGES and after.vmstat:
+        rises = moved(before, after, prefixes)
+        figures = ", ".join(f"{event} +{rise}" for event, rise in sorted(rises.items())) or "none"
+        detail = f"{figures}, with {after.unaccepted_pages} pages still unaccepted"
+        yield check(name, not rises, detail, signal)
 
 
 def waiting_bounded(events: Sequence[AcceptEvent], bounds: Bounds) -> Check | None:

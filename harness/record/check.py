@@ -19,6 +19,8 @@ class Check:
     """Short fixed word for the reason a failure of it stands for (docs/suite.md)."""
 
 
-def check(name: str, holds: bool, detail: str, signal: str = "") -> Check:
-    """PASS or FAIL with the figures that decided it."""
+def check(name: str, holds: bool, detail: str, signal: str = "", *, void: str = "") -> Check:
+    """PASS or FAIL with the figures that decided it; ERROR where `void` says why they cannot."""
+    if void:
+        return Check(name, Status.ERROR, f"{void}: {detail}", signal)
     return Check(name, Status.PASS if holds else Status.FAIL, detail, signal)

@@ -133,7 +133,7 @@ def latency_of(count: int, percentiles: npt.ArrayLike, max_ns: float, total_ns: 
 
 @dataclass(frozen=True)
 class AcceptSummary:
-    """The figures of a list of events. A call is one accept_memory(), an event one range of it."""
+    """The figures of events. A call is one accept_memory(), an event one range of it."""
 
     calls: int
     events: int
@@ -145,30 +145,3 @@ class AcceptSummary:
     """Per call, time spent for another CPU's overlapping range."""
     gib_per_s: float | None
     """GiB accepted per second of accept time, over all CPUs."""
-
-
-def summarise(events: Iterable[AcceptEvent]) -> AcceptSummary:
-    """The figures of design metrics 'accept call' and 'throughput'."""
-    durations: dict[tuple[int, int], int] = {}
-    waits: dict[tuple[int, int], int] = {}
-    current: dict[int, int] = {}
-    count = units = 0
-    for event in events:
-        count += 1
-        units += event.units
-        if event.first:
-            current[event.cpu] = current.get(event.cpu, 0) + 1
-        key = (event.cpu, current.get(event.cpu, 0))
-        durations[key] = durations.get(key, 0) + event.duration_ns
-        waits[key] = waits.get(key, 0) + event.wait_ns
-    accepting = sum(durations.values())
-    size = units * UNIT_SIZE
-    return AcceptSummary(
-        calls=len(durations),
-        events=count,
-        units=units,
-        bytes_accepted=size,
-        accept=latency(list(durations.values())),
-        wait=latency(list(waits.values())),
-        gib_per_s=size / (1 << 30) / (accepting / 1e9) if accepting else None,
-    )

@@ -15,7 +15,7 @@ from harness.base.status import PreconditionError, Status
 from harness.guest.delay import longest_delay, run_delays
 from harness.record.check import Check, check
 from harness.record.counters import Counters, parse_counters
-from harness.record.trace import AcceptEvent, lost_events, parse_events, summarise
+from harness.record.trace import AcceptEvent, lost_events, parse_events
 from harness.run.run import Run
 
 _MAX_OUTPUT = 256 << 20
@@ -42,7 +42,8 @@ class Window:
 
     def checks(self, bounds: Bounds, waived: Collection[str] = ()) -> list[Check]:
         """Every invariant over this window but for those whose signals are `waived`."""
-        trace = Trace(summarise(self.events), self.lost, self.before) if self.traced else None
+        units = sum(event.units for event in self.events)
+        trace = Trace(units, len(self.events), self.lost, self.before) if self.traced else None
         slack = bounds.call_slack_ns + self.host_delay_ns
         evidence = Evidence(
             before=self.before,

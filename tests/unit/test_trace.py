@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
-from harness.record.trace import AcceptEvent, lost_events, parse_events, summarise
+from harness.record.trace import AcceptEvent, lost_events, parse_events
 
 HEADER = "# tracer: nop\n#\n#           TASK-PID     CPU#  |||||  TIMESTAMP  FUNCTION\n"
 
@@ -71,35 +71,6 @@ def test_an_event_that_contradicts_itself_is_refused() -> None:
     )
     with pytest.raises(PreconditionError, match="contradicts"):
         list(parse_events([bad]))
-
-
-def test_ranges_of_one_call_are_one_call() -> None:
-    def event(cpu: int, first: bool, duration: int, wait: int = 0) -> AcceptEvent:
-        return AcceptEvent(
-            0, cpu, 1, "x", 0, UNIT_SIZE, 1, first, duration, wait, True, "accept_page"
-        )
-
-    summary = summarise(
-        [
-            event(0, True, 100, wait=7),
-            event(1, True, 1000),
-            event(0, False, 50),
-            event(1, True, 2000),
-        ]
-    )
-    assert (summary.calls, summary.events, summary.units) == (3, 4, 4)
-    assert summary.accept is not None
-    assert summary.accept.max_ns == 2000
-    assert summary.accept.p50_ns == 1000
-    assert summary.accept.total_ns == 3150
-    assert summary.wait is not None
-    assert summary.wait.total_ns == 7
-
-
-def test_no_events_have_no_latency() -> None:
-    summary = summarise([])
-    assert summary.accept is None
-    assert summary.gib_per_s is None
 
 
 def test_losses_are_added_up_and_never_assumed() -> None:
