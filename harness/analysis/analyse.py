@@ -6,11 +6,12 @@ Reads run.json, events.parquet, vmstat.parquet and workload.json (docs/run-direc
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.analysis.accepts import AcceptFigures, StageBounds, figures
 from harness.analysis.evidence import Evidence, Scope, Trace, Witness
@@ -25,23 +26,22 @@ from harness.base.status import PreconditionError, Status, worst
 from harness.base.units import PAGE_SIZE, UNIT_SIZE
 from harness.record import events as event_file
 from harness.record import platform as platform_file
+from harness.record.boot import BootRecord
 from harness.record.check import Check
-from harness.record.clocks import ClockPoint, ClockRelation, relation
-from harness.record.counters import Counters, counters_from_record
+from harness.record.clocks import ClockRelation, relation
+from harness.record.counters import Counters
 from harness.record.events import Events
 from harness.record.hist import KernelHistogram, read_hist
 from harness.record.pending import PendingRun, parse_pending
-from harness.record.platform_state import PlatformInfo, platform_readings
-from harness.record.rundir import RunDir
+from harness.record.platform_state import PlatformInfo
+from harness.record.run import PlatformRecord, RunRecord, SplatRecord, load_record, recorded
 from harness.record.samples import read_samples
 
 WORKLOAD_FILE = "workload.json"
 PENDING_FILE = "pending.txt"
-_MAX_FILE = 256 << 20
 
 
-@dataclass(frozen=True)
-class WorkloadRecord:
+class WorkloadRecord(msgspec.Struct, frozen=True):
     """One workload as workload.json has it."""
 
     name: str
@@ -51,15 +51,8 @@ class WorkloadRecord:
     reports: tuple[Mapping[str, Any], ...]
 
 
-@dataclass(frozen=True)
-class SplatRecord:
-    """One console splat on the guest's time axis."""
-
-    kind: str
-    line: str
-    host_ns: int
-    guest_ns: int | None
-    """Guest CLOCK_MONOTONIC by the measured relation of the clocks; None where there is none."""
+class _WorkloadFile(msgspec.Struct, frozen=True):
+    workloads: tuple[WorkloadRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -97,6 +90,7 @@ class Analysis:
     samples: SampleFigures | None
     clocks: ClockRelation | None
     splats: tuple[SplatRecord, ...]
+    """`guest_ns` by the measured relation of the clocks; None where there is none."""
     platform: str
     """What made memory unaccepted, in words; "" where the record does not say."""
     witness: PlatformInfo | None
@@ -109,24 +103,24 @@ def analyse(run_dir: Path) -> Analysis:
     Raises UsageError where `run_dir` is none, PreconditionError where its files cannot be believed
     or the run broke before it was read a second time.
     """
-    record = RunDir.load(run_dir).record
-    for needed in ("counters_before", "counters_after"):
-        if needed not in record:
-            raise PreconditionError(
-                f"{run_dir} holds a run that was not finished: {record.get('cause', '')}",
-                hint="nothing can be judged; see run.json and console.log there",
-            )
-    before, after = (
-        counters_from_record(record[name]) for name in ("counters_before", "counters_after")
-    )
-    # A workload may have started other kernels (kexec): `before` is of the last one.
-    first = counters_from_record(record.get("counters_first_kernel", record["counters_before"]))
-    workloads = read_workloads(run_dir)
+    record = load_record(run_dir)
+    before, after = record.counters_before, record.counters_after
+    if before is None or after is None:
+        raise PreconditionError(
+            f"{run_dir} holds a run that was not finished: {record.cause}",
+            hint="nothing can be judged; see run.json and console.log there",
+        )
+    first = record.counters_first_kernel or before
+    file = recorded(run_dir / WORKLOAD_FILE, _WorkloadFile)
+    workloads = file.workloads if file else ()
     ops = operations([report for load in workloads for report in load.reports])
     events = Events(run_dir / event_file.FILE) if (run_dir / event_file.FILE).exists() else None
     samples = read_samples(run_dir)
-    clocks = _clocks(record)
-    splats = _splats(record, clocks)
+    clocks = relation(record.clock_points) if record.clock_points else None
+    splats = tuple(
+        msgspec.structs.replace(s, guest_ns=clocks.guest_ns(s.host_ns) if clocks else None)
+        for s in record.splats
+    )
     accepts = figures(events, _bounds(record, ops, clocks)) if events else None
     histograms = read_hist(run_dir)
     probes = Events(run_dir / PROBES_FILE) if (run_dir / PROBES_FILE).exists() else None
@@ -145,11 +139,11 @@ def analyse(run_dir: Path) -> Analysis:
             recorded=events if probes else None,
             events=events,
             histograms=histograms,
-            pending=_pending(run_dir, PAGE_SIZE if "platform" in record else UNIT_SIZE),
-            witness=_witness(run_dir, record),
+            pending=_pending(run_dir, PAGE_SIZE if record.platform.statistics else UNIT_SIZE),
+            witness=_witness(run_dir, record.platform),
             samples=samples,
             cycles=[cycle for load in workloads for cycle in kexec_cycles(load.reports)],
-            console=_unexpected(splats, record),
+            console=[(s.kind, s.line) for s in splats if s.kind not in record.expected_splats],
         ),
         Scope.RUN,
     )
@@ -157,15 +151,15 @@ def analyse(run_dir: Path) -> Analysis:
         if load.name == "lkvs" and load.reports:
             cycles = kexec_cycles(load.reports)
             checks.append(lkvs_check(load.reports[0], first, after, load.elapsed_ns, cycles))
-    if why := record.get("trace_refused"):
-        checks.append(Check("accept events", Status.SKIP, str(why), "conservation"))
+    if record.trace_refused:
+        checks.append(Check("accept events", Status.SKIP, record.trace_refused, "conservation"))
     status, cause = verdict(checks)
     return Analysis(
-        run_id=str(record.get("id", "")),
+        run_id=record.id,
         status=status,
         cause=cause,
         checks=tuple(checks),
-        boot=_boot(record),
+        boot=_boot(record.boot),
         before=before,
         after=after,
         workloads=workloads,
@@ -179,14 +173,14 @@ def analyse(run_dir: Path) -> Analysis:
         samples=sample_figures(samples) if samples else None,
         clocks=clocks,
         splats=splats,
-        platform=_text(record, "platform_words"),
-        witness=platform_readings(record).get("after"),
+        platform=record.platform_words,
+        witness=record.platform.statistics.get("after"),
     )
 
 
-def _witness(run_dir: Path, record: Mapping[str, Any]) -> Witness | None:
+def _witness(run_dir: Path, platform: PlatformRecord) -> Witness | None:
     """What QEMU saw as the guest's platform; None where it emulated none."""
-    readings = platform_readings(record)
+    readings = platform.statistics
     if not readings:
         return None
     stream = run_dir / platform_file.FILE
@@ -194,7 +188,7 @@ def _witness(run_dir: Path, record: Mapping[str, Any]) -> Witness | None:
         readings.get("before"),
         readings.get("after"),
         platform_file.PlatformEvents(stream) if stream.exists() else None,
-        at_rest=record["platform"].get("at_rest") is True,
+        platform.at_rest,
     )
 
 
@@ -208,59 +202,18 @@ def verdict(checks: Sequence[Check]) -> tuple[Status, str]:
     )
 
 
-def read_workloads(run_dir: Path) -> tuple[WorkloadRecord, ...]:
-    """workload.json; empty where no workload ran. Raises PreconditionError."""
-    path = run_dir / WORKLOAD_FILE
-    if not path.exists():
-        return ()
-    try:
-        if path.stat().st_size > _MAX_FILE:
-            raise ValueError("it is too large to believe")
-        return tuple(
-            WorkloadRecord(
-                str(entry["name"]),
-                int(entry["touched_bytes"]),
-                int(entry["elapsed_ns"]),
-                dict(entry["parameters"]),
-                tuple(dict(report) for report in entry["reports"]),
-            )
-            for entry in json.loads(path.read_text())["workloads"]
-        )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise PreconditionError(f"{path} cannot be read as workloads: {error}") from error
-
-
-def _bounds(
-    record: Mapping[str, Any], ops: Operations | None, clocks: ClockRelation | None
-) -> StageBounds:
-    init_ns = _integer(record, "boot", "init", "monotonic_ns")
-    if init_ns is None or init_ns < 0:
+def _bounds(record: RunRecord, ops: Operations | None, clocks: ClockRelation | None) -> StageBounds:
+    init_ns = record.boot.init.monotonic_ns
+    if init_ns < 0:
         raise PreconditionError("the run does not say when init began")
     if ops and ops.workers:
         start = min(worker.start_ns for worker in ops.workers)
         return StageBounds(init_ns, start, max(worker.stop_ns for worker in ops.workers))
-    start_host = _integer(record, "workload_marks", "start_host_ns")
-    end_host = _integer(record, "workload_marks", "end_host_ns")
-    if clocks is None or start_host is None or end_host is None:
+    marks = record.workload_marks
+    if clocks is None or not {"start_host_ns", "end_host_ns"} <= marks.keys():
         return StageBounds(init_ns)
-    return StageBounds(init_ns, clocks.guest_ns(start_host), clocks.guest_ns(end_host))
-
-
-def _clocks(record: Mapping[str, Any]) -> ClockRelation | None:
-    try:
-        points = [ClockPoint(**point) for point in record.get("clock_points", [])]
-    except TypeError as error:
-        raise PreconditionError(f"run.json has no usable clock points: {error}") from error
-    return relation(points) if points else None
-
-
-def _splats(record: Mapping[str, Any], clocks: ClockRelation | None) -> tuple[SplatRecord, ...]:
-    found = []
-    for splat in record.get("splats", []):
-        host_ns = int(splat["host_ns"])
-        guest_ns = clocks.guest_ns(host_ns) if clocks else None
-        found.append(SplatRecord(str(splat["kind"]), str(splat["line"]), host_ns, guest_ns))
-    return tuple(found)
+    ends = (clocks.guest_ns(marks[name]) for name in ("start_host_ns", "end_host_ns"))
+    return StageBounds(init_ns, *ends)
 
 
 def _pending(run_dir: Path, grain: int) -> tuple[PendingRun, ...] | None:
@@ -268,39 +221,11 @@ def _pending(run_dir: Path, grain: int) -> tuple[PendingRun, ...] | None:
     return parse_pending(path.read_text("ascii", "replace"), grain) if path.exists() else None
 
 
-def _unexpected(
-    splats: Sequence[SplatRecord], record: Mapping[str, Any]
-) -> tuple[tuple[str, str], ...]:
-    """Kind and line of each splat that the workload did not ask for."""
-    expected = set(record.get("expected_splats", []))
-    return tuple((splat.kind, splat.line) for splat in splats if splat.kind not in expected)
-
-
-def _boot(record: Mapping[str, Any]) -> BootFigures:
-    stages = (record.get("boot") or {}).get("stages") or {}
-
+def _boot(boot: BootRecord) -> BootFigures:
     def since_spawn(stage: str) -> int | None:
-        if stage not in stages or "spawn" not in stages or "restored" in stages:
+        if boot.restored or not {stage, "spawn"} <= boot.stages.keys():
             return None  # a restored guest has not booted
-        return int(stages[stage]) - int(stages["spawn"])
+        return boot.since_spawn_ns(stage)
 
-    pages = _integer(record, "boot", "init", "nr_unaccepted_pages")
-    return BootFigures(
-        since_spawn("init"), since_spawn("first_command"), -1 if pages is None else pages
-    )
-
-
-def _integer(record: Mapping[str, Any], *path: str) -> int | None:
-    value = _at(record, path)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _text(record: Mapping[str, Any], *path: str) -> str:
-    value = _at(record, path)
-    return value if isinstance(value, str) else ""
-
-
-def _at(record: Any, path: Sequence[str]) -> Any:
-    for name in path:
-        record = record.get(name) if isinstance(record, Mapping) else None
-    return record
+    pages = boot.init.nr_unaccepted_pages
+    return BootFigures(since_spawn("init"), since_spawn("first_command"), pages)

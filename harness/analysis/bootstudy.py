@@ -20,7 +20,7 @@ from harness.analysis.analyse import analyse
 from harness.base.spec import AcceptMode
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB, KIB, PAGE_SIZE, UNIT_SIZE
-from harness.record.rundir import RunDir
+from harness.record.run import load_record
 
 CONFIDENCE = 0.95
 
@@ -96,8 +96,8 @@ def interval(values: Sequence[float]) -> MeanInterval:
 
 def boot_point(run_dir: Path) -> BootPoint:
     """One boot's figures from its run directory. Raises PreconditionError where one is missing."""
-    record = RunDir.load(run_dir).record
-    spec = record.get("spec") or {}
+    record = load_record(run_dir)
+    spec = record.spec
     found = analyse(run_dir)
     boot, after = found.boot, found.after
     if boot.init_ns is None or boot.first_command_ns is None or boot.unaccepted_at_init_pages < 0:
@@ -109,16 +109,14 @@ def boot_point(run_dir: Path) -> BootPoint:
     else:
         accepted = max(0, after.mem_total_kib * KIB - unaccepted)
         rate = found.accepts.summary.gib_per_s if found.accepts else None
-    init_ns = boot.init_ns
-    if spec.get("clock") == "icount":
-        init_ns = int(record["boot"]["init"]["monotonic_ns"])
+    init_ns = record.boot.init.monotonic_ns if spec.clock == "icount" else boot.init_ns
     return BootPoint(
         run=run_dir.name,
         status=found.status,
-        memory_bytes=int(spec["memory"]),
-        vcpus=int(spec["vcpus"]),
-        accept=str(spec["accept"]),
-        clock=str(spec.get("clock", "wall")),
+        memory_bytes=spec.memory,
+        vcpus=spec.vcpus,
+        accept=spec.accept,
+        clock=spec.clock,
         init_ns=init_ns,
         command_ns=boot.first_command_ns,
         unaccepted_at_init_bytes=unaccepted,

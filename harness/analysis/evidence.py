@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from harness.analysis.kexec import KexecCycle, found_nothing_unaccepted
 from harness.analysis.pressure import Bounds
@@ -18,6 +17,7 @@ from harness.record.hist import KernelHistogram
 from harness.record.pending import PendingRun
 from harness.record.platform import PlatformEvents
 from harness.record.platform_state import PlatformInfo
+from harness.record.run import RunRecord
 from harness.record.samples import Samples
 from harness.record.trace import AcceptEvent
 
@@ -69,8 +69,8 @@ class Evidence:
     first: Counters | None = None
     """The first kernel's first reading, where a workload started others and `before` is of the
     last one."""
-    record: Mapping[str, Any] = field(default_factory=dict)
-    """run.json, of a whole run."""
+    record: RunRecord = RunRecord()  # noqa: RUF009 - frozen
+    """Of a whole run."""
     loaded: bool = False
     """Whether a workload ran that has to accept memory."""
     trace: Trace | None = None
@@ -117,12 +117,5 @@ class Evidence:
     @property
     def accept_mode(self) -> AcceptMode | None:
         """How a run's guest was to accept; None: the record does not say."""
-        asked = (self.record.get("spec") or {}).get("accept")
+        asked = self.record.spec.accept
         return AcceptMode(asked) if asked in set(AcceptMode) else None
-
-    @property
-    def unaccepted_at_init_pages(self) -> int | None:
-        """nr_unaccepted in a run's first userspace instruction; None: not recorded."""
-        boot = (self.record.get("boot") or {}).get("init") or {}
-        pages = boot.get("nr_unaccepted_pages")
-        return pages if type(pages) is int else None

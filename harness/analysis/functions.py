@@ -7,7 +7,6 @@ and on all vCPUs: a block that a page fault interrupts is counted as run, and it
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from harness.base.reader import FileType
 from harness.base.status import PreconditionError
+from harness.record.run import recorded
 
 FILE = "functions.json"
 USERSPACE = "(userspace)"
@@ -26,13 +27,11 @@ _KERNEL = 1 << 63
 _FIRST = re.compile(r"@functions (\d{1,9})")
 _BLOCK = re.compile(r"@([0-9a-f]{1,16}) (\d{1,19})")
 _SYMBOL = re.compile(r"([0-9a-f]{16}) [tTwW] (\S{1,200})(?:\t.*)?")
-_MAX_BYTES = 16 << 20
 
 Numbers = npt.NDArray[np.uint64]
 
 
-@dataclass(frozen=True)
-class FunctionCost:
+class FunctionCost(FileType, frozen=True):
     """Instructions executed in one function, those it called not included."""
 
     name: str
@@ -93,20 +92,15 @@ def by_function(addresses: Numbers, counts: Numbers, kallsyms: str) -> tuple[Fun
     return tuple(FunctionCost(name, count) for name, count in ranked)
 
 
+class _File(FileType, frozen=True):
+    functions: tuple[FunctionCost, ...]
+    instructions: int = 0
+
+
 def read_functions(run_dir: Path) -> tuple[FunctionCost, ...]:
     """What a run recorded; empty where it did not count. Raises PreconditionError."""
-    path = run_dir / FILE
-    if not path.exists():
-        return ()
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise ValueError("it is too large to believe")
-        entries: Sequence[dict[str, object]] = json.loads(path.read_text())["functions"]
-        return tuple(
-            FunctionCost(str(entry["name"]), int(str(entry["instructions"]))) for entry in entries
-        )
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise PreconditionError(f"{path} cannot be read as functions: {error}") from error
+    found = recorded(run_dir / FILE, _File)
+    return found.functions if found else ()
 
 
 @dataclass(frozen=True)

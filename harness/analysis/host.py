@@ -3,31 +3,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from harness.base.status import Status
 from harness.record.check import Check
 from harness.record.console import Kind
+from harness.record.run import HostRecord
 
 _NAME = "host kernel is clean"
 
 
-def host_check(record: Mapping[str, Any]) -> Check | None:
+def host_check(watch: HostRecord | None) -> Check | None:
     """FAIL for a report of the host's kernel, MISS where the host ran out of memory.
 
     None where nothing was watched.
     """
-    watch = record.get("host_watch")
-    if not isinstance(watch, Mapping):
+    if watch is None:
         return None
-    if watch.get("kernel_log") != "read":
-        return Check(_NAME, Status.SKIP, f"not visible to this user: {watch.get('kernel_log')}")
-    splats = [dict(splat) for splat in watch.get("splats", [])]
-    ours = [splat for splat in splats if splat.get("kind") != Kind.OOM.value]
+    if watch.kernel_log != "read":
+        return Check(_NAME, Status.SKIP, f"not visible to this user: {watch.kernel_log}")
+    ours = [splat for splat in watch.splats if splat.kind != Kind.OOM]
     if ours:
-        first = f"{ours[0].get('kind')}: {ours[0].get('line')}"
+        first = f"{ours[0].kind}: {ours[0].line}"
         return Check(_NAME, Status.FAIL, f"{len(ours)} reports, the first: {first}")
-    if splats:
-        return Check(_NAME, Status.MISS, f"host out of memory: {splats[0].get('line')}")
+    if watch.splats:
+        return Check(_NAME, Status.MISS, f"host out of memory: {watch.splats[0].line}")
     return Check(_NAME, Status.PASS, "no panic, oops, warning, lockup, stall or OOM kill")

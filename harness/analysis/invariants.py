@@ -239,7 +239,7 @@ def _sources(e: Evidence) -> Iterator[Check]:
 def _eager(e: Evidence) -> Iterator[Check]:
     """Nothing is unaccepted when init starts."""
     if e.accept_mode is AcceptMode.EAGER:
-        pages = e.unaccepted_at_init_pages  # None: not known, which is a FAIL as well
+        pages = e.record.boot.init.nr_unaccepted_pages  # -1: not known, which is a FAIL as well
         yield check("eager: nothing unaccepted at init", pages == 0, f"{pages} pages", "eager")
 
 
@@ -264,7 +264,7 @@ def _next_kernels(e: Evidence) -> Iterator[Check]:
 def _host(e: Evidence) -> Iterator[Check]:
     """No report of trouble by the host's kernel during the run; that it ran out of memory is
     MISS."""
-    yield from filter(None, [host_check(e.record)])
+    yield from filter(None, [host_check(e.record.host_watch)])
 
 
 @_row(

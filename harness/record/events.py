@@ -6,25 +6,23 @@ Rows are in order of CPU, then time. A call is one accept_memory(); its rows fol
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.base.reader import FileType
 from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
+from harness.record.columns import ROWS_AT_ONCE, Array, ColumnFile, metadata
 from harness.record.frames import Frames
 from harness.record.ringbuffer import Batch, EventFormat, read_batches
 
 FILE = "events.parquet"
-METADATA_KEY = b"cvm_harness"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
     [
@@ -43,16 +41,11 @@ SCHEMA = pa.schema(
         ("caller", _TEXT),
     ]
 )
-_ROWS_AT_ONCE = 1 << 20
-"""Rows of a row group, and of a reader's batch: some 60 MB."""
-
-Array = npt.NDArray[Any]
 Resolve = Callable[[Sequence[int]], Mapping[int, str]]
 """Names kernel addresses: each address given -> "symbol+0xoffset"."""
 
 
-@dataclass(frozen=True)
-class TraceFacts:
+class TraceFacts(FileType, frozen=True):
     """What is known of the trace as a whole; kept in the file's metadata."""
 
     source: str
@@ -98,14 +91,7 @@ class EventsWriter:
 
     def finish(self, facts: TraceFacts) -> None:
         """Put `facts` into the file's metadata."""
-        content = {
-            "source": facts.source,
-            "lost_events": {str(cpu): lost for cpu, lost in facts.lost_events.items()},
-            "lost_unknown": facts.lost_unknown,
-            "since_ns": facts.since_ns,
-            "until_ns": facts.until_ns,
-        }
-        self._writer.add_key_value_metadata({METADATA_KEY: json.dumps(content).encode()})
+        self._writer.add_key_value_metadata(metadata(facts))
 
     def add(self, columns: Mapping[str, Any], cpu: int) -> None:
         """Append rows of one CPU, in the order in which they were written there.
@@ -134,7 +120,7 @@ class EventsWriter:
         table = pa.table(
             [pa.array(arrays[field.name], field.type) for field in SCHEMA], schema=SCHEMA
         )
-        self._writer.write_table(table, row_group_size=_ROWS_AT_ONCE)
+        self._writer.write_table(table, row_group_size=ROWS_AT_ONCE)
         self.rows += count
 
 
@@ -210,34 +196,8 @@ def _resolved(addresses: Sequence[int], known: dict[int, str], resolve: Resolve)
     return known
 
 
-class Events:
-    """A run's events on disk, read a bounded batch of columns at a time."""
+class Events(ColumnFile[TraceFacts]):
+    """A run's events."""
 
     def __init__(self, path: Path) -> None:
-        """Raises PreconditionError where `path` is not a file of events."""
-        try:
-            self._file = pq.ParquetFile(path, memory_map=True)
-            found = self._file.schema_arrow
-            facts = json.loads((self._file.metadata.metadata or {})[METADATA_KEY])
-            self.facts = TraceFacts(
-                str(facts["source"]),
-                {int(cpu): int(lost) for cpu, lost in facts["lost_events"].items()},
-                bool(facts["lost_unknown"]),
-                int(facts["since_ns"]),
-                int(facts["until_ns"]),
-            )
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise PreconditionError(f"{path} cannot be read as accept events: {error}") from error
-        if [f.name for f in found] != SCHEMA.names:
-            raise PreconditionError(f"{path} has not the columns of accept events")
-        self.path = path
-        self.rows: int = self._file.metadata.num_rows
-
-    def batches(self, *columns: str) -> Iterator[dict[str, Array]]:
-        """The given number columns as arrays, a batch of rows at a time."""
-        for batch in self._file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-            yield {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
-
-    def record_batches(self, *columns: str) -> Iterator[pa.RecordBatch]:
-        """The given columns, texts as dictionaries, a batch at a time."""
-        yield from self._file.iter_batches(_ROWS_AT_ONCE, columns=list(columns))
+        super().__init__(path, SCHEMA, TraceFacts, "accept events")

@@ -9,23 +9,21 @@ columns (docs/run-directory.md) in the order in which QEMU saw the calls.
 from __future__ import annotations
 
 import enum
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from harness.base.reader import FileType
 from harness.base.status import PreconditionError
+from harness.record.columns import ROWS_AT_ONCE, Array, ColumnFile, metadata
 
 FILE = "platform.parquet"
 STREAM = "platform.stream"
 """The raw stream in the run directory, until it is stored."""
-METADATA_KEY = b"cvm_harness"
 
 MAGIC = b"CGSTCG1\0"
 RECORD = np.dtype(
@@ -126,14 +124,10 @@ SCHEMA = pa.schema(
     ]
 )
 _KINDS = tuple(kind.name.lower().replace("_", "-") for kind in WitnessKind)
-_ROWS_AT_ONCE = 1 << 20
 _MAX_STREAM = 1 << 30
 
-Array = npt.NDArray[Any]
 
-
-@dataclass(frozen=True)
-class StreamFacts:
+class StreamFacts(FileType, frozen=True):
     """What is known of the stream as a whole; kept in the file's metadata."""
 
     platform: str
@@ -204,15 +198,14 @@ def _check(path: Path, records: Array) -> None:
 
 def store_stream(stream: Stream, path: Path) -> None:
     """platform.parquet from a stream."""
-    metadata = {METADATA_KEY: json.dumps(asdict(stream.facts)).encode()}
     with pq.ParquetWriter(
         path,
-        SCHEMA.with_metadata(metadata),
+        SCHEMA.with_metadata(metadata(stream.facts)),
         compression="zstd",
         use_dictionary=["kind", "before", "after", "result"],
     ) as writer:
-        for start in range(0, len(stream.records), _ROWS_AT_ONCE):
-            writer.write_table(_table(np.asarray(stream.records[start : start + _ROWS_AT_ONCE])))
+        for start in range(0, len(stream.records), ROWS_AT_ONCE):
+            writer.write_table(_table(np.asarray(stream.records[start : start + ROWS_AT_ONCE])))
 
 
 def _table(records: Array) -> pa.Table:
@@ -243,34 +236,8 @@ def _named(numbers: Array, names: Sequence[str]) -> pa.DictionaryArray:
     return pa.DictionaryArray.from_arrays(pa.array(numbers.astype(np.int8)), pa.array(names))
 
 
-class PlatformEvents:
-    """A run's platform.parquet, read a bounded batch of columns at a time."""
+class PlatformEvents(ColumnFile[StreamFacts]):
+    """A run's platform.parquet."""
 
     def __init__(self, path: Path) -> None:
-        """Raises PreconditionError where `path` is not a file of platform events."""
-        try:
-            self._file = pq.ParquetFile(path, memory_map=True)
-            metadata = self._file.schema_arrow.metadata or {}
-            facts = json.loads(metadata[METADATA_KEY])
-            self.facts = StreamFacts(
-                str(facts["platform"]),
-                *(int(facts[name]) for name in ("address_bit", "wall_ns", "lost", "torn_bytes")),
-            )
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
-            raise PreconditionError(f"{path} cannot be read as platform events: {error}") from error
-        if [field.name for field in self._file.schema_arrow] != SCHEMA.names:
-            raise PreconditionError(f"{path} has not the columns of platform events")
-        self.path = path
-        self.rows: int = self._file.metadata.num_rows
-
-    def batches(self, *columns: str) -> Iterator[dict[str, Array]]:
-        """The given columns as arrays, names as texts, a batch of rows at a time."""
-        for batch in self._file.iter_batches(_ROWS_AT_ONCE, columns=list(columns)):
-            yield {name: _array(batch.column(name)) for name in columns}
-
-
-def _array(column: pa.Array) -> Array:
-    if isinstance(column, pa.DictionaryArray):
-        names = np.array(column.dictionary.to_pylist(), dtype=object)
-        return np.asarray(names[column.indices.to_numpy(zero_copy_only=False)])
-    return np.asarray(column.to_numpy(zero_copy_only=False))
+        super().__init__(path, SCHEMA, StreamFacts, "platform events")

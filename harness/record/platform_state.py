@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
 import msgspec
 
@@ -240,12 +240,3 @@ def _convert(value: object, kind: type[T], what: str) -> T:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         raise PreconditionError(f"QEMU's words on {what} make no sense: {error}") from error
-
-
-def platform_readings(record: Mapping[str, Any]) -> dict[str, PlatformInfo]:
-    """run.json's readings by their moment: "proven", "before", "after"; those that there are."""
-    found = record.get("platform")
-    readings = found.get("statistics") if isinstance(found, Mapping) else None
-    if not isinstance(readings, Mapping):
-        return {}
-    return {str(moment): parse_info(answer) for moment, answer in readings.items()}

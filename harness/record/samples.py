@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from harness.base.status import PreconditionError
+from harness.base.reader import FileType
+from harness.base.status import PreconditionError, UsageError
+from harness.record.columns import facts_in, metadata
 
 _NAME = re.compile(r"[A-Za-z0-9_.:-]{1,80}")
 _END = re.compile(
@@ -25,7 +26,6 @@ _ALWAYS = ("vmstat.nr_free_pages", "vmstat.nr_unaccepted")
 FILE = "vmstat.parquet"
 STREAM = "vmstat.txt"
 """The stream as it comes; there only while a run is under way, or after one that broke."""
-_METADATA_KEY = b"cvm_harness"
 _MAX_COLUMNS = 2048
 
 
@@ -88,12 +88,18 @@ def parse_samples(lines: Iterable[str]) -> Samples:
     return Samples(names, values, missed, complete, cpu_ns)
 
 
+class _Facts(FileType, frozen=True):
+    missed: int
+    complete: bool
+    cpu_ns: int
+
+
 def write_samples(run_dir: Path, samples: Samples) -> None:
     """vmstat.parquet: the columns as the guest named them, 64-bit integers."""
-    facts = {"missed": samples.missed, "complete": samples.complete, "cpu_ns": samples.cpu_ns}
+    facts = _Facts(samples.missed, samples.complete, samples.cpu_ns)
     columns = [pa.array(samples.values[:, at]) for at in range(len(samples.names))]
     table = pa.table(columns, names=list(samples.names))
-    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(facts).encode()})
+    table = table.replace_schema_metadata(metadata(facts))
     pq.write_table(table, run_dir / FILE, compression="zstd")
 
 
@@ -110,17 +116,12 @@ def read_samples(run_dir: Path) -> Samples | None:
             return parse_samples(lines)
     try:
         table = pq.read_table(path)
-        facts = json.loads((table.schema.metadata or {})[_METADATA_KEY])
+        facts = facts_in(table.schema.metadata, _Facts, path)
         columns = [table.column(name).to_numpy() for name in table.column_names]
         values = np.column_stack(columns).astype(np.int64, casting="safe")
-        return Samples(
-            tuple(table.column_names),
-            values,
-            int(facts["missed"]),
-            bool(facts["complete"]),
-            int(facts["cpu_ns"]),
-        )
-    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+        names = tuple(table.column_names)
+        return Samples(names, values, facts.missed, facts.complete, facts.cpu_ns)
+    except (OSError, pa.ArrowException, KeyError, TypeError, ValueError, UsageError) as error:
         raise PreconditionError(f"{path} cannot be read as samples: {error}") from error
 
 

@@ -35,6 +35,7 @@ from harness.kernel.build import build_kernel
 from harness.kernel.kernel import Kernel, KernelRequest, kernel_of_disk
 from harness.kernel.overhead import overhead
 from harness.record.console import unexpected
+from harness.record.run import run_record
 from harness.record.rundir import RunDir
 from harness.run.boots import boot_again
 from harness.run.prepared import INITRD, Prepared, make_machine, record
@@ -276,7 +277,7 @@ def _keep_stream(directory: RunDir) -> None:
 
 def _blame(error: BaseException, directory: RunDir) -> BaseException:
     """What a run died of: on hardware a report of the host's kernel comes before all else."""
-    check = host_check(directory.record)
+    check = host_check(run_record(directory.record).host_watch)
     if check is None or check.status is not GuestFailure.status:
         return error
     details = [str(error), *(error.details if isinstance(error, HarnessError) else ())]

@@ -14,8 +14,7 @@ from harness.base.status import HostError
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
 from harness.kernel.kernel import Kernel
 from harness.record.boot import BootRecord
-from harness.record.platform_state import platform_readings
-from harness.record.rundir import RunDir
+from harness.record.run import load_record
 from harness.record.view import RunView
 from harness.report.html.content import runs_page
 from harness.report.html.render import render
@@ -115,7 +114,7 @@ def _accepted(outcome: Outcome, directory: Path) -> str:
     """What the emulated platform, the kernel's or QEMU's, says; hardware tells nobody."""
     if outcome.after.emulation:
         return format_size(outcome.after.stat("accept_units") * UNIT_SIZE)
-    reading = platform_readings(RunDir.load(directory).record).get("after")
+    reading = load_record(directory).platform.statistics.get("after")
     return format_size(reading.flow.accepted * PAGE_SIZE) if reading else "–"
 
 

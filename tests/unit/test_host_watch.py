@@ -21,6 +21,7 @@ from harness.host.state import (
     read_stats,
 )
 from harness.host.view import LiveHost, RecordedHost
+from harness.record.run import run_record
 from harness.record.rundir import plain
 from harness.run.session import watch_for
 from harness.targets.choose import guest_spec
@@ -47,8 +48,8 @@ class Log(KernelLog):
 
 def judged(log: Log) -> Status | None:
     with HostWatch(log, Path("/nonexistent")) as watch:
-        record = {"host_watch": plain(watch.record())}
-    check = host_check(record)
+        record = run_record({"host_watch": plain(watch.record())})
+    check = host_check(record.host_watch)
     return check.status if check else None
 
 
@@ -85,7 +86,7 @@ def test_only_a_guest_on_hardware_is_judged_by_its_host(
 ) -> None:
     watch = watch_for(target_for(TargetName(target)), guest_spec(target=target, accel=accel))
     assert isinstance(watch, HostWatch if watched else type(None))
-    assert host_check({"spec": {"target": target}}) is None
+    assert host_check(None) is None
 
 
 def test_a_record_keeps_what_earlier_records_saw() -> None:

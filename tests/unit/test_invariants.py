@@ -19,6 +19,7 @@ from harness.base.units import UNIT_SIZE
 from harness.record.counters import Counters, Zone
 from harness.record.events import Events, TraceFacts
 from harness.record.pending import PendingRun
+from harness.record.run import run_record
 from harness.record.trace import AcceptEvent
 from tests.support.event_files import write_events
 from tests.support.platform_streams import PENDING, small_stream, witness
@@ -69,7 +70,7 @@ def pressure(name: str) -> Evidence:
 
 
 def run_of(**record: Any) -> Evidence:
-    return Evidence(before=reading(), after=reading(), record=record)
+    return Evidence(before=reading(), after=reading(), record=run_record(record))
 
 
 def two_sources(tmp_path: Path) -> Evidence:
@@ -138,7 +139,9 @@ def test_every_invariant_that_can_fail_has_evidence_that_breaks_it() -> None:
 @pytest.mark.parametrize("row", INVARIANTS, ids=lambda row: row.name)
 def test_every_invariant_fails_on_what_breaks_it(row: Invariant, tmp_path: Path) -> None:
     if row.name not in BROKEN:
-        lazy = Evidence(before=reading(0), record={"spec": {"accept": "lazy"}}, loaded=True)
+        lazy = Evidence(
+            before=reading(0), record=run_record({"spec": {"accept": "lazy"}}), loaded=True
+        )
         assert [check.status for check in row.ask(lazy)] == [Status.ERROR]
         return
     evidence = BROKEN[row.name](tmp_path)
