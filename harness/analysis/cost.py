@@ -8,10 +8,8 @@ contention between CPUs, and what a hypercall costs. Those take the cost model, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE
+from harness.record.view import RunView, number
 
 KNOWN_RSD = {
     "cost.per_accepted_mib": 1e-5,
@@ -27,63 +25,51 @@ OF_WORKLOAD = ("cost.per_touched_page", "cost.workload")
 MARGIN = 1e-3
 """Relative cost below which two kernels count as equal."""
 
-Record = Mapping[str, Any]
 
-
-def instructions_per_accepted_mib(record: Record) -> float | None:
+def per_accepted_mib(run: RunView) -> float | None:
     """In the platform's accept, over all traced events of the guest's life."""
-    return _over(_accepting(record), _number(record, "accepts", "bytes_accepted"), MIB)
+    return _over(_accepting(run), number(run.record, "accepts", "bytes_accepted"), MIB)
 
 
-def block_share(record: Record, workload: Record | None) -> float:
+def block_share(run: RunView) -> float:
     """What accepting one block of MAX_PAGE_ORDER costs, of the whole workload's cost: so much is a
     workload dearer whose guest's boot left one block more to accept."""
-    per_mib = instructions_per_accepted_mib(record)
-    whole = instructions_of_workload(record, workload)
+    per_mib, whole = per_accepted_mib(run), workload(run)
     return per_mib * (MAX_ORDER_PAGES * PAGE_SIZE / MIB) / whole if per_mib and whole else 0.0
 
 
-def instructions_per_call(record: Record) -> float | None:
+def per_call(run: RunView) -> float | None:
     """In the platform's accept, of one accept_memory() call on average."""
-    return _over(_accepting(record), _number(record, "accepts", "calls"))
+    return _over(_accepting(run), number(run.record, "accepts", "calls"))
 
 
-def waiting_per_call(record: Record) -> float | None:
+def waiting_per_call(run: RunView) -> float | None:
     """Spinning for another CPU's overlapping range, of one call on average."""
-    waited = _number(record, "accepts", "wait", "total_ns") if _counts(record) else None
-    return _over(waited, _number(record, "accepts", "calls"))
+    waited = number(run.record, "accepts", "wait", "total_ns") if counted(run) else None
+    return _over(waited, number(run.record, "accepts", "calls"))
 
 
-def instructions_per_touched_page(record: Record, workload: Record | None) -> float | None:
+def per_touched_page(run: RunView) -> float | None:
     """The workload's own over the pages it made resident: fault, accept, zeroing, the rest."""
-    spent = instructions_of_workload(record, workload)
-    return _over(spent, _number(workload, "touched_bytes"), PAGE_SIZE)
+    return _over(workload(run), number(run.workload, "touched_bytes"), PAGE_SIZE)
 
 
-def instructions_of_workload(record: Record, workload: Record | None) -> float | None:
+def workload(run: RunView) -> float | None:
     """All that the workload's workers executed, in user and kernel mode.
 
     By the CPU time of its threads: a process that had the CPU in between is not in it.
     """
-    return _number(workload, "cpu_ns") if _counts(record) else None
+    return number(run.workload, "cpu_ns") if counted(run) else None
 
 
-def _counts(record: Record) -> bool:
-    spec = record.get("spec")
-    return isinstance(spec, Mapping) and spec.get("clock") == "icount"
+def counted(run: RunView) -> bool:
+    """Whether the guest's time is instructions."""
+    return run.get("spec", "clock") == "icount"
 
 
-def _accepting(record: Record) -> float | None:
-    return _number(record, "accepts", "accept", "total_ns") if _counts(record) else None
+def _accepting(run: RunView) -> float | None:
+    return number(run.record, "accepts", "accept", "total_ns") if counted(run) else None
 
 
 def _over(amount: float | None, by: float | None, unit: int = 1) -> float | None:
     return None if amount is None or not by else amount / (by / unit)
-
-
-def _number(tree: Any, *keys: str) -> float | None:
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    if isinstance(tree, bool) or not isinstance(tree, int | float):
-        return None
-    return float(tree) if abs(tree) < 1e300 else None

@@ -8,14 +8,15 @@ docs/metrics.md is generated from this table.
 from __future__ import annotations
 
 import enum
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 from harness.analysis import cost
 from harness.base.status import UsageError
 from harness.base.units import PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE, format_ns
+from harness.record.view import RunView, number
+
+_Value = Callable[[RunView], float | None]
 
 
 class Better(enum.StrEnum):
@@ -26,18 +27,6 @@ class Better(enum.StrEnum):
     NEITHER = "neither"
 
 
-class Recorded(Protocol):
-    """A run as far as metrics need it: run.json and workload.json."""
-
-    @property
-    def record(self) -> Mapping[str, Any]:
-        """run.json."""
-
-    @property
-    def workload(self) -> Mapping[str, Any] | None:
-        """workload.json."""
-
-
 @dataclass(frozen=True)
 class Metric:
     """One figure of a run."""
@@ -45,11 +34,11 @@ class Metric:
     name: str
     """Stage or subject, a dot, the quantity with its unit as suffix."""
     unit: str
-    better: Better
     meaning: str
     source: str
     """Where the number comes from."""
-    value: Callable[[Recorded], float | None]
+    value: _Value
+    better: Better = Better.LOWER
 
     def show(self, value: float) -> str:
         """`value` as people read it."""
@@ -60,69 +49,49 @@ class Metric:
         return f"{value:.4g} {self.unit}".rstrip()
 
 
-def _number(value: object, scale: float = 1.0) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value) * scale
-    except OverflowError:  # JSON knows integers of any length
-        return None
-    return number if math.isfinite(number) else None
+def _at(*keys: str) -> _Value:
+    return lambda run: number(run.record, *keys)
 
 
-def _dig(tree: Any, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
+def _workload(name: str) -> _Value:
+    return lambda run: number(run.workload, name)
 
 
-def _at(*keys: str, scale: float = 1.0) -> Callable[[Recorded], float | None]:
-    return lambda run: _number(_dig(run.record, keys), scale)
-
-
-def _workload(*keys: str) -> Callable[[Recorded], float | None]:
-    return lambda run: _number(_dig(run.workload, keys))
-
-
-def _counted(*keys: str, scale: float = 1.0) -> Callable[[Recorded], float | None]:
-    """A counter that is -1 where the kernel has none."""
-
-    def value(run: Recorded) -> float | None:
-        number = _number(_dig(run.record, keys))
-        return None if number is None or number < 0 else number * scale
-
-    return value
-
-
-def _stage(stage: str) -> Callable[[Recorded], float | None]:
-    def value(run: Recorded) -> float | None:
-        spawn = _number(_dig(run.record, ("boot", "stages", "spawn")))
-        reached = _number(_dig(run.record, ("boot", "stages", stage)))
-        if _dig(run.record, ("boot", "stages", "restored")) is not None:
+def _stage(stage: str) -> _Value:
+    def value(run: RunView) -> float | None:
+        spawn, reached = (number(run.record, "boot", "stages", one) for one in ("spawn", stage))
+        if run.get("boot", "stages", "restored") is not None:
             return None  # it has not booted: its stages tell how long restoring takes
         return None if spawn is None or reached is None else reached - spawn
 
     return value
 
 
-def _accepted_by_workload(run: Recorded) -> float | None:
-    before = _number(_dig(run.record, ("counters_before", "unaccepted_pages")))
-    after = _number(_dig(run.record, ("counters_after", "unaccepted_pages")))
+def _unaccepted_at_init(run: RunView) -> float | None:
+    pages = number(run.record, "boot", "init", "nr_unaccepted_pages")
+    return None if pages is None or pages < 0 else pages * PAGE_SIZE
+
+
+def _accepted_by_workload(run: RunView) -> float | None:
+    before, after = (
+        number(run.record, reading, "unaccepted_pages")
+        for reading in ("counters_before", "counters_after")
+    )
     if before is None or after is None or min(before, after) < 0:
         return None
     return (before - after) * PAGE_SIZE
 
 
-def _touch_bytes_per_s(run: Recorded) -> float | None:
-    touched = _number(_dig(run.workload, ("touched_bytes",)))
-    elapsed = _number(_dig(run.workload, ("elapsed_ns",)))
+def _touch_bytes_per_s(run: RunView) -> float | None:
+    touched = number(run.workload, "touched_bytes")
+    elapsed = number(run.workload, "elapsed_ns")
     return touched / (elapsed / 1e9) if touched and elapsed else None
 
 
 _RECORD = "run.json, boot.stages: host CLOCK_MONOTONIC"
 _TRACE = "trace event unaccepted_memory:accept_memory"
 _EMULATION = "debugfs unaccepted_emulation/stats after the workload"
-_LOW, _HIGH, _NEITHER = Better.LOWER, Better.HIGHER, Better.NEITHER
+_HIGH, _NEITHER = Better.HIGHER, Better.NEITHER
 
 
 def _latency_metrics() -> Iterator[Metric]:
@@ -140,7 +109,6 @@ def _latency_metrics() -> Iterator[Metric]:
             yield Metric(
                 f"{kind}.{figure}",
                 "ns",
-                _LOW,
                 f"{words}: {what}, since tracing began in early boot",
                 _TRACE,
                 _at("accepts", kind, figure),
@@ -148,49 +116,28 @@ def _latency_metrics() -> Iterator[Metric]:
 
 
 _ICOUNT = "the icount clock, under which a nanosecond is one executed instruction"
+_COSTS = (
+    ("in the platform's accept, per MiB accepted", cost.per_accepted_mib),
+    ("in the platform's accept, per accept_memory() call", cost.per_call),
+    (
+        "waiting for another CPU's overlapping range, per accept_memory() call",
+        cost.waiting_per_call,
+    ),
+    ("of the whole workload, per page of 4 KiB it made resident", cost.per_touched_page),
+    ("of the whole workload", cost.workload),
+)
 
 
 def _cost_metrics() -> Iterator[Metric]:
-    for name, unit, meaning, value in (
-        (
-            "per_accepted_mib",
-            "instructions/MiB",
-            "in the platform's accept, per MiB accepted",
-            lambda run: cost.instructions_per_accepted_mib(run.record),
-        ),
-        (
-            "per_call",
-            "instructions",
-            "in the platform's accept, per accept_memory() call",
-            lambda run: cost.instructions_per_call(run.record),
-        ),
-        (
-            "waiting_per_call",
-            "instructions",
-            "waiting for another CPU's overlapping range, per accept_memory() call",
-            lambda run: cost.waiting_per_call(run.record),
-        ),
-        (
-            "per_touched_page",
-            "instructions",
-            "of the whole workload, per page of 4 KiB it made resident",
-            lambda run: cost.instructions_per_touched_page(run.record, run.workload),
-        ),
-        (
-            "workload",
-            "instructions",
-            "of the whole workload",
-            lambda run: cost.instructions_of_workload(run.record, run.workload),
-        ),
-    ):
-        yield Metric(f"cost.{name}", unit, _LOW, meaning, _ICOUNT, value)
+    for meaning, value in _COSTS:
+        unit = "instructions/MiB" if value is cost.per_accepted_mib else "instructions"
+        yield Metric(f"cost.{value.__name__}", unit, meaning, _ICOUNT, value)
 
 
 METRICS: tuple[Metric, ...] = (
     Metric(
         "boot.init_ns",
         "ns",
-        _LOW,
         "from QEMU's spawn to the guest's first userspace instruction being heard of",
         _RECORD,
         _stage("init"),
@@ -198,7 +145,6 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "boot.first_command_ns",
         "ns",
-        _LOW,
         "from QEMU's spawn to the end of the first command over SSH",
         _RECORD,
         _stage("first_command"),
@@ -206,15 +152,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "boot.unaccepted_bytes",
         "bytes",
-        _NEITHER,
         "memory still unaccepted at the first userspace instruction",
         "/proc/vmstat nr_unaccepted, read by PID 1",
-        _counted("boot", "init", "nr_unaccepted_pages", scale=PAGE_SIZE),
+        _unaccepted_at_init,
+        _NEITHER,
     ),
     Metric(
         "boot.accepted_units",
         "units",
-        _LOW,
         f"units of {UNIT_SIZE >> 20} MiB accepted before PID 1 was started",
         _EMULATION,
         _at("counters_after", "emulation", "units_before_init"),
@@ -222,32 +167,31 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "accept.calls",
         "calls",
-        _NEITHER,
         "accept_memory() calls since tracing began in early boot",
         _TRACE,
         _at("accepts", "calls"),
+        _NEITHER,
     ),
     Metric(
         "accept.units",
         "units",
-        _NEITHER,
         f"units of {UNIT_SIZE >> 20} MiB accepted by those calls",
         _TRACE,
         _at("accepts", "units"),
+        _NEITHER,
     ),
     *_latency_metrics(),
     Metric(
         "accept.gib_per_s",
         "GiB/s",
-        _HIGH,
         "accepted per second of accept time, summed over CPUs",
         _TRACE,
         _at("accepts", "gib_per_s"),
+        _HIGH,
     ),
     Metric(
         "accept.backend_ns",
         "ns",
-        _LOW,
         "time spent in the emulated platform's back end since power-on",
         _EMULATION,
         _at("counters_after", "emulation", "accept_ns"),
@@ -255,15 +199,14 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "workload.accepted_bytes",
         "bytes",
-        _NEITHER,
         "drop of nr_unaccepted from before the workload to after it",
         "/proc/vmstat nr_unaccepted",
         _accepted_by_workload,
+        _NEITHER,
     ),
     Metric(
         "workload.elapsed_ns",
         "ns",
-        _LOW,
         "what the workload took by the guest's CLOCK_MONOTONIC",
         "workload.json",
         _workload("elapsed_ns"),
@@ -271,26 +214,26 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "workload.touched_bytes",
         "bytes",
-        _NEITHER,
         "memory the workload says it made resident",
         "workload.json",
         _workload("touched_bytes"),
+        _NEITHER,
     ),
     Metric(
         "workload.bytes_per_s",
         "bytes/s",
-        _HIGH,
         "touched_bytes over elapsed_ns",
         "workload.json",
         _touch_bytes_per_s,
+        _HIGH,
     ),
     Metric(
         "pending.units",
         "units",
-        _NEITHER,
         f"units of {PAGES_PER_UNIT} pages still pending in the kernel's table at the end",
         _EMULATION,
         _at("counters_after", "emulation", "table_pending"),
+        _NEITHER,
     ),
     *_cost_metrics(),
 )
@@ -308,7 +251,7 @@ def metric_named(name: str) -> Metric:
         ) from None
 
 
-def metrics_of(run: Recorded) -> dict[str, float]:
+def metrics_of(run: RunView) -> dict[str, float]:
     """Every metric that `run` has."""
     values = ((metric.name, metric.value(run)) for metric in METRICS)
     return {name: value for name, value in values if value is not None}

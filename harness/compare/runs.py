@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from msgspec.structs import replace
 
 from harness.analysis import cost
-from harness.analysis.metrics import METRICS, Better, Metric, Recorded, metric_named
+from harness.analysis.metrics import METRICS, Better, Metric, metric_named
 from harness.base.status import PreconditionError, UsageError
 from harness.compare.statistics import Arms
 from harness.compare.verdict import compare, control_false_discoveries
 from harness.record.comparison import Comparison, Criteria
+from harness.record.view import RunView
 
 DEFAULT_METRICS = (
     "accept.total_ns",
@@ -47,7 +48,7 @@ _SUBJECTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def check_arm(name: str, runs: Sequence[Recorded]) -> None:
+def check_arm(name: str, runs: Sequence[RunView]) -> None:
     """Raise UsageError unless the runs of one arm are repetitions of one another, and passed."""
     if not runs:
         raise UsageError(f"arm {name} has no runs")
@@ -68,7 +69,7 @@ def check_arm(name: str, runs: Sequence[Recorded]) -> None:
         raise UsageError(f"the runs of arm {name} differ in their workload: {sorted(workloads)}")
 
 
-def check_comparable(a: Sequence[Recorded], b: Sequence[Recorded], *, anyway: bool) -> list[str]:
+def check_comparable(a: Sequence[RunView], b: Sequence[RunView], *, anyway: bool) -> list[str]:
     """What differs between the arms, one line each. Raises UsageError for what makes their figures
     mean different things, unless `anyway`."""
     check_arm("A", a)
@@ -88,8 +89,8 @@ def check_comparable(a: Sequence[Recorded], b: Sequence[Recorded], *, anyway: bo
 
 
 def compare_runs(
-    a: Sequence[Recorded],
-    b: Sequence[Recorded],
+    a: Sequence[RunView],
+    b: Sequence[RunView],
     names: Sequence[str],
     criteria: Criteria | None = None,
     *,
@@ -114,7 +115,7 @@ def compare_runs(
         own = criteria_for(metric, criteria)
         if own.known_rsd and metric.name in cost.OF_WORKLOAD and arms.fewest < 2:
             # More runs would show how boots differ; of one it has to be assumed.
-            boots = max(cost.block_share(run.record, run.workload) for run in (*a, *b))
+            boots = max(cost.block_share(run) for run in (*a, *b))
             own = replace(own, known_rsd=math.hypot(own.known_rsd, boots))
         found.append(compare(metric.name, arms, own))
     if not found:
@@ -122,7 +123,7 @@ def compare_runs(
     return control_false_discoveries(found)
 
 
-def default_criteria(run: Recorded) -> Criteria:
+def default_criteria(run: RunView) -> Criteria:
     """What counts as equal: 2 % under the wall clock, 0.1 % of instructions under icount."""
     return Criteria(margin=cost.MARGIN) if _clock(run) == "icount" else Criteria()
 
@@ -137,11 +138,11 @@ def criteria_for(metric: Metric, criteria: Criteria) -> Criteria:
     )
 
 
-def _clock(run: Recorded) -> object:
-    return _dig(run, ("spec", "clock"))
+def _clock(run: RunView) -> object:
+    return run.get("spec", "clock")
 
 
-def _workload(run: Recorded) -> str:
+def _workload(run: RunView) -> str:
     """Name and parameters: everything but what came of it."""
     found = run.workload or {}
     parts = found.get("parameters")
@@ -149,18 +150,11 @@ def _workload(run: Recorded) -> str:
 
 
 def _differing(
-    what: Mapping[str, tuple[str, ...]], runs: Sequence[Recorded]
+    what: Mapping[str, tuple[str, ...]], runs: Sequence[RunView]
 ) -> dict[str, list[str]]:
     found = {}
     for name, keys in what.items():
-        values = list(dict.fromkeys(str(_dig(run, keys)) for run in runs))
+        values = list(dict.fromkeys(str(run.get(*keys)) for run in runs))
         if len(values) > 1:
             found[name] = values
     return found
-
-
-def _dig(run: Recorded, keys: tuple[str, ...]) -> object:
-    tree: object = run.record
-    for key in keys:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -96,6 +97,18 @@ def dig(tree: Any, *keys: str) -> Any:
             return None
         tree = tree.get(key)
     return tree
+
+
+def number(tree: Any, *keys: str) -> float | None:
+    """The finite number under nested `keys`; None where there is none."""
+    value = dig(tree, *keys)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:  # JSON knows integers of any length
+        return None
+    return found if math.isfinite(found) else None
 
 
 def run_directories(root: Path) -> Iterator[Path]:
