@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.base.status import HostError, PreconditionError
-from harness.collect.counters import read_counters
+from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
 from harness.record.counters import Counters
 from harness.record.pending import PendingRun

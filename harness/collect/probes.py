@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Accept events from dynamic probes, for kernels without the carried trace event.
+"""Accept events from dynamic probes, and which source of them a guest has.
 
-fprobes where the kernel has them, else kprobes and kretprobes (Documentation/trace/fprobetrace.rst,
+Probes are for kernels without the carried trace event: fprobes where the kernel has them, else kprobes and kretprobes (Documentation/trace/fprobetrace.rst,
 kprobetrace.rst, 6.12), on functions that are there in an unmodified kernel. SEV's code is compiled
 without the tracer's calls in 6.12 (arch/x86/coco/sev/Makefile, CFLAGS_REMOVE_core.o), so that it
 takes no fprobe, and a kprobe only with CONFIG_KPROBE_EVENTS_ON_NOTRACE, which Debian has not: there
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.analysis.probe_pairs import HitWindows, Pairs, write_pairs
@@ -24,13 +24,13 @@ from harness.analysis.probes import (
     PROBES_FILE,
     RETURN,
 )
-from harness.base.spec import TargetName
+from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import PreconditionError
 from harness.collect import tracefs
-from harness.collect.accepts import RAW_FILE, EventTrace
+from harness.collect.accepts import AcceptTrace, EventTrace, HistTrace
 from harness.collect.call_site import CALL_SIZE, call_site
+from harness.collect.plan import Collect, TraceMode
 from harness.guest.guest import Guest
-from harness.record import events as event_file
 from harness.record.events import EventsWriter, TraceFacts
 from harness.record.frames import FileStream, parse_frames
 from harness.record.ringbuffer import parse_format
@@ -112,13 +112,13 @@ def boot_words() -> tuple[str, ...]:
     return (f"kprobe_event={definitions}", f"trace_buf_size={BOOT_TRACE_KIB}k", "trace_clock=mono")
 
 
-class ProbeTrace:
-    """See AcceptTrace; its events have `wait_ns` from the call to the platform's work."""
+class ProbeTrace(AcceptTrace):
+    """Its events have `wait_ns` from the call to the platform's work."""
 
     source = "probes"
 
     def __init__(self, guest: Guest, platform: TargetName) -> None:
-        self._guest = guest
+        super().__init__(guest)
         self._platform = platform_probes(target_for(platform))
         self._flavour = ""
         self._probes: list[Probe] = []
@@ -145,21 +145,11 @@ class ProbeTrace:
         self._since_ns = self._now_ns()
 
     def pause(self) -> None:
-        """See AcceptTrace."""
         self._until_ns = self._now_ns()
         self._switch(False)
 
-    def save(self, run_dir: Path) -> TraceFacts:
-        """See AcceptTrace. Hits whose other half is missing count as lost."""
-        lost = tracefs.stop_tracing(self._guest)
-        raw = run_dir / RAW_FILE
-        tracefs.fetch_pages(self._guest, raw)
-        facts = self.convert(raw, run_dir / event_file.FILE, lost)
-        raw.unlink()
-        return facts
-
     def convert(self, raw: Path, out: Path, lost: Mapping[int, int]) -> TraceFacts:
-        """Write the probes' events among the pages in `raw` to `out`."""
+        """See AcceptTrace. Hits whose other half is missing count as lost."""
         layouts = [
             (p.kind, parse_format(tracefs.event_format(self._guest, f"{GROUP}/{p.name}")))
             for p in self._probes
@@ -238,32 +228,62 @@ class ProbeTrace:
         return sum(int(m[2]) for m in _MISSES.finditer(text) if m[1] in ours)
 
 
-class BothTraces:
-    """The trace event and the probes at once, in one ring buffer: to compare them."""
+class BothTraces(AcceptTrace):
+    """The trace event and the probes at once, in one ring buffer: to compare them.
+
+    What the probes saw goes to probes.parquet.
+    """
 
     source = "event"
 
     def __init__(self, guest: Guest, platform: TargetName) -> None:
-        self._guest = guest
+        super().__init__(guest)
         self._event = EventTrace(guest)
         self._probes = ProbeTrace(guest, platform)
 
     def begin(self, blocks: int, buffer_kib: int | None) -> None:
-        """See AcceptTrace."""
         self._event.begin(blocks, buffer_kib)
         self._probes.begin(blocks, buffer_kib)
 
     def pause(self) -> None:
-        """See AcceptTrace."""
         self._probes.pause()
         self._event.pause()
 
-    def save(self, run_dir: Path) -> TraceFacts:
-        """See AcceptTrace; what the probes saw goes to probes.parquet."""
-        lost = tracefs.stop_tracing(self._guest)
-        raw = run_dir / RAW_FILE
-        tracefs.fetch_pages(self._guest, raw)
-        self._probes.convert(raw, run_dir / PROBES_FILE, lost)
-        facts = self._event.convert(raw, run_dir / event_file.FILE, lost)
-        raw.unlink()
-        return facts
+    def convert(self, raw: Path, out: Path, lost: Mapping[int, int]) -> TraceFacts:
+        self._probes.convert(raw, out.with_name(PROBES_FILE), lost)
+        return self._event.convert(raw, out, lost)
+
+
+def accept_trace(
+    guest: Guest,
+    spec: GuestSpec,
+    collect: Collect,
+    refused: Callable[[str], None] = lambda why: None,
+) -> AcceptTrace | None:
+    """The source that `collect` asks for; None where nothing is to be traced.
+
+    A kernel that cannot be traced by any source is not, where none is asked for by name; `refused`
+    is told why.
+    Raises PreconditionError where the kernel has not got what was asked for by name.
+    """
+    mode = collect.trace
+    if mode is TraceMode.OFF or (mode is TraceMode.AUTO and not spec.trace_boot):
+        return None
+    if mode is TraceMode.PROBES:
+        return ProbeTrace(guest, spec.target)
+    if tracefs.has_event(guest):
+        if mode is TraceMode.HIST:
+            return HistTrace(guest)
+        return BothTraces(guest, spec.target) if mode is TraceMode.BOTH else EventTrace(guest)
+    if mode in (TraceMode.EVENT, TraceMode.BOTH, TraceMode.HIST):
+        raise PreconditionError(
+            f"the guest's kernel has no trace event {tracefs.ACCEPT_EVENT}",
+            hint="use --trace-from=probes, or a kernel with the carried patch",
+        )
+    probes = ProbeTrace(guest, spec.target)
+    try:
+        probes.define()
+    except PreconditionError as error:
+        refused(str(error))
+        return None
+    return probes

@@ -16,13 +16,11 @@ from harness.base.spec import GuestSpec
 from harness.base.status import HarnessError, HostError, PreconditionError, Status
 from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, format_size
 from harness.collect.accepts import AcceptTrace
-from harness.collect.clock import measure_clock
-from harness.collect.counters import read_counters
-from harness.collect.functions import save_functions
 from harness.collect.plan import Collect
 from harness.collect.platform import PlatformWitness
+from harness.collect.probes import accept_trace
+from harness.collect.readings import measure_clock, read_counters, save_functions
 from harness.collect.sampler import Sampler
-from harness.collect.sources import accept_trace
 from harness.guest.guest import Guest
 from harness.host.state import HostWatch
 from harness.record.check import Check

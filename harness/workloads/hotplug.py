@@ -16,7 +16,7 @@ from typing import Any
 
 from harness.base.status import GuestFailure, UsageError
 from harness.base.units import GIB, MIB, format_size
-from harness.collect.counters import read_counters
+from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
 from harness.guest.hotplug import Dimm, Hotplug
 from harness.guest.hotplug_events import NoRoom

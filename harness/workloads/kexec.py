@@ -15,7 +15,7 @@ from harness.analysis.kexec import KexecCycle
 from harness.base.status import PreconditionError, UsageError
 from harness.base.text import printable
 from harness.base.units import MIB
-from harness.collect.counters import read_counters
+from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
 from harness.record.console import Kind
 from harness.record.histogram import histogram_of

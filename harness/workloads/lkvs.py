@@ -16,7 +16,7 @@ from typing import Any
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import PreconditionError, UsageError
 from harness.base.units import GIB
-from harness.collect.counters import read_counters
+from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
 from harness.record.console import Kind
 from harness.workloads.base import Notify, Workload, WorkloadResult, parameter

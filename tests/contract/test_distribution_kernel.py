@@ -15,8 +15,7 @@ import pytest
 from harness.base.spec import Accel
 from harness.base.store import Store
 from harness.collect.plan import Collect
-from harness.collect.probes import ProbeTrace
-from harness.collect.sources import accept_trace
+from harness.collect.probes import ProbeTrace, accept_trace
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
 from harness.guest.ssh.session import GuestKeys

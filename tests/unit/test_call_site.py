@@ -16,8 +16,13 @@ from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import PreconditionError
 from harness.collect.call_site import CALL_SIZE, call_site, file_offset, find_call
 from harness.collect.plan import Collect, TraceMode
-from harness.collect.probes import ProbeTrace, platform_probes, probes_at_call, probes_of
-from harness.collect.sources import accept_trace
+from harness.collect.probes import (
+    ProbeTrace,
+    accept_trace,
+    platform_probes,
+    probes_at_call,
+    probes_of,
+)
 from harness.targets.registry import target_for
 
 TEXT = 0xFFFFFFFF81000000
