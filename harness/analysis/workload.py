@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -21,7 +22,7 @@ from harness.record.histogram import Histogram, merge, parse_histogram
 from harness.record.trace import PERCENTS, Latency, latency_of
 
 Array = npt.NDArray[Any]
-_MAX_WORKERS = 1 << 16
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 _TAILS = (99.0, 99.9, 99.99)
 
 
@@ -74,12 +75,15 @@ def operations(reports: Sequence[Mapping[str, Any]]) -> Operations | None:
 
     Raises PreconditionError for reports that contradict themselves.
     """
-    timed = [report for report in reports if "histogram" in report]
+    try:
+        timed = [msgspec.convert(report, _Report) for report in reports if "histogram" in report]
+    except msgspec.ValidationError as error:
+        raise PreconditionError(f"a workload's report makes no sense: {error}") from error
     if not timed:
         return None
-    histogram = merge([parse_histogram(report["histogram"]) for report in timed])
-    workers = tuple(worker for report in timed for worker in _workers(report))
-    count = sum(_number(report, "operations") for report in timed)
+    histogram = merge([parse_histogram(report.histogram) for report in timed])
+    workers = tuple(_worker(worker) for report in timed for worker in report.workers)
+    count = sum(report.operations for report in timed)
     if histogram.total != count:
         raise PreconditionError(
             f"the workload counts {count} operations, its histogram {histogram.total}"
@@ -89,8 +93,8 @@ def operations(reports: Sequence[Mapping[str, Any]]) -> Operations | None:
         latency = latency_of(
             count,
             histogram.percentiles(PERCENTS),
-            float(max(_number(report, "max_ns") for report in timed)),
-            float(sum(_number(report, "total_ns") for report in timed)),
+            float(max(report.max_ns for report in timed)),
+            float(sum(report.total_ns for report in timed)),
         )
     return Operations(count, latency, workers, histogram)
 
@@ -184,41 +188,32 @@ def _slow_operations(found: Operations, percent: float, threshold: float) -> _Sp
     return _Spans(percent, threshold, count, total, spans)
 
 
-def _workers(report: Mapping[str, Any]) -> list[Worker]:
-    listed = report.get("workers")
-    if not isinstance(listed, list) or len(listed) > _MAX_WORKERS:
-        raise PreconditionError("a workload's report does not list its workers")
-    return [_worker(entry) for entry in listed]
+class _Worker(msgspec.Struct, frozen=True):
+    tid: _Number
+    start_monotonic_ns: _Number
+    stop_monotonic_ns: _Number
+    total_ns: _Number
+    operations: _Number
+    slowest: tuple[tuple[_Number, _Number], ...] = ()
 
 
-def _worker(entry: Any) -> Worker:
-    if not isinstance(entry, Mapping):
-        raise PreconditionError(f"not a worker in a workload's report: {entry!r:.80}")
-    slowest = entry.get("slowest", [])
-    if not isinstance(slowest, list) or not all(map(_pair, slowest)):
-        raise PreconditionError("a worker's slowest operations are not pairs of numbers")
-    pairs = np.array(slowest, dtype=np.int64).reshape(-1, 2)
+class _Report(msgspec.Struct, frozen=True):
+    """What a program that times its operations says; what else it says is passed over."""
+
+    histogram: Any
+    operations: _Number
+    max_ns: _Number
+    total_ns: _Number
+    workers: Annotated[tuple[_Worker, ...], msgspec.Meta(max_length=1 << 16)]
+
+
+def _worker(found: _Worker) -> Worker:
+    pairs = np.array(found.slowest, dtype=np.int64).reshape(-1, 2)
     return Worker(
-        tid=_number(entry, "tid"),
-        start_ns=_number(entry, "start_monotonic_ns"),
-        stop_ns=_number(entry, "stop_monotonic_ns"),
-        total_ns=_number(entry, "total_ns"),
-        operations=_number(entry, "operations"),
-        slowest=pairs[np.argsort(pairs[:, 0], kind="stable")],
+        found.tid,
+        found.start_monotonic_ns,
+        found.stop_monotonic_ns,
+        found.total_ns,
+        found.operations,
+        pairs[np.argsort(pairs[:, 0], kind="stable")],
     )
-
-
-def _pair(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_whole, value))
-
-
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
-def _number(message: Mapping[str, Any], name: str) -> int:
-    value = message.get(name)
-    if not _whole(value):
-        raise PreconditionError(f"a workload's report has no number {name!r}: {value!r:.80}")
-    assert isinstance(value, int)
-    return value

@@ -7,17 +7,18 @@ wider than 2^-sub_bucket_bits of its lowest value, which bounds the error of eve
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from harness.base.status import PreconditionError
 
-_MAX_BITS = 16
 _VALUE_BITS = 64
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)]
 
 
 @dataclass(frozen=True)
@@ -83,28 +84,24 @@ def histogram_of(values: npt.NDArray[np.int64], sub_bucket_bits: int) -> Histogr
     return Histogram(sub_bucket_bits, indexes, counts.astype(np.int64))
 
 
+class _Message(msgspec.Struct, frozen=True):
+    sub_bucket_bits: Annotated[int, msgspec.Meta(ge=0, le=16)]
+    counts: list[tuple[_Number, _Number]]
+
+
 def parse_histogram(message: Any) -> Histogram:
     """A histogram from the JSON object in a guest program's report. Raises PreconditionError.
 
     Guest output is untrusted: indexes and counts are checked for type, range and order.
     """
-    if not isinstance(message, Mapping):
-        raise PreconditionError(f"not a histogram but {type(message).__name__}")
-    bits, pairs = message.get("sub_bucket_bits"), message.get("counts")
-    if not isinstance(bits, int) or not 0 <= bits <= _MAX_BITS or not isinstance(pairs, list):
-        raise PreconditionError(f"a histogram of unknown make: sub_bucket_bits {bits!r:.40}")
-    buckets = (_VALUE_BITS - bits + 1) << bits
-    previous = -1
-    for pair in pairs:
-        if not (isinstance(pair, list) and len(pair) == 2 and all(map(_whole, pair))):
-            raise PreconditionError(f"not an index and a count in a histogram: {pair!r:.80}")
-        index, count = pair
-        if not previous < index < buckets or not 0 < count < 1 << 53:
-            raise PreconditionError(f"index or count out of order or range: {pair!r:.80}")
-        previous = index
-    table = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return Histogram(bits, table[:, 0], table[:, 1])
-
-
-def _whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    try:
+        found = msgspec.convert(message, _Message)
+    except msgspec.ValidationError as error:
+        raise PreconditionError(f"not a histogram: {error}") from error
+    bits = found.sub_bucket_bits
+    indexes, counts = np.array(found.counts, dtype=np.int64).reshape(-1, 2).T
+    if np.any(np.diff(indexes) <= 0) or np.any(indexes >= (_VALUE_BITS - bits + 1) << bits):
+        raise PreconditionError("a histogram's indexes are out of order or range")
+    if np.any(counts == 0):
+        raise PreconditionError("a histogram counts empty buckets")
+    return Histogram(bits, indexes, counts)
