@@ -33,8 +33,6 @@ _MAX_BITS = 32
 
 @dataclass(frozen=True)
 class CpuShare:
-    """Acceptance on one CPU."""
-
     cpu: int
     calls: int
     units: int
@@ -108,7 +106,6 @@ class LatencyCounter:
         self.count = self.total = self.max = 0
 
     def add(self, values: Array) -> None:
-        """Count `values`."""
         if not len(values):
             return
         self._held.append(values)

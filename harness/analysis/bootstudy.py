@@ -27,8 +27,6 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class BootPoint:
-    """One boot."""
-
     run: str
     status: Status
     memory_bytes: int

@@ -20,8 +20,6 @@ _EVENTS_AT_ONCE = 2 << 20
 
 @dataclass(frozen=True)
 class Concurrency:
-    """How many CPUs were inside the platform's accept at once."""
-
     most_cpus: int
     busy_ns: int
     """Time with at least one CPU inside."""

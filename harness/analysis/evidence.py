@@ -41,7 +41,6 @@ class Trace:
     """Accepted in all of its events."""
     events: int
     lost: int
-    """Events that the trace buffer lost."""
     since: Counters | None = None
     """The reading from which on it counts; None: the guest's whole life."""
 

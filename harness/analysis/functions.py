@@ -113,7 +113,6 @@ class FunctionChange:
 
     @property
     def more(self) -> float:
-        """How many more in B."""
         return self.b - self.a
 
 

@@ -120,7 +120,6 @@ class _Span:
         self._first = earliest if self._first is None else min(self._first, earliest)
 
     def figures(self) -> PlugFigures:
-        """The outcome."""
         first = None if self._first is None else self._first - self._begun
         step = self._step
         return PlugFigures(

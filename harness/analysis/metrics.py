@@ -29,8 +29,6 @@ class Better(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a run."""
-
     name: str
     """Stage or subject, a dot, the quantity with its unit as suffix."""
     unit: str
@@ -252,6 +250,5 @@ def metric_named(name: str) -> Metric:
 
 
 def metrics_of(run: RunView) -> dict[str, float]:
-    """Every metric that `run` has."""
     values = ((metric.name, metric.value(run)) for metric in METRICS)
     return {name: value for name, value in values if value is not None}

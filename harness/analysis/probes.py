@@ -26,8 +26,6 @@ CALL, RETURN, PLATFORM_CALL, PLATFORM_RETURN = range(4)
 
 @dataclass(frozen=True)
 class Hit:
-    """One probe hit."""
-
     kind: int
     time_ns: int
     cpu: int
@@ -48,7 +46,6 @@ class ProbedAccept(NamedTuple):
     """One range that a call handed to the platform."""
 
     returned_ns: int
-    """When the call returned."""
     time_ns: int
     cpu: int
     pid: int

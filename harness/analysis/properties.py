@@ -8,7 +8,6 @@ from harness.record.view import RunView
 
 
 def properties(run: RunView) -> list[tuple[str, str]]:
-    """The inputs and figures of a run, as names and values."""
     facts = [
         ("run", run.id),
         ("target", run.text("spec", "target")),

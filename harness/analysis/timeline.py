@@ -19,8 +19,6 @@ _RATE_SPAN_NS = 100_000_000
 
 @dataclass(frozen=True)
 class SampleFigures:
-    """The figures of a run's time series."""
-
     samples: int
     missed: int
     """Ticks at which no reading could be made."""
@@ -43,7 +41,7 @@ def sample_figures(samples: Samples) -> SampleFigures | None:
     """None where there is not a single sample."""
     if not len(samples.values):
         return None
-    time_ns = samples.column("monotonic_ns")
+    time_ns, read_ns = samples.column("monotonic_ns"), samples.column("read_ns")
     duration = int(time_ns[-1] - time_ns[0])
     pages = samples.column(UNACCEPTED) if UNACCEPTED in samples.names else np.array([-1])
     grew = {}
@@ -61,8 +59,8 @@ def sample_figures(samples: Samples) -> SampleFigures | None:
         last_pages=int(pages[-1]),
         steepest_gib_per_s=_steepest(samples) if len(pages) > 1 else None,
         grew=grew,
-        read_p50_ns=float(np.median(samples.read_ns)),
-        read_max_ns=float(samples.read_ns.max()),
+        read_p50_ns=float(np.median(read_ns)),
+        read_max_ns=float(read_ns.max()),
         cpu_share=samples.cpu_ns / duration if samples.complete and duration > 0 else None,
     )
 

@@ -28,8 +28,6 @@ _TAILS = (99.0, 99.9, 99.99)
 
 @dataclass(frozen=True)
 class Worker:
-    """One task of the workload."""
-
     tid: int
     start_ns: int
     stop_ns: int
@@ -159,7 +157,6 @@ class _Spans:
             self.wait_ns += int((wait[last] - wait[first]).sum())
 
     def share(self) -> StallShare:
-        """What was counted."""
         return StallShare(
             self.percent,
             self.threshold_ns,

@@ -56,8 +56,6 @@ _MISSES = re.compile(r"^\s*(\S{1,100})\s+\d{1,19}\s+(\d{1,19})\s*$", re.MULTILIN
 
 @dataclasses.dataclass(frozen=True)
 class Probe:
-    """One dynamic event."""
-
     kind: int
     name: str
     function: str
@@ -196,7 +194,6 @@ class ProbeTrace(AcceptTrace):
         )
 
     def _exists(self, some: Sequence[Probe]) -> bool:
-        """Whether boot has made all."""
         return all(tracefs.has_event(self._guest, f"{GROUP}/{probe.name}") for probe in some)
 
     def _define(self, some: Sequence[Probe], flavour: str) -> bool:

@@ -66,7 +66,6 @@ def switch_event(guest: Guest, on: bool, event: str = ACCEPT_EVENT) -> None:
 
 
 def event_format(guest: Guest, event: str = ACCEPT_EVENT) -> str:
-    """The event's format file."""
     return guest.run(["cat", f"{TRACEFS}/events/{event}/format"]).text
 
 

@@ -23,8 +23,6 @@ class Built(FileType, frozen=True):
 
 
 class CaseVerdict(FileType, frozen=True):
-    """The outcome of one test."""
-
     test: str
     """pytest node id."""
     status: Status
@@ -67,8 +65,6 @@ class CaseLine(FileType, frozen=True):
 
 
 class SuiteResult(FileType, frozen=True):
-    """The outcome of a run of tests."""
-
     status: Status
     cause: str
     tests: tuple[CaseVerdict, ...]
@@ -98,8 +94,6 @@ class Word(enum.StrEnum):
 
 
 class Answer(FileType, frozen=True):
-    """The verdict on one commit."""
-
     word: Word
     reason: str
     evidence: tuple[str, ...] = ()

@@ -54,8 +54,6 @@ class Interval(FileType, frozen=True):
 
 
 class Verdict(enum.StrEnum):
-    """The outcome of a comparison."""
-
     REGRESSED = "regressed"
     IMPROVED = "improved"
     EQUIVALENT = "equivalent"
@@ -111,7 +109,6 @@ class Comparison(FileType, frozen=True):
 
     @property
     def regressed(self) -> bool:
-        """Whether B is worse."""
         return self.verdict is Verdict.REGRESSED
 
     @property

@@ -21,14 +21,12 @@ MAX_LINE = 4096
 MAX_CONTEXT = 80
 """Lines kept after the one that names the trouble; a report with a stack takes about 60."""
 MAX_SPLATS = 200
-"""Splats kept of one guest; further ones are counted."""
+"""Splats kept of one guest."""
 TAIL_LINES = 50
 """Last lines kept for failure messages."""
 
 
 class Kind(enum.StrEnum):
-    """What sort of trouble the kernel reported."""
-
     PANIC = "panic"
     OOPS = "oops"
     BUG = "bug"
@@ -170,7 +168,6 @@ class Splat:
 
     @property
     def fatal(self) -> bool:
-        """Whether the guest is past doing any work."""
         return self.kind in FATAL
 
     def describe(self) -> str:
@@ -195,12 +192,6 @@ class ConsoleScanner:
     """Feed it the console in pieces of any size; the result does not depend on where they end."""
 
     def __init__(self) -> None:
-        self.lines = 0
-        """Lines seen."""
-        self.bytes = 0
-        """Bytes seen."""
-        self.not_kept = 0
-        """Splats past MAX_SPLATS, counted only."""
         self.fatal: Splat | None = None
         """The first splat after which the guest does no more work, without its context."""
         self._partial = bytearray()
@@ -210,7 +201,6 @@ class ConsoleScanner:
 
     def feed(self, data: bytes, host_ns: int) -> None:
         """Take the next bytes, which came in at host CLOCK_MONOTONIC `host_ns`."""
-        self.bytes += len(data)
         *ended, rest = data.split(b"\n")
         for piece in ended:
             self._collect(piece)
@@ -227,11 +217,6 @@ class ConsoleScanner:
         """What was found so far; the last one's context may still grow."""
         return tuple(found.freeze() for found in self._found)
 
-    @property
-    def settled(self) -> bool:
-        """Whether no report is under way, as far as can be seen."""
-        return self._open is None
-
     def tail(self, count: int = TAIL_LINES) -> tuple[str, ...]:
         """The last lines, made printable; the unfinished one included."""
         lines = [*self._tail, bytes(self._partial)] if self._partial else list(self._tail)
@@ -245,7 +230,6 @@ class ConsoleScanner:
     def _end_line(self, host_ns: int) -> None:
         line = bytes(self._partial).rstrip(b"\r")
         self._partial.clear()
-        self.lines += 1
         self._tail.append(line)
         prefix = _PREFIX.match(line)
         text = line[prefix.end() :] if prefix else line
@@ -267,7 +251,6 @@ class ConsoleScanner:
         if found.kind in FATAL and self.fatal is None:
             self.fatal = found.freeze()
         if len(self._found) >= MAX_SPLATS:
-            self.not_kept += 1
             self._open = None
             return
         self._found.append(found)

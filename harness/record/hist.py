@@ -39,7 +39,6 @@ class KernelHistogram:
 
     @property
     def total(self) -> int:
-        """Events counted."""
         return sum(self.hits)
 
     def at_most(self, percent: float) -> int:

@@ -31,7 +31,6 @@ class Histogram:
 
     @property
     def total(self) -> int:
-        """How many values were recorded."""
         return int(self.counts.sum())
 
     def bounds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -37,8 +37,6 @@ class Block:
 
 @dataclass(frozen=True)
 class MemoryBlocks:
-    """All of them."""
-
     block_size: int
     """Bytes."""
     auto_online: str

@@ -17,8 +17,6 @@ SCHEMA: Final = 1
 
 
 class CellKind(enum.StrEnum):
-    """What a cell does."""
-
     BUILD = "build"
     SUITE = "suite"
     """Functional: pytest, judged by its tests."""
@@ -40,7 +38,6 @@ class Flake(FileType, frozen=True):
         return Status.FAIL if Status.FAIL in self.statuses else Status.PASS
 
     def describe(self) -> str:
-        """One line: the test, and its outcome each time."""
         return f"{self.test}: {', '.join(status.value for status in self.statuses)}"
 
 
@@ -73,8 +70,6 @@ class Ending(FileType, frozen=True, omit_defaults=True):
 
 
 class CellResult(FileType, frozen=True):
-    """The outcome of one cell."""
-
     key: str
     kind: CellKind
     kernel: str
@@ -111,8 +106,6 @@ class CellResult(FileType, frozen=True):
 
 
 class NightResults(FileType, frozen=True):
-    """A night's results so far."""
-
     schema: Literal[1]
     plan: str
     started_utc: str

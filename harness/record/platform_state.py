@@ -178,7 +178,6 @@ class PlatformInfo(_Answer, frozen=True):
 
     @property
     def violated(self) -> int:
-        """Accesses that the platform forbids, of all kinds."""
         return sum(violation.count for violation in self.violations)
 
 

@@ -52,7 +52,6 @@ class GuestMessage:
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
     def string(self, name: str) -> str | None:
-        """The string field `name`; None if there is none or it is something else."""
         value = self.fields.get(name)
         return value if isinstance(value, str) else None
 
@@ -82,7 +81,6 @@ class ReadyPort:
         self._skipping = False
 
     def feed(self, data: bytes, host_ns: int) -> None:
-        """Take the next bytes of the stream."""
         *ended, rest = data.split(b"\n")
         for piece in ended:
             self._collect(piece)
@@ -117,9 +115,7 @@ class ReadyPort:
         self.first_rejection = self.first_rejection or reason
 
     def last(self, event: str) -> GuestMessage | None:
-        """The latest message of that kind."""
         return next((m for m in reversed(self.messages) if m.event == event), None)
 
     def first(self, event: str) -> GuestMessage | None:
-        """The earliest message of that kind."""
         return next((m for m in self.messages if m.event == event), None)

@@ -52,8 +52,6 @@ def write_json(path: Path, content: object) -> None:
 
 
 class RunDir:
-    """One run's directory and its run.json."""
-
     def __init__(self, path: Path, record: dict[str, Any]) -> None:
         self.path = path
         self.record = record
@@ -100,7 +98,6 @@ class RunDir:
         write_json(self.path / "run.json", self.record)
 
     def finish(self, status: Status, cause: str = "", *, hint: str = "") -> None:
-        """Write the verdict."""
         ended = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
         self.update(status=status, cause=cause, hint=hint, ended_utc=ended)
 
@@ -117,5 +114,4 @@ class RunDir:
 
     @property
     def status(self) -> Status:
-        """The verdict so far."""
         return Status(self.record["status"])

@@ -50,11 +50,6 @@ class Samples:
         except ValueError:
             raise PreconditionError(f"the samples have no column {name!r}") from None
 
-    @property
-    def read_ns(self) -> npt.NDArray[np.int64]:
-        """What each reading took: the sampler's own cost."""
-        return self.column("read_ns")
-
 
 def parse_samples(lines: Iterable[str]) -> Samples:
     """The stream of `cvm sample`. Raises PreconditionError for anything that does not fit.

@@ -16,8 +16,6 @@ FILE = "series.json"
 
 
 class CommitResult(FileType, frozen=True):
-    """The outcome of one commit of a series."""
-
     name: str
     title: str
     status: Status

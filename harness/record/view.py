@@ -57,12 +57,10 @@ class RunView:
 
     @property
     def id(self) -> str:
-        """The directory's name."""
         return self.path.name
 
     @property
     def status(self) -> Status:
-        """The verdict."""
         return Status(self.record["status"])
 
     @property

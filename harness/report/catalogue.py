@@ -26,7 +26,6 @@ def _signals(entry: BugEntry) -> str:
 
 
 def entry_record(entry: BugEntry, kernel: str = "") -> dict[str, Any]:
-    """One bug for machines."""
     record: dict[str, Any] = {
         "id": entry.id,
         "title": entry.title,
@@ -117,7 +116,6 @@ def _alarm(result: BugResult, verdict: CaseVerdict) -> str:
 
 
 def result_record(result: BugResult) -> dict[str, Any]:
-    """One bug's result for machines."""
     return {
         "id": result.entry.id,
         "status": result.status.value,

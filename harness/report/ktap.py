@@ -19,7 +19,6 @@ _VERSION = "KTAP version 1"
 
 
 def ktap(runs: Sequence[RunView]) -> str:
-    """The whole document."""
     lines = [_VERSION, f"1..{len(runs)}"]
     for number, run in enumerate(runs, start=1):
         lines += _run(number, run)

@@ -20,7 +20,6 @@ _MOST = 12
 
 
 def print_summary(out: Console, results: NightResults, directory: Path) -> None:
-    """The page."""
     head = terminal.status_text(results.status)
     counts = ", ".join(f"{count} {name}" for name, count in results.counts.items())
     head.append(f" night {results.plan}: {counts}", style="none")
@@ -86,6 +85,5 @@ def _section(out: Console, title: str, blocks: Iterable[list[str]]) -> None:
 
 
 def write_summary(path: Path, results: NightResults, directory: Path) -> None:
-    """The page as plain text."""
     with path.open("w", encoding="utf-8") as file:
         print_summary(Console(file=file, width=120, highlight=False), results, directory)

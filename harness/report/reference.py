@@ -48,13 +48,11 @@ def invariant_table() -> str:
 
 
 def metric_table() -> str:
-    """All metrics."""
     rows = [(f"`{m.name}`", m.unit, m.better.value, m.meaning, m.source) for m in METRICS]
     return _table("| metric | unit | better | what it is | source |", rows)
 
 
 def option_table() -> str:
-    """All that can be said of a guest."""
     header = "| option | value | default | targets | where | what it says |"
     return _table(header, [_option(option) for option in guest_options()])
 

@@ -11,7 +11,6 @@ Rows = list[tuple[str, str]]
 
 
 def prepared_rows(prepared: Prepared) -> Rows:
-    """What the guest is."""
     spec, host = prepared.spec, prepared.host
     return [
         ("target", f"{spec.target.value}, {prepared.target.platform_words(spec)}"),
@@ -22,7 +21,6 @@ def prepared_rows(prepared: Prepared) -> Rows:
 
 
 def boot_rows(boot: BootRecord) -> Rows:
-    """What boot left and took."""
     unaccepted = ("unaccepted at init", format_size(boot.init.nr_unaccepted_pages * PAGE_SIZE))
     if boot.restored:
         start = ("restored from a snapshot, running", format_ns(boot.since_spawn_ns("restored")))

@@ -38,14 +38,12 @@ def metric_table(runs: Sequence[RunView]) -> pa.Table:
 
 
 def to_csv(table: pa.Table) -> bytes:
-    """CSV with a header."""
     out = io.BytesIO()
     pyarrow.csv.write_csv(table, out)
     return out.getvalue()
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """A Parquet file."""
     out = io.BytesIO()
     pyarrow.parquet.write_table(table, out, compression="zstd")
     return out.getvalue()

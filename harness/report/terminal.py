@@ -39,7 +39,6 @@ def consoles() -> tuple[Console, Console]:
 
 
 def status_text(status: Status) -> Text:
-    """The status, coloured."""
     return Text(status.value, style=_STYLES[status])
 
 
@@ -85,7 +84,6 @@ def latency_cell(latency: Latency | None) -> str:
 
 
 def throughput_cell(summary: AcceptSummary | None) -> str:
-    """GiB/s of accept time."""
     if summary is None or summary.gib_per_s is None:
         return "–"
     return f"{summary.gib_per_s:.3g}"

@@ -189,9 +189,7 @@ def test_a_flood_does_not_grow_memory() -> None:
         grown = tracemalloc.get_traced_memory()[0] - size
     finally:
         tracemalloc.stop()
-    assert scanner.bytes == 800 * len(report)
     assert len(scanner.splats) == MAX_SPLATS
-    assert scanner.not_kept == 800 - MAX_SPLATS
     assert grown < 200_000
 
 

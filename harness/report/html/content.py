@@ -46,8 +46,6 @@ class Attention:
 
 @dataclass(frozen=True)
 class Page:
-    """The whole page."""
-
     title: str
     subtitle: str
     verdict: str
@@ -67,7 +65,6 @@ class Page:
 
     @property
     def figures(self) -> list[Figure]:
-        """Every plot of the page."""
         of_runs = [figure for one in self.sections for figure in one.plots]
         return [*self.costs, *self.overlay, *self.trends, *of_runs]
 

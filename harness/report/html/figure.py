@@ -29,8 +29,6 @@ _LEAST_NS = 1000.0
 
 @dataclass(frozen=True)
 class Figure:
-    """One plot of the page."""
-
     id: str
     title: str
     figure: go.Figure

@@ -24,7 +24,6 @@ LIBRARY = "plotly-basic-4.1.1.min.js.gz"
 
 
 def render(page: Page) -> str:
-    """The file's text."""
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_resource),
         autoescape=True,

@@ -35,8 +35,6 @@ class SplatText:
 
 @dataclass(frozen=True)
 class RunSection:
-    """What the page shows of one run."""
-
     view: RunView
     row: Row
     figures: tuple[tuple[str, str, str], ...]
@@ -47,7 +45,6 @@ class RunSection:
     plots: tuple[Figure, ...]
     splats: tuple[SplatText, ...]
     tail: tuple[str, ...]
-    """The console's last lines."""
     problem: str
     """Why there are no plots, where there are none."""
 
