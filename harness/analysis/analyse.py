@@ -31,7 +31,7 @@ from harness.record.check import Check
 from harness.record.clocks import ClockRelation, relation
 from harness.record.counters import Counters
 from harness.record.events import Events
-from harness.record.hist import KernelHistogram, read_hist
+from harness.record.histogram import KernelHistogram, read_hist
 from harness.record.pending import PendingRun, parse_pending
 from harness.record.platform_state import PlatformInfo
 from harness.record.run import PlatformRecord, RunRecord, SplatRecord, load_record, recorded

@@ -13,7 +13,7 @@ from harness.base.overhead import Overhead
 from harness.base.spec import AcceptMode
 from harness.record.counters import Counters
 from harness.record.events import Events
-from harness.record.hist import KernelHistogram
+from harness.record.histogram import KernelHistogram
 from harness.record.pending import PendingRun
 from harness.record.platform import PlatformEvents
 from harness.record.platform_state import PlatformInfo

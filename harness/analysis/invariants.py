@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from harness.analysis import accounting, conservation, platform, pressure, probes, timeline
 from harness.analysis.evidence import Evidence, Scope
-from harness.analysis.host import host_check
 from harness.analysis.kexec import kexec_checks
 from harness.base.spec import AcceptMode
+from harness.base.status import Status
 from harness.record.check import Check, check
 from harness.record.console import Kind
+from harness.record.run import HostRecord
 
 Ask = Callable[[Evidence], Iterator[Check]]
 
@@ -253,6 +254,25 @@ def _next_kernels(e: Evidence) -> Iterator[Check]:
     """After each kexec the next kernel has all of the memory, finds no more unaccepted than was
     left, and after a drain nothing was left."""
     yield from kexec_checks(e.cycles)
+
+
+def host_check(watch: HostRecord | None) -> Check | None:
+    """FAIL for a report of the host's kernel, MISS where the host ran out of memory.
+
+    None where nothing was watched.
+    """
+    if watch is None:
+        return None
+    name = "host kernel is clean"
+    if watch.kernel_log != "read":
+        return Check(name, Status.SKIP, f"not visible to this user: {watch.kernel_log}")
+    ours = [splat for splat in watch.splats if splat.kind != Kind.OOM]
+    if ours:
+        first = f"{ours[0].kind}: {ours[0].line}"
+        return Check(name, Status.FAIL, f"{len(ours)} reports, the first: {first}")
+    if watch.splats:
+        return Check(name, Status.MISS, f"host out of memory: {watch.splats[0].line}")
+    return Check(name, Status.PASS, "no panic, oops, warning, lockup, stall or OOM kill")
 
 
 @_row(

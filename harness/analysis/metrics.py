@@ -249,6 +249,31 @@ def metric_named(name: str) -> Metric:
         ) from None
 
 
+def figures_of(run: RunView) -> list[tuple[Metric, float]]:
+    """Every metric that `run` has, with its value."""
+    values = ((metric, metric.value(run)) for metric in METRICS)
+    return [(metric, value) for metric, value in values if value is not None]
+
+
 def metrics_of(run: RunView) -> dict[str, float]:
-    values = ((metric.name, metric.value(run)) for metric in METRICS)
-    return {name: value for name, value in values if value is not None}
+    """The same by name."""
+    return {metric.name: value for metric, value in figures_of(run)}
+
+
+def properties(run: RunView) -> list[tuple[str, str]]:
+    """A run's inputs and figures as names and values, for JUnit XML."""
+    facts = [
+        ("run", run.id),
+        ("target", run.text("spec", "target")),
+        ("kernel", run.text("kernel", "release")),
+        ("kernel_digest", run.text("kernel", "digest")),
+        ("accel", run.text("accel", "name")),
+        ("qemu", run.text("qemu", "version")),
+        ("accept", run.text("spec", "accept")),
+        ("memory_bytes", run.text("spec", "memory")),
+        ("vcpus", run.text("spec", "vcpus")),
+        ("cost_model", run.text("cost_model")),
+        ("workload", run.workload_name),
+    ]
+    facts += [(metric.name, f"{value:.17g}") for metric, value in figures_of(run)]
+    return [(name, value) for name, value in facts if value]

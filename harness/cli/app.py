@@ -91,7 +91,7 @@ def boot(
     dry_run: bool,
 ) -> None:
     """Boot a guest and give a shell in it."""
-    from harness.report.summary import boot_rows, prepared_rows
+    from harness.report.analysis import boot_rows, prepared_rows
     from harness.run.interactive import hold, run_command, shell
     from harness.run.session import Session
 

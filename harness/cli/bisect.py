@@ -87,7 +87,7 @@ def bisect(
     from harness.jobs.bisect.bisect import Bisect, resolve_range
     from harness.jobs.lab import LocalLab
     from harness.jobs.ledger import Ledger
-    from harness.report.bisect_summary import print_result
+    from harness.report.summaries import print_result
 
     out, err = terminal.consoles()
     good, bad = resolve_range(repo, given["good"], given["bad"])

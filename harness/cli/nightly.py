@@ -53,7 +53,7 @@ def nightly(
     from harness.jobs.lab import LocalLab
     from harness.jobs.nightly.night import Night
     from harness.jobs.nightly.rollup import roll_up
-    from harness.report.night_summary import print_summary, write_summary
+    from harness.report.summaries import print_summary, write_summary
 
     if (file is None) == (resume is None):
         raise UsageError("give a plan, or --resume NIGHT", hint="cvm-harness nightly --help")

@@ -75,7 +75,7 @@ def series(
     from harness.jobs.ledger import Ledger
     from harness.jobs.series.points import points_of
     from harness.jobs.series.series import Cost, PatchSeries, SeriesCheck
-    from harness.report.series_summary import print_rows
+    from harness.report.summaries import print_rows
 
     out, err = terminal.consoles()
     metric_named(metric)

@@ -12,7 +12,7 @@ from harness.guest.guest import Guest
 from harness.record import events as event_file
 from harness.record.events import EventsWriter, TraceFacts, convert_frames
 from harness.record.frames import FileStream, parse_frames
-from harness.record.hist import FILE as HIST_FILE
+from harness.record.histogram import HIST_FILE
 from harness.record.ringbuffer import parse_format
 
 RAW_FILE = "trace.raw"

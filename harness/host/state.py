@@ -111,7 +111,7 @@ def kernel_log() -> list[str]:
 
 @dataclass(frozen=True)
 class HostRecord:
-    """What was seen; judged in harness.analysis.host."""
+    """What was seen; judged in harness.analysis.invariants."""
 
     kernel_log: str
     """"read", or why it could not be."""

@@ -51,7 +51,7 @@ class PlatformRecord(msgspec.Struct, frozen=True):
 
 
 class HostRecord(msgspec.Struct, frozen=True):
-    """What the run did to its host (harness/host/watch.py)."""
+    """What the run did to its host (harness/host/state.py)."""
 
     kernel_log: str
     """"read", or why it could not be."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from harness.base.status import Status, UsageError
 from harness.base.text import inert
@@ -24,6 +24,14 @@ from harness.record.rundir import RunDir
 RUN_ID = re.compile(r"\b\d{8}T\d{6}Z-[0-9a-f]{6}\b")
 """The name of a run directory, as RunDir.create makes it."""
 _MAX_JSON = 64 << 20
+
+
+class CheckText(NamedTuple):
+    """A recorded check as inert text; "" for what is missing."""
+
+    name: str
+    status: str
+    detail: str
 
 
 @dataclass(frozen=True)
@@ -82,10 +90,13 @@ class RunView:
         return name if isinstance(name, str) else ""
 
     @property
-    def checks(self) -> tuple[Mapping[str, Any], ...]:
-        """The recorded checks: name, status, detail."""
-        checks = self.get("checks")
-        return tuple(check for check in checks or () if isinstance(check, Mapping))
+    def checks(self) -> tuple[CheckText, ...]:
+        """The recorded checks."""
+        checks = [check for check in self.get("checks") or () if isinstance(check, Mapping)]
+        texts = ([check.get(name) for name in CheckText._fields] for check in checks)
+        return tuple(
+            CheckText(*(inert(t) if isinstance(t, str) else "" for t in row)) for row in texts
+        )
 
 
 def dig(tree: Any, *keys: str) -> Any:

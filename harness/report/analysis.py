@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""An analysed run on one screen: verdict, boot, acceptance, workload, collectors, checks."""
+"""A run on one screen: verdict, boot, acceptance, workload, collectors, checks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 
@@ -14,10 +15,14 @@ from harness.analysis.timeline import SampleFigures
 from harness.analysis.workload import StallShare
 from harness.base.text import inert
 from harness.base.units import GIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
-from harness.record.hist import KernelHistogram
+from harness.record.boot import BootRecord
+from harness.record.histogram import KernelHistogram
 from harness.record.platform_state import PlatformInfo
 from harness.record.trace import Latency
 from harness.report import terminal
+
+if TYPE_CHECKING:
+    from harness.run.session import Prepared
 
 Rows = list[tuple[str, str]]
 _MAX_CPUS = 8
@@ -203,3 +208,23 @@ def _rate(gib_per_s: float | None) -> str:
 
 def _ns(value: int | None) -> str:
     return "–" if value is None else format_ns(value)
+
+
+def prepared_rows(prepared: Prepared) -> Rows:
+    spec, host = prepared.spec, prepared.host
+    return [
+        ("target", f"{spec.target.value}, {prepared.target.platform_words(spec)}"),
+        ("accelerator", f"{host.accel.value} ({host.accel_reason})"),
+        ("kernel", f"{prepared.kernel.release}, {spec.accept.value} acceptance"),
+        ("cost of acceptance", prepared.target.cost_words(spec)),
+    ]
+
+
+def boot_rows(boot: BootRecord) -> Rows:
+    unaccepted = ("unaccepted at init", format_size(boot.init.nr_unaccepted_pages * PAGE_SIZE))
+    if boot.restored:
+        start = ("restored from a snapshot, running", format_ns(boot.since_spawn_ns("restored")))
+    else:
+        start = ("time to init", format_ns(boot.since_spawn_ns("init")))
+    command = ("time to first SSH command", format_ns(boot.since_spawn_ns("first_command")))
+    return [unaccepted, start, command]

@@ -10,10 +10,10 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 
-from harness.analysis.properties import properties
+from harness.analysis.metrics import properties
 from harness.base.status import Status
 from harness.base.text import inert
-from harness.record.view import RunView
+from harness.record.view import CheckText, RunView
 
 _ERRORS = (Status.ERROR.value, Status.MISS.value)
 
@@ -28,8 +28,7 @@ def junit(runs: Sequence[RunView]) -> bytes:
 
 
 def _suite(root: ET.Element, run: RunView) -> None:
-    cases = [(_text(c.get("name")), c.get("status"), _text(c.get("detail"))) for c in run.checks]
-    cases.append(("verdict", run.status.value, run.text("cause")))
+    cases = [*run.checks, CheckText("verdict", run.status.value, run.text("cause"))]
     statuses = [status for _, status, _ in cases]
     suite = ET.SubElement(
         root,
@@ -54,10 +53,6 @@ def _suite(root: ET.Element, run: RunView) -> None:
         elif status == Status.FAIL.value:
             ET.SubElement(case, "failure", type="FAIL", message=detail).text = detail
         elif status in _ERRORS:
-            ET.SubElement(case, "error", type=str(status), message=detail).text = detail
+            ET.SubElement(case, "error", type=status, message=detail).text = detail
         else:
             ET.SubElement(case, "system-out").text = detail
-
-
-def _text(value: object) -> str:
-    return inert(value) if isinstance(value, str) else ""

@@ -12,9 +12,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from harness.analysis.metrics import METRICS, Metric, metrics_of
+from harness.analysis.metrics import Metric, figures_of
 from harness.base.status import Status, UsageError
 from harness.base.text import inert
+from harness.record.console_text import tail
 from harness.record.view import RunView, dig
 
 VERSION = {"major": 5, "minor": 3}
@@ -111,20 +112,14 @@ def _tests(run: RunView, origin: str, build_id: str) -> Iterator[dict[str, Any]]
     whole["misc"] = {"rerun": run.text("rerun"), "spec": _inert_tree(run.get("spec") or {})}
     yield whole
     seen: set[str] = set()
-    for check in run.checks:
-        name, status = check.get("name"), check.get("status")
-        word = _word(name) if isinstance(name, str) else ""
-        if not word or word in seen or status not in {s.value for s in Status}:
-            continue
-        seen.add(word)
-        yield test(
-            f".checks.{word}", str(status), comment=inert(f"{name}: {check.get('detail', '')}")
-        )
-    values = metrics_of(run)
-    for metric in METRICS:
-        if metric.name in values:
-            number = _number(metric, values[metric.name])
-            yield test(f".metrics.{metric.name}", Status.DONE.value, number=number)
+    for name, status, detail in run.checks:
+        word = _word(name)
+        if word and word not in seen and status in {one.value for one in Status}:
+            seen.add(word)
+            yield test(f".checks.{word}", status, comment=f"{name}: {detail}")
+    for metric, value in figures_of(run):
+        number = _number(metric, value)
+        yield test(f".metrics.{metric.name}", Status.DONE.value, number=number)
 
 
 def _number(metric: Metric, value: float) -> dict[str, Any]:
@@ -143,8 +138,6 @@ def _environment(run: RunView) -> dict[str, Any]:
 
 
 def _console_tail(run: RunView) -> str:
-    from harness.record.console_text import tail
-
     lines = tail(run.path / "console.log", max_bytes=_EXCERPT_BYTES // 4)
     return "\n".join(lines)[-_EXCERPT_BYTES:]
 

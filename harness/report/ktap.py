@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.analysis.metrics import METRICS, metrics_of
+from harness.analysis.metrics import figures_of
 from harness.base.status import Status
 from harness.base.text import inert
 from harness.record.view import RunView
@@ -32,10 +32,9 @@ def _run(number: int, run: RunView) -> Iterator[str]:
         yield f"{_INDENT}# Subtest: {_name(run.id)}"
         yield f"{_INDENT}1..{len(checks)}"
         for place, check in enumerate(checks, start=1):
-            detail = _text(check.get("detail"))
-            if detail and check.get("status") != Status.SKIP.value:
-                yield f"{_INDENT}# {_text(check.get('name'))}: {detail}"
-            yield _INDENT + _result(place, _text(check.get("name")), check.get("status"), detail)
+            if check.detail and check.status != Status.SKIP.value:
+                yield f"{_INDENT}# {check.name}: {check.detail}"
+            yield _INDENT + _result(place, *check)
     for key, value in _facts(run):
         yield f"# {key}: {value}"
     yield _result(number, run.id, run.status.value, run.text("cause"))
@@ -52,13 +51,11 @@ def _facts(run: RunView) -> Iterator[tuple[str, str]]:
     ):
         if value:
             yield key, value
-    values = metrics_of(run)
-    for metric in METRICS:
-        if metric.name in values:
-            yield metric.name, f"{values[metric.name]:.17g} {metric.unit}"
+    for metric, value in figures_of(run):
+        yield metric.name, f"{value:.17g} {metric.unit}"
 
 
-def _result(number: int, name: str, status: object, reason: str) -> str:
+def _result(number: int, name: str, status: str, reason: str) -> str:
     if status == Status.SKIP.value:
         return f"ok {number} {_name(name)} # SKIP {reason}".rstrip()
     good = status in (Status.PASS.value, Status.DONE.value)
@@ -68,7 +65,3 @@ def _result(number: int, name: str, status: object, reason: str) -> str:
 def _name(text: str) -> str:
     """A test's name: # begins a directive, so there is none in it."""
     return inert(text).replace("#", "_").strip()
-
-
-def _text(value: object) -> str:
-    return inert(value) if isinstance(value, str) else ""

@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec import structs
 
-from harness.analysis.host import host_check
+from harness.analysis.invariants import host_check
 from harness.base.progress import Progress, silent
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import GuestFailure, HarnessError, HostError

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.base.status import PreconditionError
-from harness.record.hist import parse_hist
+from harness.record.histogram import parse_hist
 
 HEAD = (
     "# event histogram\n#\n# trigger info: hist:keys={field}.log2:vals=hitcount,units,{field}:"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.host import host_check
+from harness.analysis.invariants import host_check
 from harness.base.spec import Accel, TargetName
 from harness.base.status import Status
 from harness.host.state import (

@@ -26,7 +26,7 @@ from harness.kernel.make import KernelBuildError
 from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 from harness.record.journal import Journal
 from harness.record.night import CellKind, NightResults
-from harness.report.night_summary import write_summary
+from harness.report.summaries import write_summary
 from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import numbered_repository
 

@@ -14,7 +14,7 @@ from harness.jobs.series.points import points_of
 from harness.jobs.series.series import Cost, PatchSeries, SeriesCheck, warnings_in
 from harness.record.journal import Journal
 from harness.record.series import CommitResult
-from harness.report.series_summary import print_rows
+from harness.report.summaries import print_rows
 from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run_git
 

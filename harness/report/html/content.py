@@ -19,10 +19,9 @@ from harness.record.series import CommitResult, load_series
 from harness.record.view import RunView
 from harness.report.environment import differences
 from harness.report.html.figure import Figure
-from harness.report.html.night_figures import cost_figures, series_figures
+from harness.report.html.measured import cost_figures, series_figures, trend_figures
 from harness.report.html.run_figures import Calls, overlay
 from harness.report.html.sections import RunSection, section
-from harness.report.html.trends import trend_figures
 
 MAX_DETAILED = 12
 """Runs that get a section with plots of their own; the others are a line in the table."""

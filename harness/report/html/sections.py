@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.analysis.analyse import analyse
-from harness.analysis.metrics import METRICS, metrics_of
+from harness.analysis.metrics import figures_of
 from harness.base.status import HarnessError, Status
 from harness.compare.index import Row, row_of
 from harness.kernel.addresses import frames
 from harness.record.console_text import around, splats, tail
 from harness.record.rundir import plain
-from harness.record.view import RunView, dig
+from harness.record.view import CheckText, RunView, dig
 from harness.report.html.figure import Figure
 from harness.report.html.run_figures import Calls, read_calls, run_figures
 
@@ -39,8 +39,8 @@ class RunSection:
     row: Row
     figures: tuple[tuple[str, str, str], ...]
     """Metric, value, meaning."""
-    bad_checks: tuple[tuple[str, str, str], ...]
-    """Status, name and detail of the checks that did not pass."""
+    bad_checks: tuple[CheckText, ...]
+    """Those that did not pass."""
     passed: int
     plots: tuple[Figure, ...]
     splats: tuple[SplatText, ...]
@@ -59,16 +59,12 @@ def section(view: RunView, points: int) -> tuple[RunSection, Calls | None]:
         problem = error.cause
     except (KeyError, TypeError, ValueError) as error:  # written by another version, or by hand
         problem = f"run.json has not the form that is known: {type(error).__name__}: {error}"
-    values = metrics_of(view)
-    checks = [(str(c.get("status")), str(c.get("name")), str(c.get("detail"))) for c in view.checks]
     found = RunSection(
         view=view,
         row=row_of(view),
-        figures=tuple(
-            (m.name, m.show(values[m.name]), m.meaning) for m in METRICS if m.name in values
-        ),
-        bad_checks=tuple(c for c in checks if c[0] != Status.PASS.value),
-        passed=sum(c[0] == Status.PASS.value for c in checks),
+        figures=tuple((m.name, m.show(value), m.meaning) for m, value in figures_of(view)),
+        bad_checks=tuple(c for c in view.checks if c.status != Status.PASS.value),
+        passed=sum(c.status == Status.PASS.value for c in view.checks),
         plots=tuple(plots),
         splats=_splats(view),
         tail=tuple(tail(view.path / "console.log", lines=_TAIL_LINES)),

@@ -77,7 +77,7 @@ def boot(
         collect: Collect | None = None,
         **changes: Any,
     ) -> Iterator[Run]:
-        from harness.analysis.properties import properties
+        from harness.analysis.metrics import properties
         from harness.record.view import RunView
         from harness.targets.registry import target_for
 

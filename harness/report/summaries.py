@@ -1,22 +1,30 @@
 # SPDX-License-Identifier: MIT
-"""A night on one page: what is wrong first, then what it cost, then how to go on."""
+"""What a night, a checked series and a bisection found, on one page each: what is wrong first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 
+from harness.analysis.metrics import metric_named
 from harness.base.status import Status
 from harness.base.units import format_duration
 from harness.jobs.nightly.measure import describe
+from harness.record.comparison import Comparison
 from harness.record.night import CellResult, NightResults
+from harness.record.series import CommitResult
 from harness.report import terminal
+
+if TYPE_CHECKING:
+    from harness.jobs.bisect.bisect import BisectResult
 
 _MOST = 12
 """Lines in one section: the page stays one page; night.json has everything."""
+_BAD = (Status.FAIL, Status.ERROR, Status.MISS)
 
 
 def print_summary(out: Console, results: NightResults, directory: Path) -> None:
@@ -87,3 +95,71 @@ def _section(out: Console, title: str, blocks: Iterable[list[str]]) -> None:
 def write_summary(path: Path, results: NightResults, directory: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         print_summary(Console(file=file, width=120, highlight=False), results, directory)
+
+
+def print_rows(out: Console, rows: Sequence[CommitResult], directory: Path) -> None:
+    """The table, then what is wrong, in full."""
+    table = [
+        (
+            row.title,
+            row.status.value,
+            str(len(row.warnings)) if row.warnings else "–",
+            row.tests or "–",
+            _cost(row),
+            _change(row.change),
+            _change(row.total),
+        )
+        for row in rows
+    ]
+    header = ("commit", "status", "warnings", "tests", "cost", "change", "since base")
+    out.print(terminal.columns("series", header, table))
+    for row in rows:
+        if row.status in _BAD:
+            out.print(terminal.status_text(row.status).append(f" {row.title}: {row.cause}"))
+        for warning in row.warnings:
+            out.print(f"  {warning}", markup=False)
+        if row.not_compiled:
+            files = ", ".join(row.not_compiled)
+            out.print(f"  {row.title}: not in this configuration: {files}", markup=False)
+        for flake in row.flakes:
+            out.print(f"  {row.title}: flaky: {flake}", markup=False)
+    out.print(f"everything: {directory}", markup=False)
+
+
+def _cost(row: CommitResult) -> str:
+    metric = row.change.metric if row.change else None
+    if row.cost is None:
+        return "–"
+    return metric_named(metric).show(row.cost) if metric else f"{row.cost:.6g}"
+
+
+def _change(change: Comparison | None) -> str:
+    if change is None:
+        return "–"
+    words = f"{change.effect:+.2%}"
+    if change.interval:
+        words += f" ± {(change.interval.high - change.interval.low) / 2:.2%}"
+    return f"{words} {change.verdict.value}"
+
+
+def print_result(out: Console, result: BisectResult, directory: object) -> None:
+    """The commit, the evidence of both sides, what it took, how to see it again."""
+    head = terminal.status_text(result.status)
+    if len(result.candidates) == 1:
+        out.print(head.append(f" first bad commit: {result.candidates[0]}", style="none"))
+    else:
+        out.print(head.append(" the first bad commit is one of these:", style="none"))
+        for candidate in result.candidates:
+            out.print(f"  {candidate}", markup=False)
+    rows = [
+        ("bad", result.bad_evidence.reason),
+        ("good", result.good_evidence.reason),
+        (
+            "took",
+            f"{result.steps} steps, {result.builds} builds for {result.commits_in_range} commits, "
+            f"{format_duration(result.seconds)}",
+        ),
+        ("reproduce", result.reproduce),
+        ("directory", str(directory)),
+    ]
+    out.print(terminal.figures(rows))
