@@ -305,8 +305,15 @@ def _platform_conserves(e: Evidence) -> Iterator[Check]:
     """Pages pending at launch + made pending since = accepted + converted + still pending, by
     QEMU's statistics and, each for itself, by its event stream; a stream that lost records voids
     the check (ERROR). What is pending is whole units of 2 MiB."""
-    if e.witness is not None:
-        yield from platform.conservation_checks(e.witness, e.pending)
+    if e.witness is None:
+        return
+    if e.witness.after is None or e.pending is None:
+        cause = "the platform was not read after the workload"
+        yield Check("platform: pages conserved", Status.ERROR, cause, "conservation")
+        return
+    yield platform.ledger_balances(e.witness.after)
+    yield platform.stream_agrees(e.witness.stream, e.witness.after)
+    yield platform.pages_in_units(e.pending, e.witness.after)
 
 
 @_row(
@@ -328,6 +335,13 @@ def _witnesses_agree(e: Evidence) -> Iterator[Check]:
     """`nr_unaccepted` and the pages that QEMU has pending differ by exactly the guard units; units
     in the kernel's accept events = units that left pending by QEMU meanwhile. Read when nothing is
     changing (ERROR where something always is)."""
-    if e.witness is not None and e.after is not None:
-        readings = (e.before, e.after)
-        yield from platform.agreement_checks(e.witness, e.pending, readings, e.events)
+    if e.witness is None or e.after is None:
+        return
+    first, last = e.witness.before, e.witness.after
+    if not e.witness.at_rest:
+        cause = "pages changed state during each reading of the counters"
+        yield Check("witnesses compared at rest", Status.ERROR, cause, "conservation")
+    elif last is not None and e.pending is not None:
+        yield conservation.platform_guards_explain(e.after, e.pending, last.pages.pending)
+        if e.events is not None and e.before is not None and first is not None:
+            yield platform.kernel_events_agree(e.events, (e.before, e.after), (first, last))

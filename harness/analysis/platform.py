@@ -6,12 +6,10 @@ Each counts acceptance without the others. They have to agree to the page.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from harness.analysis.conservation import platform_guards_explain
-from harness.analysis.evidence import Witness
 from harness.base.status import Status
 from harness.base.units import PAGE_SIZE, PAGES_PER_UNIT
 from harness.record.check import Check, check
@@ -22,36 +20,6 @@ from harness.record.platform import PlatformEvents
 from harness.record.platform_state import Flow, PlatformInfo, whole_units
 
 _SIGNAL = "conservation"
-
-
-def conservation_checks(witness: Witness, pending: Sequence[PendingRun] | None) -> Iterator[Check]:
-    """What the platform alone can show: its statistics, its stream, and what it has pending."""
-    if witness.after is None or pending is None:
-        cause = "the platform was not read after the workload"
-        yield Check("platform: pages conserved", Status.ERROR, cause, _SIGNAL)
-        return
-    yield ledger_balances(witness.after)
-    yield stream_agrees(witness.stream, witness.after)
-    yield pages_in_units(pending, witness.after)
-
-
-def agreement_checks(
-    witness: Witness,
-    pending: Sequence[PendingRun] | None,
-    counters: tuple[Counters | None, Counters],
-    events: Events | None,
-) -> Iterator[Check]:
-    """The guest's kernel against the platform. `counters`: before and after the workload."""
-    if not witness.at_rest:
-        cause = "pages changed state during each reading of the counters"
-        yield Check("witnesses compared at rest", Status.ERROR, cause, _SIGNAL)
-        return
-    if witness.after is None or pending is None:
-        return
-    yield platform_guards_explain(counters[1], pending, witness.after.pages.pending)
-    if events is not None and counters[0] is not None and witness.before is not None:
-        readings = (counters[0], counters[1])
-        yield kernel_events_agree(events, readings, (witness.before, witness.after))
 
 
 def ledger_balances(info: PlatformInfo) -> Check:

@@ -10,13 +10,21 @@ lacks hits, harness.analysis.probes.pair() does it hit by hit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from harness.analysis.probes import CALL, PLATFORM_CALL, PLATFORM_RETURN, RETURN, Hit, pair
+from harness.analysis.probes import (
+    CALL,
+    PLATFORM_CALL,
+    PLATFORM_RETURN,
+    RETURN,
+    Hit,
+    ProbedAccept,
+    pair,
+)
 from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
 from harness.record.events import EventsWriter, named
@@ -24,32 +32,12 @@ from harness.record.frames import Frames
 from harness.record.ringbuffer import Batch, EventFormat, read_mixed
 
 Array = npt.NDArray[Any]
-HIT = np.dtype(
-    [
-        ("time_ns", "<i8"),
-        ("cpu", "<i2"),
-        ("pid", "<i4"),
-        ("kind", "u1"),
-        ("first", "<u8"),
-        ("second", "<u8"),
-    ]
-)
-"""harness.analysis.probes.Hit as a row."""
-EVENT = np.dtype(
-    [
-        ("returned_ns", "<i8"),
-        ("time_ns", "<i8"),
-        ("cpu", "<i2"),
-        ("pid", "<i4"),
-        ("start", "<u8"),
-        ("end", "<u8"),
-        ("first", "?"),
-        ("duration_ns", "<i8"),
-        ("wait_ns", "<i8"),
-        ("caller", "<u8"),
-    ]
-)
-"""harness.analysis.probes.ProbedAccept as a row."""
+_HIT_TYPES = ("u1", "<i8", "<i2", "<i4", "<u8", "<u8")
+HIT = np.dtype([(f.name, kind) for f, kind in zip(fields(Hit), _HIT_TYPES, strict=True)])
+"""Hit as a row."""
+_EVENT_TYPES = ("<i8", "<i8", "<i2", "<i4", "<u8", "<u8", "?", "<i8", "<i8", "<u8")
+EVENT = np.dtype(list(zip(ProbedAccept._fields, _EVENT_TYPES, strict=True)))
+"""ProbedAccept as a row."""
 _FOLLOWS = np.zeros((4, 4), bool)
 for _before, _after in (
     (CALL, PLATFORM_CALL),
@@ -170,7 +158,7 @@ class Pairs:
         return rest
 
     def _pair(self, hits: Array) -> None:
-        found = pair((Hit(*_in_order(row)) for row in hits.tolist()), self.since_ns, self.until_ns)
+        found = pair((Hit(*row) for row in hits.tolist()), self.since_ns, self.until_ns)
         self.calls += found.calls
         self.unpaired += found.unpaired
         self.parts.append(np.array([tuple(event) for event in found.events], EVENT))
@@ -181,11 +169,6 @@ class Pairs:
         for part in self.parts:
             distinct.update(np.unique(part["caller"]).tolist())
         return sorted(distinct)
-
-
-def _in_order(row: tuple[int, ...]) -> tuple[int, int, int, int, int, int]:
-    time_ns, cpu, pid, kind, first, second = row
-    return kind, time_ns, cpu, pid, first, second
 
 
 def _tasks(hits: Array) -> Array:
@@ -266,9 +249,7 @@ def write_pairs(
         own = events[events["cpu"] == cpu]
         own = own[np.lexsort((own["time_ns"], own["returned_ns"]))]
         columns = {
-            name: own[name] for name in ("time_ns", "pid", "first", "duration_ns", "wait_ns")
-        }
-        columns |= {
+            **{name: own[name] for name in _SAME},
             "start_phys": own["start"],
             "end_phys": own["end"],
             "units": ((own["end"] - own["start"]) // np.uint64(UNIT_SIZE)).astype(np.int32),

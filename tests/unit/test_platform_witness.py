@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from harness.analysis import platform
+from harness.analysis.evidence import Evidence, Witness
+from harness.analysis.invariants import INVARIANTS
 from harness.base.status import PreconditionError, Status
 from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
+from harness.record.check import Check
 from harness.record.counters import Counters
 from harness.record.events import Events, TraceFacts
 from harness.record.pending import PendingRun, parse_pending
@@ -39,6 +43,16 @@ def counters(blocks: int, monotonic_ns: int = 0) -> Counters:
     return Counters(monotonic_ns, blocks * MAX_ORDER_PAGES, 0, 0, 0, {}, (), 0, {})
 
 
+def asked(name: str, **evidence: Any) -> list[Check]:
+    """What one invariant finds in the evidence."""
+    (row,) = (row for row in INVARIANTS if row.name == name)
+    return list(row.ask(Evidence(**evidence)))
+
+
+def agreement(seen: Witness, after: Counters) -> list[Check]:
+    return asked("Witnesses agree", after=after, pending=PENDING, witness=seen)
+
+
 def stored(path: Path) -> PlatformEvents:
     store_stream(read_stream(path), path.with_suffix(".parquet"))
     return PlatformEvents(path.with_suffix(".parquet"))
@@ -47,8 +61,8 @@ def stored(path: Path) -> PlatformEvents:
 def test_every_witness_of_a_sound_guest_agrees(tmp_path: Path) -> None:
     seen = witness(small_stream(tmp_path / "s"))
     found = [
-        *platform.conservation_checks(seen, PENDING),
-        *platform.agreement_checks(seen, PENDING, (None, counters(7)), None),
+        *asked("The platform's pages are conserved", pending=PENDING, witness=seen),
+        *agreement(seen, counters(7)),
         platform.no_violations(info()),
         platform.nothing_accepted_twice(info()),
     ]
@@ -113,13 +127,13 @@ def test_a_page_forgotten_beside_accepted_ones_is_found() -> None:
 @pytest.mark.parametrize(("blocks", "status"), [(6, Status.FAIL), (7, Status.PASS)])
 def test_the_counter_and_the_platform_differ_by_the_guards(blocks: int, status: Status) -> None:
     seen = witness(None)
-    (found,) = platform.agreement_checks(seen, PENDING, (None, counters(blocks)), None)
+    (found,) = agreement(seen, counters(blocks))
     assert found.status is status
 
 
 def test_what_changed_while_it_was_read_is_not_compared() -> None:
     seen = witness(None, at_rest=False)
-    (found,) = platform.agreement_checks(seen, PENDING, (None, counters(7)), None)
+    (found,) = agreement(seen, counters(7))
     assert found.status is Status.ERROR
 
 

@@ -113,7 +113,7 @@ def test_calls_of_many_tasks_interleaved_come_back_whole(
 
 
 def rows(hits: list[Hit]) -> Array:
-    return np.array([(h.time_ns, h.cpu, h.pid, h.kind, h.first, h.second) for h in hits], HIT)
+    return np.array([dataclasses.astuple(hit) for hit in hits], HIT)
 
 
 def in_windows(hits: list[Hit], size: int, since: int, until: int) -> Pairs:
