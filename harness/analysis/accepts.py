@@ -17,10 +17,17 @@ import pyarrow as pa
 
 from harness.analysis.concurrency import Concurrency, concurrency
 from harness.base.status import PreconditionError
-from harness.base.units import GIB, UNIT_SIZE
+from harness.base.units import UNIT_SIZE
 from harness.record.events import Events
 from harness.record.histogram import Histogram, histogram_of, merge
-from harness.record.trace import PERCENTS, AcceptSummary, Latency, latency, latency_of
+from harness.record.trace import (
+    PERCENTS,
+    AcceptSummary,
+    Latency,
+    gib_per_s,
+    latency,
+    latency_of,
+)
 
 Array = npt.NDArray[Any]
 _EXACT = 8 << 20
@@ -42,7 +49,7 @@ class CpuShare:
     @property
     def gib_per_s(self) -> float | None:
         """GiB per second of this CPU's accept time."""
-        return _rate(self.units, self.accept_ns)
+        return gib_per_s(self.units, self.accept_ns)
 
 
 @dataclass(frozen=True)
@@ -153,7 +160,7 @@ def figures(events: Events, bounds: StageBounds) -> AcceptFigures:
         bytes_accepted=units * UNIT_SIZE,
         accept=accept.result(),
         wait=wait.result(),
-        gib_per_s=_rate(units, accept.total),
+        gib_per_s=gib_per_s(units, accept.total),
     )
     most = sorted(callers.rows.items(), key=lambda row: -row[1][1])[:_CALLERS]
     return AcceptFigures(
@@ -161,7 +168,7 @@ def figures(events: Events, bounds: StageBounds) -> AcceptFigures:
         waited,
         _sizes(sizes),
         overlap,
-        _rate(units, overlap.busy_ns),
+        gib_per_s(units, overlap.busy_ns),
         tuple(CpuShare(cpu, *row) for cpu, row in sorted(cpus.rows.items())),
         tuple(
             Share(name, *stages.rows.get(number, (0, 0, 0, 0)))
@@ -257,7 +264,3 @@ def _sizes(sizes: Counter[int]) -> Sizes | None:
         float(np.average(units, weights=counts)) * UNIT_SIZE,
         int(units[-1]) * UNIT_SIZE,
     )
-
-
-def _rate(units: int, ns: int) -> float | None:
-    return units * UNIT_SIZE / GIB / (ns / 1e9) if ns > 0 else None

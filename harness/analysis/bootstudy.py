@@ -21,6 +21,7 @@ from harness.base.spec import AcceptMode
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB, KIB, PAGE_SIZE, UNIT_SIZE
 from harness.record.run import load_record
+from harness.record.trace import gib_per_s
 
 CONFIDENCE = 0.95
 
@@ -103,7 +104,7 @@ def boot_point(run_dir: Path) -> BootPoint:
     unaccepted = boot.unaccepted_at_init_pages * PAGE_SIZE
     if after.emulation:
         accepted = after.stat("units_before_init") * UNIT_SIZE
-        rate = _rate(after.stat("accept_units"), after.stat("accept_ns"))
+        rate = gib_per_s(after.stat("accept_units"), after.stat("accept_ns"))
     else:
         accepted = max(0, after.mem_total_kib * KIB - unaccepted)
         rate = found.accepts.summary.gib_per_s if found.accepts else None
@@ -159,7 +160,3 @@ def _row(lazy: Sequence[BootPoint], eager: Sequence[BootPoint]) -> StudyRow:
 def _could_have(point: BootPoint) -> float:
     everything = point.unaccepted_at_init_bytes + point.accepted_at_init_bytes
     return min(everything, (point.gib_per_s or 0.0) * GIB * point.init_ns / 1e9)
-
-
-def _rate(units: int, ns: int) -> float | None:
-    return units * UNIT_SIZE / GIB / (ns / 1e9) if ns > 0 else None

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harness.base.status import PreconditionError
-from harness.base.units import UNIT_SIZE
+from harness.base.units import GIB, UNIT_SIZE
 
 # Format: kernel/trace/trace_output.c, trace_print_context(), 6.12 and 7.3. The comm may hold
 # anything, even what looks like a pid, so the line is anchored on what follows it.
@@ -129,6 +129,11 @@ def latency_of(count: int, percentiles: npt.ArrayLike, max_ns: float, total_ns: 
     """From `percentiles` at PERCENTS."""
     p50, p90, p99, p999, p9999 = (float(value) for value in np.asarray(percentiles))
     return Latency(count, p50, p90, p99, p999, p9999, max_ns, total_ns)
+
+
+def gib_per_s(units: int, ns: int) -> float | None:
+    """GiB per second of `units` in `ns`; None where it took no time."""
+    return units * UNIT_SIZE / GIB / (ns / 1e9) if ns > 0 else None
 
 
 @dataclass(frozen=True)

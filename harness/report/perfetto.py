@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import (
     CounterDescriptor,
@@ -70,36 +70,30 @@ class _Writer:
         self.builder.write_packet(packet)
         return uuid
 
-    def slice(self, track: int, name: str, begin_ns: int, end_ns: int, **facts: int | str) -> None:
-        """Something that took from `begin_ns` to `end_ns`."""
-        packet = self.packet(begin_ns)
+    def event(
+        self, track: int, time_ns: int, kind: int, name: str = "", **facts: int | str
+    ) -> None:
+        packet = self.packet(time_ns)
         event = packet.track_event
-        event.type, event.track_uuid, event.name = TrackEvent.TYPE_SLICE_BEGIN, track, name
+        event.type, event.track_uuid = kind, track
+        if name:
+            event.name = name
         for key, value in facts.items():
             note = event.debug_annotations.add()
             note.name = key
-            if isinstance(value, int):
-                note.int_value = value
-            else:
-                note.string_value = value
+            setattr(note, "int_value" if isinstance(value, int) else "string_value", value)
         self.builder.write_packet(packet)
-        packet = self.packet(end_ns)
-        packet.track_event.type = TrackEvent.TYPE_SLICE_END
-        packet.track_event.track_uuid = track
-        self.builder.write_packet(packet)
+
+    def slice(self, track: int, name: str, begin_ns: int, end_ns: int, **facts: int | str) -> None:
+        """Something that took from `begin_ns` to `end_ns`."""
+        self.event(track, begin_ns, TrackEvent.TYPE_SLICE_BEGIN, name, **facts)
+        self.event(track, end_ns, TrackEvent.TYPE_SLICE_END)
 
     def count(self, track: int, time_ns: int, value: int) -> None:
         packet = self.packet(time_ns)
         event = packet.track_event
         event.type, event.track_uuid = TrackEvent.TYPE_COUNTER, track
         event.counter_value = value
-        self.builder.write_packet(packet)
-
-    def instant(self, track: int, time_ns: int, name: str) -> None:
-        packet = self.packet(time_ns)
-        event = packet.track_event
-        event.type, event.track_uuid = TrackEvent.TYPE_INSTANT, track
-        event.name = inert(name)
         self.builder.write_packet(packet)
 
 
@@ -109,20 +103,21 @@ def write_perfetto(view: RunView, path: Path) -> None:
     Raises PreconditionError where the run's files cannot be believed or it did not end.
     """
     found = analyse(view.path)
-    with path.open("wb") as file:
-        _write(view, found, file)
-
-
-def _write(view: RunView, found: Analysis, file: BinaryIO) -> None:
     stages = _stages(view, found)
     shift_ns = max(0, -min((begin for _, begin, _ in stages), default=0))
-    writer = _Writer(StreamingTraceProtoBuilder(file), shift_ns)
+    with path.open("wb") as file:
+        _write(_Writer(StreamingTraceProtoBuilder(file), shift_ns), view, found, stages)
+
+
+def _write(
+    writer: _Writer, view: RunView, found: Analysis, stages: list[tuple[str, int, int]]
+) -> None:
     packet = writer.packet()
     packet.track_descriptor.uuid = _GUEST
     packet.track_descriptor.process.pid = 1
     packet.track_descriptor.process.process_name = (
         f"guest {view.id}, {view.text('kernel', 'release')} "
-        f"(CLOCK_MONOTONIC + {shift_ns} ns, {view.status.value})"
+        f"(CLOCK_MONOTONIC + {writer.shift_ns} ns, {view.status.value})"
     )
     writer.builder.write_packet(packet)
     if stages:
@@ -132,11 +127,13 @@ def _write(view: RunView, found: Analysis, file: BinaryIO) -> None:
     _counters(writer, view)
     _accepts(writer, view)
     _operations(writer, found)
-    if any(splat.guest_ns is not None for splat in found.splats):
+    splats = [
+        (s.guest_ns, inert(f"{s.kind}: {s.line}")) for s in found.splats if s.guest_ns is not None
+    ]
+    if splats:
         track = writer.track("console")
-        for splat in found.splats:
-            if splat.guest_ns is not None:
-                writer.instant(track, splat.guest_ns, f"{splat.kind}: {splat.line}")
+        for guest_ns, words in splats:
+            writer.event(track, guest_ns, TrackEvent.TYPE_INSTANT, words)
 
 
 def _stages(view: RunView, found: Analysis) -> list[tuple[str, int, int]]:

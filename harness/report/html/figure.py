@@ -21,8 +21,8 @@ from harness.base.units import format_ns
 
 Array = npt.NDArray[Any]
 QUANTILE_POINTS = 800
-_LINE: Any = MinMaxLTTBDownsampler()  # type: ignore[no-untyped-call]
-_CLOUD: Any = MinMaxDownsampler()  # type: ignore[no-untyped-call]
+LINE: Any = MinMaxLTTBDownsampler()  # type: ignore[no-untyped-call]
+CLOUD: Any = MinMaxDownsampler()  # type: ignore[no-untyped-call]
 _LEAST_NS = 1000.0
 """A log axis has no zero: what took less, a wait of nothing above all, is drawn here."""
 
@@ -66,21 +66,15 @@ def quantiles(values: Array, points: int = QUANTILE_POINTS) -> Quantiles:
     return Quantiles(ranks / count, ordered[ranks - 1])
 
 
-def thin_line(x: Array, y: Array, points: int) -> tuple[Array, Array, bool]:
-    """At most `points` of a line (its shape kept by MinMaxLTTB), and whether any were left out."""
+def thin(x: Array, y: Array, points: int, sampler: Any = LINE) -> tuple[Array, Array, bool]:
+    """At most `points` of a curve, and whether any were left out.
+
+    Of a LINE the shape is kept, of a CLOUD the least and the largest of each stretch.
+    """
     if len(x) <= points:
         return x, y, False
-    keep = _LINE.downsample(np.ascontiguousarray(x), np.ascontiguousarray(y), n_out=points)
-    return x[keep], y[keep], True
-
-
-def thin_cloud(x: Array, y: Array, points: int) -> tuple[Array, Array, bool]:
-    """At most `points` of many: the least and the largest of each stretch; whether others went."""
-    if len(x) <= points:
-        return x, y, False
-    keep = _CLOUD.downsample(
-        np.ascontiguousarray(x), np.ascontiguousarray(y), n_out=points // 2 * 2
-    )
+    some = points // 2 * 2 if sampler is CLOUD else points
+    keep = sampler.downsample(np.ascontiguousarray(x), np.ascontiguousarray(y), n_out=some)
     return x[keep], y[keep], True
 
 

@@ -16,6 +16,7 @@ from harness.record.events import FILE, Events
 from harness.record.samples import read_samples
 from harness.record.view import RunView
 from harness.report.html.figure import (
+    CLOUD,
     Array,
     Figure,
     Quantiles,
@@ -23,8 +24,7 @@ from harness.report.html.figure import (
     latency_figures,
     quantiles,
     seconds_axis,
-    thin_cloud,
-    thin_line,
+    thin,
 )
 
 _STAGES = {
@@ -128,7 +128,7 @@ def timeline(view: RunView, analysis: Analysis, calls: Calls | None, points: int
     if samples is not None and len(samples.values) and UNACCEPTED in samples.names:
         x = samples.column("monotonic_ns") / 1e9
         y = samples.column(UNACCEPTED) * PAGE_SIZE / GIB
-        x, y, thinned = thin_line(x, y.astype(float), points)
+        x, y, thinned = thin(x, y.astype(float), points)
         figure.add_scatter(x=x, y=y, name="nr_unaccepted", mode="lines", line={"shape": "hv"})
         notes += [f"{len(samples.values):,} samples drawn as {len(x):,} points"] * thinned
     if calls is not None:
@@ -155,12 +155,13 @@ def _calls(figure: go.Figure, analysis: Analysis, calls: Calls, points: int) -> 
     if isinstance(left, int) and not analysis.lost_events:
         after = np.cumsum(calls.units[::-1])[::-1] - calls.units
         pending = (after + left) * UNIT_SIZE / GIB
-        x, y, thinned = thin_line(seconds, pending, points)
+        x, y, thinned = thin(seconds, pending, points)
         figure.add_scatter(
             x=x, y=y, name="pending, by accept events", mode="lines", line={"shape": "hv"}
         )
         notes += [f"{len(seconds):,} steps drawn as {len(x):,} points"] * thinned
-    x, y, thinned = thin_cloud(seconds, (calls.accept_ns + calls.wait_ns) / 1e9, points // 2)
+    spent = (calls.accept_ns + calls.wait_ns) / 1e9
+    x, y, thinned = thin(seconds, spent, points // 2, CLOUD)
     figure.add_scatter(
         x=x,
         y=y,
