@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Console bytes in, splats out. Pure, incremental, and bounded in memory whatever comes in.
-
-What a kernel says when it is in trouble; the texts are from the sources named in the table (Linux
-6.12 and 7.3). A userspace process can print the same to /dev/console, and then counts the same: a
-false alarm can be looked into, a missed one cannot.
-"""
+"""Console bytes in, splats out, in bounded memory: what a kernel says when it is in trouble. What
+userspace prints to /dev/console counts the same: a false alarm can be looked into."""
 
 from __future__ import annotations
 

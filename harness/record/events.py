@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""events.parquet: every accept event of a run, in columns (docs/run-directory.md).
-
-Rows are in order of CPU, then time. A call is one accept_memory(); its rows follow each other.
-"""
+"""events.parquet: every accept event of a run, in order of CPU, then time (docs/run-directory.md).
+A call is one accept_memory(); its rows follow each other."""
 
 from __future__ import annotations
 
