@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Figures of a run's accept events: latency, size, throughput, who, when, how many at once.
-
-One pass over events.parquet in batches, so that memory does not grow with the trace.
-"""
+"""Figures of a run's accept events, in one pass over events.parquet in batches, so that memory does
+not grow with the trace."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Everything a run directory says, computed from it alone: today or years later, the same.
-
-Reads run.json, events.parquet, vmstat.parquet and workload.json (docs/run-directory.md).
-"""
+"""Everything a run directory says, computed from it alone: today or years later, the same."""
 
 from __future__ import annotations
 

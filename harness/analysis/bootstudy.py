@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Boots of many sizes, lazy and eager, as one table: what D. Hansen asked on linux-mm in 2021.
-
-When does userspace start with and without; how fast is memory accepted; how much had been accepted
-by the first userspace instruction, and how much could have been? Each boot is a guest of its own,
-and the guests of a cell are its sample.
-"""
+"""Boots of many sizes, lazy and eager, as one table: what D. Hansen asked on linux-mm in 2021. Each
+boot is a guest of its own, and the guests of a cell are its sample."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What acceptance costs in executed instructions: a figure without a host's noise.
-
-Under the icount clock (QEMU's -icount shift=0) guest time *is* the number of instructions executed:
-one a nanosecond. So the durations of such a run are costs. What they cannot see: caches, TLBs, real
-contention between CPUs, and what a hypercall costs. Those take the cost model, or hardware.
-"""
+"""What acceptance costs in executed instructions, which is guest time under the icount clock
+(QEMU's -icount shift=0). Not seen: caches, TLBs, contention between CPUs, and what a hypercall
+costs."""
 
 from __future__ import annotations
 
@@ -64,7 +61,7 @@ def workload(run: RunView) -> float | None:
 
 def counted(run: RunView) -> bool:
     """Whether the guest's time is instructions."""
-    return run.get("spec", "clock") == "icount"
+    return bool(run.get("spec", "clock") == "icount")
 
 
 def _accepting(run: RunView) -> float | None:

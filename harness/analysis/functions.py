@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Where a workload's instructions went: by kernel function, from what the TCG plugin counted.
-
-guest-images/tcg-plugin/functions.c counts whole blocks, between the marks of the guest's workers
-and on all vCPUs: a block that a page fault interrupts is counted as run, and its rest once more.
-"""
+"""Where a workload's instructions went, by kernel function. guest-images/tcg-plugin/functions.c
+counts whole blocks: one that a page fault interrupts is counted as run, and its rest once more."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The invariants: one table, by which a whole run and each window of a test are judged.
-
-A row is a function that asks it of the evidence, and yields nothing where there is nothing to
-judge. Its docstring is what docs/invariants.md says of it (harness/report/reference.py).
-"""
+"""The invariants: one table, by which a whole run and each window of a test are judged. A row is
+the function that asks it of the evidence; its docstring is what docs/invariants.md says of it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The figures of a run by name: what history, exports, reports and the metric reference agree on.
-
-A metric is one number of one run (one fresh guest), or nothing where the run has no such number.
-docs/metrics.md is generated from this table.
-"""
+"""The figures of a run by name, for history, exports, reports and docs/metrics.md: one number of
+one run (one fresh guest) each, or nothing where the run has no such number."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Conservation across witnesses: the emulated platform, its event stream, and the guest's kernel.
-
-Each counts acceptance without the others. They have to agree to the page.
-"""
+"""Conservation across witnesses that count without each other: the emulated platform, its event
+stream, and the guest's kernel. They have to agree to the page."""
 
 from __future__ import annotations
 

@@ -1,11 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Probe hits of all CPUs to accept events, millions of them: windows of time, and numpy within.
-
-A task may move to another CPU in the middle of a call, so the CPUs' hits are merged by time first.
-What is left open at a window's end is carried into the next one. A task whose hits follow each
-other as they should is paired with vectorised numpy; for one that is interrupted within a call, or
-lacks hits, harness.analysis.probes.pair() does it hit by hit.
-"""
+"""Probe hits of all CPUs to accept events, millions of them, a window of time after the other: what
+is open at its end is carried on. A task whose hits follow each other as they should is paired with
+numpy; one that is interrupted within a call, or lacks hits, hit by hit (probes.pair)."""
 
 from __future__ import annotations
 

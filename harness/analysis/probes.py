@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Accept events put together from dynamic probes, and how they compare with the trace event.
-
-Four kinds of probe hit (harness/collect/probes.py): a call of accept_memory() and its return, and a
-call of the platform's function and its return. Hits of one task nest, so a stack of open calls for
-each task pairs them; the idle tasks share pid 0, and are told apart by CPU.
-"""
+"""Accept events put together from probe hits (harness/collect/probes.py), and how they compare with
+the trace event. Hits of one task nest; the idle tasks share pid 0, and are told apart by CPU."""
 
 from __future__ import annotations
 

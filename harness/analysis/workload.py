@@ -1,10 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""What a workload's own report says: latency per operation, and which part of it was acceptance.
-
-A worker's slowest operations come one by one with their start (recorder.h of the guest's programs).
-An accept event belongs to an operation if the same task (the trace's pid is the worker's tid) had
-it between the operation's start and end.
-"""
+"""A workload's own report: latency per operation, and which part of it was acceptance: the accept
+events that the same task (their pid is the worker's tid) had from an operation's start to its
+end."""
 
 from __future__ import annotations
 

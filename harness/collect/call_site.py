@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Where one kernel function calls another: the place for kprobes where the callee takes none.
-
-The code is read in the guest, from /proc/kcore, as it is after the kernel's boot-time patching. A
-direct call is E8 and the distance from its end to the callee (Intel SDM volume 2, CALL).
-"""
+"""Where one kernel function calls another: the place for kprobes where the callee takes none. Read
+in the guest from /proc/kcore, as it is after boot-time patching (E8: Intel SDM volume 2, CALL)."""
 
 from __future__ import annotations
 

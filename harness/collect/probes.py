@@ -1,14 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Accept events from dynamic probes, and which source of them a guest has.
-
-Probes are for kernels without the carried trace event: fprobes where the kernel has them, else
-kprobes and kretprobes (Documentation/trace/fprobetrace.rst, kprobetrace.rst, 6.12), on functions of
-an unmodified kernel. SEV's code is compiled without the tracer's calls in 6.12
-(arch/x86/coco/sev/Makefile, CFLAGS_REMOVE_core.o), so that it takes no fprobe, and a kprobe only
-with CONFIG_KPROBE_EVENTS_ON_NOTRACE, which Debian has not: there kprobes are put where
-accept_memory() calls it. Probes start after early_initcall: what is accepted before is seen only in
-the counters.
-"""
+"""Accept events from dynamic probes, and which source of them a guest has. Probes are fprobes where
+the kernel has them, else kprobes and kretprobes (Documentation/trace/fprobetrace.rst,
+kprobetrace.rst, 6.12). SEV's code takes no fprobe in 6.12 (arch/x86/coco/sev/Makefile,
+CFLAGS_REMOVE_core.o), and a kprobe only with CONFIG_KPROBE_EVENTS_ON_NOTRACE, which Debian has not:
+there kprobes are put where accept_memory() calls it. What is accepted before early_initcall is seen
+only in the counters."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The stream of the guest's `cvm trace`: frames of binary trace pages, CPU by CPU, and comms.
-
-guest-images/minimal/src/trace.c makes it: each frame is three little-endian 32-bit numbers (kind,
-number, bytes) and its bytes.
-"""
+"""The stream of the guest's `cvm trace` (guest-images/minimal/src/trace.c): frames of three
+little-endian 32-bit numbers (kind, number, bytes) and bytes: a CPU's trace pages, or comms."""
 
 from __future__ import annotations
 

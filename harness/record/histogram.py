@@ -1,12 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Histograms: of the guest's programs, and of accept events by the kernel itself (hist.txt).
-
-Programs print log-linear buckets with sparse counts, as guest-images/minimal/src/histogram.h
-encodes them: a bucket is never wider than 2^-sub_bucket_bits of its lowest value, which bounds the
-error of every percentile. For the kernel's (tracefs events/*/*/hist) see hist_trigger_show() in
-kernel/trace/trace_events_hist.c, 6.12 and 7.3: with the log2 modifier the key 2^n holds the values
-above 2^(n-1), up to 2^n.
-"""
+"""Histograms of the guest's programs (guest-images/minimal/src/histogram.h: a bucket is never wider
+than 2^-sub_bucket_bits of its lowest value), and the kernel's own in hist.txt (hist_trigger_show(),
+kernel/trace/trace_events_hist.c, 6.12 and 7.3: the key 2^n has those above 2^(n-1), up to 2^n)."""
 
 from __future__ import annotations
 

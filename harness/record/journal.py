@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""An append-only journal: what it holds survives SIGKILL, a full disk and a power cut.
-
-One JSON object a line, on disk before `append` returns. A line that a crash cut short is the last
-one, and is dropped when the journal is opened again: it was never reported as written.
-"""
+"""An append-only journal that survives SIGKILL, a full disk and a power cut: one JSON object a
+line, on disk before `append` returns. A torn last line was never reported as written."""
 
 from __future__ import annotations
 

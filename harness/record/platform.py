@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""platform.parquet: what a guest asked of its emulated platform, call by call, as QEMU saw it.
-
-The platform is a witness that knows nothing of the kernel's own counting. Our QEMU writes a stream
-of records of 64 bytes (target/i386/cgs/events.c and cgs.h in guest-images/qemu); it is stored in
-columns (docs/run-directory.md) in the order in which QEMU saw the calls.
-"""
+"""platform.parquet: what a guest asked of its emulated platform, call by call, as QEMU saw it:
+records of 64 bytes (target/i386/cgs/events.c and cgs.h in guest-images/qemu), stored in columns."""
 
 from __future__ import annotations
 

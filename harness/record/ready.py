@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The guest's messages on the ready port: newline-terminated JSON objects, not to be trusted.
-
-The messages are made by guest-images/minimal/src/init.c.
-"""
+"""The messages of guest-images/minimal/src/init.c on the ready port: JSON lines, not to be
+trusted."""
 
 from __future__ import annotations
 

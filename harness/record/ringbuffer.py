@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Binary ftrace pages (trace_pipe_raw) to arrays: exact nanosecond stamps, millions of events.
-
-Layout: include/linux/ring_buffer.h and kernel/trace/ring_buffer.c, the same in 6.12 and 7.3. All
-pages are walked at once, one event of each a step, so that the work is numpy's and not Python's.
-"""
+"""Binary ftrace pages (trace_pipe_raw) to arrays, all pages at once so that the work is numpy's.
+Layout: include/linux/ring_buffer.h and kernel/trace/ring_buffer.c, the same in 6.12 and 7.3."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""run.json and a run's other JSON files, as analysis reads them: the rest is passed over.
-
-Other readers, which must show a damaged run as well, use harness/record/view.py.
-"""
+"""run.json and a run's other JSON files as analysis reads them: whole, and what they must be. Who
+shows damaged runs as well uses harness/record/view.py."""
 
 from __future__ import annotations
 

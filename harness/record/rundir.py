@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The run directory: written as the run happens, valid after a crash, never overwritten.
-
-run.json is replaced by rename at every step, so a reader always finds a whole one. Until a run ends
-it carries the status of a run that never will: MISS, "did not finish".
-"""
+"""The run directory. run.json is replaced by rename at every step, so a reader always finds a whole
+one; until a run ends it says what holds if it never will: MISS, "did not finish"."""
 
 from __future__ import annotations
 

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Accept events from tracefs text, and the figures made of them.
-
-The event is unaccepted_memory:accept_memory of the carried patch (kernel-configs/patches): one per
-platform accept, that is per contiguous range, with `first` set on the first of an accept_memory()
-call. IRQs stay off over a call, so the ranges of one call are adjacent in their CPU's buffer.
-"""
+"""Accept events from tracefs text: one per contiguous range, `first` on the first of a call. IRQs
+stay off over a call, so the ranges of one call are adjacent in their CPU's buffer."""
 
 from __future__ import annotations
 

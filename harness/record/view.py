@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A run directory as readers take it: whole or not, whatever wrote it, never trusted.
-
-run.json may come from a harness that was killed, from another version, or hold a guest's words.
-What is missing reads as missing; what cannot be read at all is a UsageError, so that one bad
-directory does not hide a thousand good ones.
-"""
+"""A run directory as readers take it, never trusted: what is missing reads as missing, what cannot
+be read is a UsageError, so that one bad directory does not hide a thousand good ones."""
 
 from __future__ import annotations
 

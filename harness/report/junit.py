@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Runs as JUnit XML.
-
-FAIL is a `failure`; ERROR and MISS are an `error`, of that type: neither says anything about the
-kernel.
-"""
+"""Runs as JUnit XML: FAIL is a `failure`; ERROR and MISS, which say nothing of the kernel,
+`error`."""
 
 from __future__ import annotations
 

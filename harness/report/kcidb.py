@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Runs as KCIDB I/O data, version 5.3 (kcidb-io): what kernelci.org's database takes.
-
-One checkout and one build for each kernel, one test for each run, one for each of its checks, and
-one for each metric, with the value as the test's `number`. The statuses are KCIDB's own.
-"""
+"""Runs as KCIDB I/O data, version 5.3 (kcidb-io), for kernelci.org: a checkout and a build a
+kernel, a test for each run, each of its checks and each metric. The statuses are KCIDB's own."""
 
 from __future__ import annotations
 

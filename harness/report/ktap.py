@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""Runs as KTAP, the format of the kernel's own tests (Documentation/dev-tools/ktap.rst, 6.12).
-
-One test a run, its checks as subtests. What could not be judged is `not ok` as well, with its
-status in a diagnostic line: KTAP knows no third result.
-"""
+"""Runs as KTAP (Documentation/dev-tools/ktap.rst, 6.12): one test a run, its checks as subtests.
+What could not be judged is `not ok`, and a diagnostic line has its status: KTAP knows no third
+result."""
 
 from __future__ import annotations
 
@@ -51,8 +49,8 @@ def _facts(run: RunView) -> Iterator[tuple[str, str]]:
     ):
         if value:
             yield key, value
-    for metric, value in figures_of(run):
-        yield metric.name, f"{value:.17g} {metric.unit}"
+    for metric, number in figures_of(run):
+        yield metric.name, f"{number:.17g} {metric.unit}"
 
 
 def _result(number: int, name: str, status: str, reason: str) -> str:

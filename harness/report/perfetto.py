@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A run as a Perfetto trace: accept calls per CPU, operations per thread, counters, boot stages.
-
-Written packet by packet through the perfetto package's own protobuf definitions. The time axis is
-the guest's CLOCK_MONOTONIC, moved so that QEMU's spawn, which comes before it, is not negative.
-"""
+"""A run as a Perfetto trace. The time axis is the guest's CLOCK_MONOTONIC, moved so that QEMU's
+spawn, which comes before it, is not negative."""
 
 from __future__ import annotations
 

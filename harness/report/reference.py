@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""The parts of docs/ that are made of the code's tables: python -m harness.report.reference.
-
-They stand between two marks of a page, the first of which names the part.
-"""
+"""The parts of docs/ that are made of the code's tables (python -m harness.report.reference): they
+stand between two marks of a page, the first of which names the part."""
 
 from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.analysis.invariants import INVARIANTS, Invariant
@@ -20,7 +19,7 @@ _PART = re.compile(r"(<!-- ([a-z-]+): made by [^>]* -->\n\n).*?(\n<!-- end -->\n
 _WHERE = {Door.CLI: "cli", Door.PYTEST: "pytest", Door.PLAN: "plan", Door.MARK: "mark"}
 
 
-def _table(header: str, rows: list[tuple[str, ...]]) -> str:
+def _table(header: str, rows: Iterable[tuple[str, ...]]) -> str:
     lines = [header, "|---" * (header.count("|") - 1) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows), ""])
 

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A run's accept events as a trace.dat of version 6, for trace-cmd and KernelShark.
-
-trace-cmd.dat.v6(5) has the file's layout, kernel/trace/ring_buffer.c (6.12) that of the pages. The
-pages are made anew from events.parquet, so this works for events that came through probes as well.
-Stamps are the guest's CLOCK_MONOTONIC.
-"""
+"""A run's accept events as a trace.dat of version 6 (trace-cmd.dat.v6(5); of its pages:
+kernel/trace/ring_buffer.c, 6.12), made anew from events.parquet. Stamps: guest CLOCK_MONOTONIC."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Plots as plotly figures: data in, figure out. Nothing here reads files.
-
-Colours are left to the page, which draws the same figure light, dark and in print.
-"""
+"""Plots as plotly figures; colours are left to the page, which draws them light, dark and in
+print."""
 
 from __future__ import annotations
 
