@@ -96,6 +96,11 @@ class StageBounds:
     workload_ns: int | None = None
     end_ns: int | None = None
 
+    @property
+    def edges(self) -> list[int]:
+        """Between the stages that there were."""
+        return [at for at in (self.init_ns, self.workload_ns, self.end_ns) if at is not None]
+
 
 STAGES = ("before init", "init to workload", "workload", "after the workload")
 
@@ -139,6 +144,7 @@ def figures(events: Events, bounds: StageBounds) -> AcceptFigures:
     accept, wait, sizes = LatencyCounter(), LatencyCounter(), Counter[int]()
     cpus, stages, callers = _Sums(), _Sums(), _Sums()
     names: list[str] = []
+    edges = np.array(bounds.edges, np.int64)
     waited = units = 0
     for calls in _call_batches(events, names):
         accept.add(calls["duration_ns"])
@@ -148,7 +154,7 @@ def figures(events: Events, bounds: StageBounds) -> AcceptFigures:
         for size, count in zip(*np.unique(calls["units"], return_counts=True), strict=True):
             sizes[int(size)] += int(count)
         cpus.add(calls["cpu"], calls)
-        stages.add(_stage(calls["time_ns"], bounds), calls)
+        stages.add(np.searchsorted(edges, calls["time_ns"], side="right"), calls)
         callers.add(calls["caller"], calls)
     overlap = concurrency(events)
     summary = AcceptSummary(
@@ -170,7 +176,7 @@ def figures(events: Events, bounds: StageBounds) -> AcceptFigures:
         tuple(CpuShare(cpu, *row) for cpu, row in sorted(cpus.rows.items())),
         tuple(
             Share(name, *stages.rows.get(number, (0, 0, 0, 0)))
-            for number, name in enumerate(STAGES[: _stage_count(bounds)])
+            for number, name in enumerate(STAGES[: len(edges) + 1])
         ),
         tuple(Share(names[code], *row) for code, row in most),
     )
@@ -236,17 +242,6 @@ def _codes(column: pa.DictionaryArray, names: list[str]) -> Array:
             names.append(text)
     codes = np.array([names.index(text) for text in texts], np.int64)
     return np.asarray(codes[column.indices.to_numpy(zero_copy_only=False)])
-
-
-def _stage(time_ns: Array, bounds: StageBounds) -> Array:
-    edges = [bounds.init_ns, bounds.workload_ns, bounds.end_ns][: _stage_count(bounds) - 1]
-    return np.searchsorted(np.array(edges, np.int64), time_ns, side="right")
-
-
-def _stage_count(bounds: StageBounds) -> int:
-    if bounds.workload_ns is None:
-        return 2
-    return 3 if bounds.end_ns is None else 4
 
 
 def _sizes(sizes: Counter[int]) -> Sizes | None:

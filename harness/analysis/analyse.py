@@ -31,7 +31,8 @@ from harness.record.events import Events
 from harness.record.histogram import KernelHistogram, read_hist
 from harness.record.pending import PendingRun, parse_pending
 from harness.record.platform_state import PlatformInfo
-from harness.record.run import PlatformRecord, RunRecord, SplatRecord, load_record, recorded
+from harness.record.run import PlatformRecord, RunRecord, SplatRecord, recorded, run_record
+from harness.record.rundir import RunDir
 from harness.record.samples import read_samples
 
 WORKLOAD_FILE = "workload.json"
@@ -100,13 +101,16 @@ def analyse(run_dir: Path) -> Analysis:
     Raises UsageError where `run_dir` is none, PreconditionError where its files cannot be believed
     or the run broke before it was read a second time.
     """
-    record = load_record(run_dir)
-    before, after = record.counters_before, record.counters_after
-    if before is None or after is None:
+    written = RunDir.load(run_dir).record
+    if not {"counters_before", "counters_after"} <= written.keys():
         raise PreconditionError(
-            f"{run_dir} holds a run that was not finished: {record.cause}",
+            f"{run_dir} holds a run that was not finished: {written.get('cause', '')}",
             hint="nothing can be judged; see run.json and console.log there",
         )
+    record = run_record(written, str(run_dir / "run.json"))
+    before, after = record.counters_before, record.counters_after
+    if before is None or after is None:
+        raise PreconditionError(f"{run_dir}/run.json has no counters")
     first = record.counters_first_kernel or before
     file = recorded(run_dir / WORKLOAD_FILE, _WorkloadFile)
     workloads = file.workloads if file else ()

@@ -250,7 +250,7 @@ def write_pairs(
             "end_phys": own["end"],
             "units": ((own["end"] - own["start"]) // np.uint64(UNIT_SIZE)).astype(np.int32),
             "irqs_off": np.zeros(len(own), bool),
-            "comm": named(own["pid"], lambda _: comms, "<...>"),
-            "caller": named(own["caller"], lambda _: symbols, "?"),
+            "comm": named(own["pid"], comms, "<...>"),
+            "caller": named(own["caller"], symbols, "?"),
         }
         writer.add(columns, int(cpu))

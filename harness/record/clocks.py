@@ -34,14 +34,10 @@ class ClockRelation:
         return max(point.error_ns for point in self.points)
 
     @property
-    def offset_ns(self) -> int:
-        """Guest minus host at the first point."""
-        return self.points[0].guest_ns - self.points[0].host_ns
-
-    @property
     def drift_ns(self) -> int:
-        """How much the offset has changed from the first point to the last."""
-        return self.points[-1].guest_ns - self.points[-1].host_ns - self.offset_ns
+        """How much guest minus host has changed from the first point to the last."""
+        first, last = self.points[0], self.points[-1]
+        return (last.guest_ns - last.host_ns) - (first.guest_ns - first.host_ns)
 
     def guest_ns(self, host_ns: int) -> int:
         """The guest's clock at a moment of the host's."""

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.text import printable
@@ -48,30 +48,17 @@ def splats(path: Path, *, max_bytes: int = 16 << 20) -> tuple[Splat, ...]:
     return scanner.splats
 
 
-@dataclass(frozen=True)
-class Around:
-    """A line of the console with what stood around it."""
-
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-
-
-def around(path: Path, line: str, *, before: int = 12, after: int = 60) -> Around:
-    """The lines around the first that holds `line`, as `printable` shows it. Bounded memory."""
+def around(
+    path: Path, line: str, *, before: int = 12, after: int = 60
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The lines before and after the first that holds `line`, as `printable` shows it."""
     earlier: deque[str] = deque(maxlen=before)
-    later: list[str] = []
-    hit = False
-    for raw in _lines(path):
-        shown_line = shown(raw)
-        if not hit:
-            hit = line[:_MAX_LINE] in shown_line
-            if not hit:
-                earlier.append(shown_line)
-        elif len(later) < after:
-            later.append(shown_line)
-        else:
-            break
-    return Around(tuple(earlier), tuple(later)) if hit else Around((), ())
+    lines = map(shown, _lines(path))
+    for text in lines:
+        if line[:_MAX_LINE] in text:
+            return tuple(earlier), tuple(itertools.islice(lines, after))
+        earlier.append(text)
+    return (), ()
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -79,12 +78,7 @@ class EventsWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writer.close()
 
     def finish(self, facts: TraceFacts) -> None:
@@ -145,11 +139,13 @@ def _columns(
 ) -> dict[str, Any]:
     fields = batch.fields
     try:
-        pid = fields["common_pid"].astype(np.int32)
+        pid, caller = fields["common_pid"].astype(np.int32), fields["caller"].astype(np.uint64)
+        if missing := set(np.unique(caller).tolist()) - callers.keys():
+            callers.update(resolve(sorted(missing)))
         return {
             "time_ns": batch.time_ns.astype(np.int64),
             "pid": pid,
-            "comm": named(pid, lambda _: comms, "<...>"),
+            "comm": named(pid, comms, "<...>"),
             "first": fields["first"] != 0,
             "start_phys": fields["start"].astype(np.uint64),
             "end_phys": fields["end"].astype(np.uint64),
@@ -157,11 +153,7 @@ def _columns(
             "duration_ns": _duration(fields["duration_ns"]),
             "wait_ns": _duration(fields["wait_ns"]),
             "irqs_off": fields["irqs_off"] != 0,
-            "caller": named(
-                fields["caller"].astype(np.uint64),
-                lambda missing: _resolved(missing, callers, resolve),
-                "?",
-            ),
+            "caller": named(caller, callers, "?"),
         }
     except ValueError as error:  # no such field
         raise PreconditionError(
@@ -175,23 +167,13 @@ def _duration(values: Array) -> Array:
     return values.astype(np.int64)
 
 
-def named(
-    keys: Array, names: Callable[[Sequence[int]], Mapping[int, str]], unknown: str
-) -> pa.DictionaryArray:
+def named(keys: Array, names: Mapping[int, str], unknown: str) -> pa.DictionaryArray:
     """A dictionary column: one text for each distinct key."""
     distinct, index = np.unique(keys, return_inverse=True)
-    known = names([int(key) for key in distinct])
-    texts = [known.get(int(key), unknown) for key in distinct]
+    texts = [names.get(int(key), unknown) for key in distinct]
     return pa.DictionaryArray.from_arrays(
         pa.array(index.astype(np.int32).reshape(-1)), pa.array(texts, pa.string())
     )
-
-
-def _resolved(addresses: Sequence[int], known: dict[int, str], resolve: Resolve) -> dict[int, str]:
-    missing = [address for address in addresses if address not in known]
-    if missing:
-        known.update(resolve(missing))
-    return known
 
 
 class Events(ColumnFile[TraceFacts]):

@@ -158,15 +158,8 @@ def _gather(
     missed: int,
     unknown: bool,
 ) -> list[Batch]:
-    if not found:
-        none = np.zeros(0, np.int64)
-        return [
-            Batch(none.astype(np.uint64), np.zeros(0, layout.dtype), missed, unknown, none)
-            for layout in layouts
-        ]
-    page = np.concatenate([part[0] for part in found])
-    offset = np.concatenate([part[1] for part in found])
-    stamp = np.concatenate([part[2] for part in found])
+    empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.uint64))
+    page, offset, stamp = map(np.concatenate, zip(empty, *found, strict=True))
     at = page * PAGE_BYTES + offset
     order = np.argsort(at, kind="stable")
     at, stamp = at[order], stamp[order]

@@ -60,7 +60,6 @@ class RunRecord(msgspec.Struct, frozen=True):
     """run.json."""
 
     id: str = ""
-    cause: str = ""
     spec: SpecRecord = SpecRecord()
     boot: BootRecord = msgspec.field(default_factory=BootRecord)
     counters_before: Counters | None = None

@@ -4,8 +4,8 @@ be read is a UsageError, so that one bad directory does not hide a thousand good
 
 from __future__ import annotations
 
+import contextlib
 import datetime
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from harness.base.reader import read_json
 from harness.base.status import Status, UsageError
 from harness.base.text import inert
 from harness.record.rundir import RunDir
 
 RUN_ID = re.compile(r"\b\d{8}T\d{6}Z-[0-9a-f]{6}\b")
 """The name of a run directory, as RunDir.create makes it."""
-_MAX_JSON = 64 << 20
 
 
 class CheckText(NamedTuple):
@@ -48,7 +48,10 @@ class RunView:
             Status(directory.record["status"])
         except (KeyError, ValueError) as error:
             raise UsageError(f"{path}/run.json has no status: {error}") from error
-        return cls(directory.path, directory.record, _json_object(path / "workload.json"))
+        workload = None
+        with contextlib.suppress(UsageError):
+            workload = read_json(path / "workload.json", dict[str, Any])
+        return cls(directory.path, directory.record, workload)
 
     def get(self, *keys: str) -> Any:
         """The value under nested `keys` of run.json; None where there is none."""
@@ -131,13 +134,3 @@ def _moment(value: object) -> datetime.datetime | None:
     except ValueError:
         return None
     return moment if moment and moment.tzinfo else None
-
-
-def _json_object(path: Path) -> Mapping[str, Any] | None:
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            return None
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None

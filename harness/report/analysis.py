@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -134,15 +135,8 @@ def _latencies(found: Analysis) -> RenderableType:
 def _latency_row(name: str, latency: Latency | None) -> Sequence[str]:
     if latency is None:
         return [name, "0"] + ["–"] * 6
-    points = (
-        latency.p50_ns,
-        latency.p90_ns,
-        latency.p99_ns,
-        latency.p999_ns,
-        latency.p9999_ns,
-        latency.max_ns,
-    )
-    return [name, f"{latency.count:,}", *(format_ns(point) for point in points)]
+    count, *points, _total = dataclasses.astuple(latency)
+    return [name, f"{count:,}", *map(format_ns, points)]
 
 
 def _hist_row(histogram: KernelHistogram) -> tuple[str, str]:

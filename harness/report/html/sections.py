@@ -86,8 +86,8 @@ def _splats(view: RunView) -> tuple[SplatText, ...]:
         line = dig(splat, "line")
         if not isinstance(line, str):
             continue
-        context = around(view.path / "console.log", line)
-        after = context.after or tuple(str(one) for one in dig(splat, "context") or ())
+        before, after = around(view.path / "console.log", line)
+        after = after or tuple(str(one) for one in dig(splat, "context") or ())
         trace = tuple((f.where, str(dig(known, f.where) or "")) for f in frames(after))
-        found.append(SplatText(str(dig(splat, "kind")), line, context.before, after, trace))
+        found.append(SplatText(str(dig(splat, "kind")), line, before, after, trace))
     return tuple(found)
