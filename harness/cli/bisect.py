@@ -107,6 +107,7 @@ def bisect(
             *(ledger, _trial(ledger, what, given), repo.resolve(), good, bad),
             fragments=given["fragment"],
             settings=given["setting"],
+            target=given["spec"].target,
             say=lambda text: err.print(text, markup=False),
         )
         try:

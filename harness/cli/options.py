@@ -32,6 +32,7 @@ class KernelChoice:
     patches: tuple[Path, ...]
     settings: tuple[str, ...]
     fragments: tuple[str, ...]
+    carried: bool = True
 
     def build(self, session: Session, spec: GuestSpec) -> Kernel:
         """The built kernel."""
@@ -41,6 +42,7 @@ class KernelChoice:
             patches=self.patches,
             settings=self.settings,
             extra=self.fragments,
+            carried=self.carried,
         )
 
     def for_guest(self, session: Session, spec: GuestSpec) -> Kernel:
@@ -64,9 +66,10 @@ def kernel_options(command: Command) -> Command:
         patch: tuple[Path, ...],
         setting: tuple[str, ...],
         fragment: tuple[str, ...],
+        carried: bool,
         **rest: Any,
     ) -> Any:
-        return command(kernel=KernelChoice(kernel, patch, setting, fragment), **rest)
+        return command(kernel=KernelChoice(kernel, patch, setting, fragment, carried), **rest)
 
     options = [
         click.option(
@@ -94,6 +97,11 @@ def kernel_options(command: Command) -> Command:
             "--fragment",
             multiple=True,
             help="Another config fragment: debug, or a file. May be repeated.",
+        ),
+        click.option(
+            "--carried/--no-carried",
+            default=True,
+            help="Apply the project's own patches, or (tdx and snp) build the source as it is.",
         ),
     ]
     return _apply(options, wrapper)

@@ -85,7 +85,7 @@ def series(
     directory = directory or Path("series") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     directory.mkdir(parents=True, exist_ok=True)
     directory = directory.resolve()
-    points = points_of(patches, base, directory, fragment, setting)
+    points = points_of(patches, base, directory, fragment, setting, spec.target)
     cost = Cost(
         *(metric, words[0], tuple(words[1:]), replace(spec, clock=Clock.ICOUNT)),
         guests=guests,

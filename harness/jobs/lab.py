@@ -24,7 +24,7 @@ from typing import Any, Protocol
 from harness.analysis.metrics import metrics_of
 from harness.base.guarded import run_guarded
 from harness.base.guest_options import spec_arguments
-from harness.base.spec import Clock, GuestSpec
+from harness.base.spec import Clock, GuestSpec, TargetName
 from harness.base.status import (
     HarnessError,
     HostError,
@@ -59,11 +59,14 @@ class BuildJob:
     patches: tuple[Path, ...] = ()
     fragments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    target: TargetName = GuestSpec.target
+    """Whose guests it is for."""
 
     def command(self) -> list[str]:
         """The command line that builds it."""
         return [
             *("cvm-harness", "build", f"--kernel={self.source}"),
+            *([] if self.target is GuestSpec.target else [f"--target={self.target}"]),
             *(f"--patch={patch}" for patch in self.patches),
             *(f"--fragment={fragment}" for fragment in self.fragments),
             *(f"--set={setting}" for setting in self.settings),
@@ -173,7 +176,7 @@ class LocalLab:
         from harness.run.session import Session
 
         request = Session.request_for(
-            GuestSpec(), job.source, job.patches, job.settings, job.fragments
+            GuestSpec(job.target), job.source, job.patches, job.settings, job.fragments
         )
         return compile_files(request, files)
 

@@ -34,7 +34,7 @@ from harness.kernel.make import (
 )
 from harness.kernel.patches import Applied, apply_patches
 from harness.kernel.prebuilt import prebuilt
-from harness.kernel.series import Patch, carried_patches, patches_digest, read_series
+from harness.kernel.series import Patch, patches_digest, read_series
 from harness.kernel.source import BinarySource, PathSource, open_source, parse_source
 from harness.kernel.tree import SourceTree, write_json
 from harness.kernel.worktree import BuildRunner, WorkTree, open_work
@@ -118,6 +118,8 @@ class _Plan:
 
     tree: SourceTree
     patches: tuple[Patch, ...]
+    fragments: tuple[str, ...]
+    """In the order in which they are applied."""
     asked: Mapping[str, Setting]
     toolchain: Toolchain
     digest: str
@@ -132,11 +134,13 @@ class _Plan:
 
 
 def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
-    carried = carried_patches(tree.version, request.all_fragments) if request.carried else []
+    series = read_series()
+    needed = not request.carried_fragments
+    use = request.carried and (needed or series.release_of(tree.version) is not None)
+    fragments = (*request.fragments, *(request.carried_fragments if use else ()), *request.extra)
+    carried = series.select(tree.version, fragments) if use else []
     patches = (*carried, *(Patch(file) for file in request.patches))
-    settings = [
-        setting for name in request.all_fragments for setting in read_fragment(name, tree.version)
-    ]
+    settings = [setting for name in fragments for setting in read_fragment(name, tree.version)]
     asked = merge([*settings, *(parse_setting(text) for text in request.settings)])
     toolchain = Toolchain.detect()
     digest = digest_of(
@@ -144,9 +148,9 @@ def _plan(request: KernelRequest, tree: SourceTree) -> _Plan:
     )
     # Not the settings, nor a fragment that only switches a patch of its own on: kbuild rebuilds
     # just what a changed symbol or file affects.
-    shaping = sorted({*request.all_fragments} - read_series().fragments)
+    shaping = sorted({*fragments} - series.fragments - {*request.carried_fragments})
     work = f"kernel-{digest_of(tree.family, shaping, toolchain.digest)[:16]}"
-    return _Plan(tree, patches, asked, toolchain, digest, work, request)
+    return _Plan(tree, patches, fragments, asked, toolchain, digest, work, request)
 
 
 def _build(plan: _Plan, store: Store, entry: Path, progress: Progress) -> None:
@@ -172,7 +176,7 @@ def _build(plan: _Plan, store: Store, entry: Path, progress: Progress) -> None:
         record = build_record(FORMAT, plan.digest, plan.tree, plan.patches, applied, plan.toolchain)
         record |= {
             "release": (work.objects / "include/config/kernel.release").read_text().strip(),
-            "fragments": list(plan.request.all_fragments),
+            "fragments": list(plan.fragments),
             "settings": list(plan.request.settings),
             "bzimage_sha256": digest_file(entry / "bzImage"),
             "files_synced": touched,

@@ -29,11 +29,9 @@ class KernelRequest:
     """Fragments that were asked for beside those that the guest needs. They come last."""
     carried: bool = True
     """Apply the project's own patches (the emulated platform, the accept event)."""
-
-    @property
-    def all_fragments(self) -> tuple[str, ...]:
-        """In the order in which they are applied."""
-        return (*self.fragments, *self.extra)
+    carried_fragments: tuple[str, ...] = ()
+    """Fragments that ask for what these patches add and the guest can do without. Where any are
+    named, so are the patches: a version that there are none for is built as it is."""
 
 
 @dataclass(frozen=True)

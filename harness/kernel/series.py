@@ -151,9 +151,3 @@ def read_series(directory: Path = DIRECTORY, product: str = "kernel") -> Series:
     """The series in `directory`. Raises UsageError."""
     file = read_toml(directory / "series.toml", _File, hint="docs/kernels.md")
     return Series(directory, file.release, file.patch, product)
-
-
-def carried_patches(version: Version, fragments: Collection[str] = ()) -> list[Patch]:
-    """The project's own patches for a kernel of `version`, with those of `fragments`. UsageError
-    if there are none."""
-    return read_series().select(version, fragments)

@@ -78,15 +78,16 @@ class Session:
         patches: Sequence[Path] = (),
         settings: Sequence[str] = (),
         extra: Sequence[str] = (),
+        carried: bool = True,
     ) -> Kernel:
         """The kernel built from `source` with the config fragments that `spec`'s target needs.
 
         `patches` go on top of the carried ones, `extra` fragments and `settings` on top of the
-        config. Built at most once for the same inputs.
+        config. Without `carried` the source stays as it is. Built at most once for the same inputs.
         """
         if spec.confidential.disk:
             return kernel_of_disk(spec.confidential.disk)
-        request = self.request_for(spec, source, patches, settings, extra)
+        request = self.request_for(spec, source, patches, settings, extra, carried)
         return build_kernel(request, self.store, self.progress)
 
     @staticmethod
@@ -96,14 +97,18 @@ class Session:
         patches: Sequence[Path] = (),
         settings: Sequence[str] = (),
         extra: Sequence[str] = (),
+        carried: bool = True,
     ) -> KernelRequest:
         """What `kernel_for` builds."""
+        target = target_for(spec.target)
         return KernelRequest(
             source=source,
-            fragments=(*COMMON_FRAGMENTS, *target_for(spec.target).fragments),
+            fragments=(*COMMON_FRAGMENTS, *target.fragments),
             patches=tuple(patches),
             settings=tuple(settings),
             extra=tuple(extra),
+            carried=carried,
+            carried_fragments=target.carried_fragments,
         )
 
     def check_host(self, spec: GuestSpec) -> HostFacts:

@@ -20,7 +20,7 @@ from harness.suite.subject import Subject
 
 Value = int | str
 BLOCK = MAX_ORDER_PAGES * PAGE_SIZE
-_FINDINGS = {
+FINDINGS = {
     "listed_without_type": "lists",
     "listed_wrong": "lists",
     "zone_counter_wrong": "lists",
@@ -56,11 +56,11 @@ def apply(subject: Subject, operation: Operation) -> None:
 def inspect(subject: Subject) -> list[Check]:
     """What must hold after each step: lists, types and table agree, and all is guarded."""
     scan = subject.hook("scan")
-    if any(scan[name] for name in _FINDINGS):
+    if any(scan[name] for name in FINDINGS):
         scan = subject.hook("scan")  # it does not stop who allocates meanwhile
     return [
         Check(name, Status.FAIL, f"{scan[name]} times, first {scan[f'{name}_first']:#x}", signal)
-        for name, signal in _FINDINGS.items()
+        for name, signal in FINDINGS.items()
         if scan[name]
     ]
 

@@ -102,6 +102,9 @@ class Target(abc.ABC):
     """The same for both, where all of the platform is emulated: memory is touched slowly there."""
     fragments: ClassVar[tuple[str, ...]]
     """Kernel config fragments its guests need beside the common ones."""
+    carried_fragments: ClassVar[tuple[str, ...]] = ()
+    """Fragments for what carried patches add and its guests can do without: with any of them named,
+    a kernel of a version that no patches are carried for is built as it is."""
     binary_kernel: ClassVar[str] = ""
     """A distribution's kernel, as it is, that can be such a guest; "" where there is none."""
     symbols: ClassVar[tuple[str, ...]]

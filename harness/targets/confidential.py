@@ -55,6 +55,9 @@ class ConfidentialTarget(Target):
     binary_kernel = "debian-binary:6.12"
     more_unaccepted = MORE_UNACCEPTED
     guest_questions = QUESTIONS
+    # One kernel serves both, as distributions' kernels do.
+    fragments = ("tdx", "snp")
+    carried_fragments = ("hooks",)
 
     def check_shape(self, spec: GuestSpec) -> None:
         """Memory above 4 GiB, and nothing that only a kernel started by QEMU can have."""

@@ -28,7 +28,6 @@ class TdxTarget(common.ConfidentialTarget):
     name = TargetName.TDX
     title = "TDX"
     emulated_part = "emulated module"
-    fragments = ("tdx",)
     symbols = ("UNACCEPTED_MEMORY", "INTEL_TDX_GUEST")
     accept_function = "tdx_accept_memory"
 

@@ -29,7 +29,7 @@ from harness.jobs.catalogue.entry import (
 )
 from harness.jobs.catalogue.runner import node_ids, run_catalogue
 from harness.jobs.catalogue.verdicts import judge
-from harness.kernel.series import carried_patches
+from harness.kernel.series import read_series
 from harness.kernel.version import Version
 from harness.record.attempts import CaseVerdict
 from harness.report.catalogue import entry_text, result_record, result_rows, summary
@@ -65,7 +65,9 @@ def entry(name: str = "a-bug", **changes: object) -> BugEntry:
 
 @pytest.mark.parametrize("version", [V612, V73], ids=str)
 def test_every_switch_has_an_entry_and_every_entry_a_switch(version: Version) -> None:
-    (patch,) = (p for p in carried_patches(version, (FRAGMENT,)) if "known-bugs" in p.file.name)
+    (patch,) = (
+        p for p in read_series().select(version, (FRAGMENT,)) if "known-bugs" in p.file.name
+    )
     (source,) = (file for path, file in patch.source_files() if path.endswith("_bugs.c"))
 
     def of_this_version(match: re.Match[str]) -> str:

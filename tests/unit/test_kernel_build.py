@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,20 @@ def test_single_files_are_compiled_anew_and_those_not_in_the_configuration_left_
     }
     assert (objects / "mm/a.o").read_text() == "odd\n"
     assert compile_files(request, ["mm/a.c"], store) == {"mm/a.c": printed["mm/a.c"]}
+
+
+def test_a_version_that_no_patches_are_carried_for_is_built_as_it_is(
+    source: Path, fragment: str, store: Store, tally: Path, tmp_path: Path
+) -> None:
+    makefile = source / "Makefile"
+    makefile.write_text(makefile.read_text().replace("PATCHLEVEL = 12", "PATCHLEVEL = 15"))
+    hooks = tmp_path / "hooks.config"
+    hooks.write_text("CONFIG_HOOKS=y\n")
+    needed = KernelRequest(str(source), (fragment,))
+    with pytest.raises(UsageError, match=r"no carried patches for kernel 6\.15\.5"):
+        build_kernel(needed, store)
+    kernel = build_kernel(replace(needed, carried_fragments=(str(hooks),)), store)
+    assert kernel.has("A")
+    assert not kernel.has("HOOKS")
+    assert kernel.provenance["patches"] == []
+    assert kernel.provenance["fragments"] == [fragment]

@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import PreconditionError, Status
 from harness.kernel.fragment import merge, read_fragment
 from harness.kernel.kernel import Kernel
 from harness.kernel.version import Version
+from harness.run.session import Session
 from harness.targets.base import check_kernel
 from harness.targets.emulated import EmulatedTarget
+from harness.targets.registry import kernel_of
 from harness.targets.snp import SnpTarget
+from harness.targets.tdx import TdxTarget
 
 
 def kernel(config: Path | None) -> Kernel:
@@ -46,8 +50,28 @@ def test_an_snp_kernel_needs_pat_and_gets_it(tmp_path: Path) -> None:
     )
     with pytest.raises(PreconditionError, match=r"without CONFIG_X86_PAT$"):
         check_kernel(SnpTarget(), kernel(config))
-    version = Version(6, 12)
-    set_by_fragment = merge(
-        setting for name in SnpTarget.fragments for setting in read_fragment(name, version)
+    for name in SnpTarget.fragments:
+        assert merge(read_fragment(name, Version(6, 12)))["X86_PAT"].value == "y"
+
+
+def test_one_kernel_serves_both_confidential_targets() -> None:
+    requests = [
+        Session.request_for(GuestSpec(target), "debian:6.12")
+        for target in (TargetName.TDX, TargetName.SNP)
+    ]
+    assert requests[0] == requests[1]
+    settings = merge(
+        setting
+        for name in (*requests[0].fragments, *requests[0].carried_fragments)
+        for setting in read_fragment(name, Version(6, 12))
     )
-    assert set_by_fragment["X86_PAT"].value == "y"
+    for target in (TdxTarget, SnpTarget):
+        assert all(settings[symbol].value == "y" for symbol in target.symbols)
+    assert settings["UNACCEPTED_MEMORY_TEST"].value == "y"
+
+
+def test_a_night_of_every_target_has_one_kernel_for_all() -> None:
+    assert kernel_of([]) == (TargetName.EMULATED, ())
+    assert kernel_of([TargetName.EMULATED]) == (TargetName.EMULATED, ())
+    assert kernel_of([TargetName.TDX, TargetName.SNP]) == (TargetName.SNP, ())
+    assert kernel_of([*TargetName]) == (TargetName.EMULATED, ("tdx", "snp"))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import HarnessError, Status
 from harness.jobs.bisect.git import Bisection, subject
 from harness.jobs.bisect.trial import MetricTrial, SuiteTrial
@@ -58,6 +59,7 @@ class Bisect:
     bad: str
     fragments: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
+    target: TargetName = GuestSpec.target
     say: Say = lambda _: None
 
     def run(self) -> BisectResult:
@@ -80,7 +82,7 @@ class Bisect:
 
     def _job(self, commit: str) -> BuildJob:
         source = f"git:{self.repository}@{commit}"
-        return BuildJob(source, (), self.fragments, self.settings)
+        return BuildJob(source, (), self.fragments, self.settings, self.target)
 
     def _kernel(self, commit: str) -> Path:
         self.say(f"building {self._name(commit)}")

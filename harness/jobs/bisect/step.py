@@ -41,8 +41,9 @@ def judge_step(
     directory.mkdir(parents=True, exist_ok=True)
     with Journal(directory / "journal.jsonl") as journal:
         ledger = Ledger(directory.resolve(), journal, lab or LocalLab())
+        job = BuildJob(f"git:{repo.resolve()}@{commit}", target=given["spec"].target)
         try:
-            kernel = ledger.build(commit, BuildJob(f"git:{repo.resolve()}@{commit}"))
+            kernel = ledger.build(commit, job)
         except HarnessError as error:
             return SKIP, f"skip: {error.cause}"
         if metric:

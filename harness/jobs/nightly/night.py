@@ -30,6 +30,7 @@ from harness.record.attempts import Sample, SuiteResult
 from harness.record.journal import Journal
 from harness.record.night import CellKind, Ending
 from harness.record.rundir import plain
+from harness.targets.registry import kernel_of
 
 Progress = Callable[[str, int, int | None, str], None]
 
@@ -146,7 +147,8 @@ class Night:
         elif isinstance(source, PathSource) and not arm.dirty:
             check_clean(source.path)
         patches = gather(arm.patches, place / "patches")
-        job = BuildJob(text, patches, config.fragments, config.settings)
+        target, more = kernel_of(cell.guest.spec.target for cell in self.cells if cell.guest)
+        job = BuildJob(text, patches, (*more, *config.fragments), config.settings, target)
         kernel = self._ledger.kernel(job, place)
         return Ending(
             Status.PASS,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import PreconditionError, UsageError
 from harness.jobs.bisect.git import subject
 from harness.jobs.lab import BuildJob
@@ -33,13 +34,14 @@ def points_of(
     directory: Path,
     fragments: tuple[str, ...] = (),
     settings: tuple[str, ...] = (),
+    target: TargetName = GuestSpec.target,
 ) -> list[SeriesPoint]:
     """The points of `series`, the base first.
 
     A range "git:REPOSITORY@A..B" has its own base, A; patches (a file, a mailbox, a directory) need
     one, any kernel source. Raises UsageError; PreconditionError for a series without a patch.
     """
-    common = BuildJob("", (), fragments, settings)
+    common = BuildJob("", (), fragments, settings, target)
     if series.startswith("git:"):
         if base is not None:
             raise UsageError("a git range has its own base", hint="leave out --base")
