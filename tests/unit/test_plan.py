@@ -76,6 +76,25 @@ def test_the_cross_product_with_builds_first_and_reasons_for_what_is_left_out() 
     assert plan.limits.disk == 5 * GIB
 
 
+def test_several_matrices_give_the_points_of_all_each_once() -> None:
+    several = """[[matrix]]
+memory = ["2G", "4G"]
+accept = "lazy"
+[[matrix]]
+memory = "4G"
+accept = ["lazy", "eager"]
+"""
+    plan = parse_plan(
+        PLAN.replace('[matrix]\nmemory = ["2G", "4G"]\naccept = ["lazy", "eager"]\n', several)
+    )
+    found = {cell.guest.label for cell in cells(plan) if cell.suite and cell.guest}
+    assert found == {"memory=2G,accept=lazy", "memory=4G,accept=lazy", "memory=4G,accept=eager"}
+    keys = [cell.key for cell in cells(plan)]
+    assert len(set(keys)) == len(keys)
+    with pytest.raises(UsageError, match="no option 'memroy'"):
+        parse_plan(PLAN.replace("[matrix]\nmemory", "[[matrix]]\nmemroy"))
+
+
 def test_an_exclusion_may_list_values_and_must_fit_a_cell() -> None:
     listed = PLAN.replace('workload = "cost"\naccept', 'workload = ["other", "cost"]\naccept')
     assert [c.skip for c in cells(parse_plan(listed))] == [c.skip for c in cells(parse_plan(PLAN))]
@@ -167,7 +186,7 @@ def test_a_mistake_is_named(old: str, new: str, complaint: str) -> None:
 
 def test_a_guest_that_cannot_be_is_refused_as_on_the_command_line() -> None:
     with pytest.raises(UsageError, match="outside 256 MiB"):
-        guest_points({"memory": ("1M",)})
+        guest_points([{"memory": ("1M",)}])
 
 
 def test_nothing_to_do_is_an_error() -> None:
@@ -221,7 +240,7 @@ def test_a_plan_has_what_its_file_says() -> None:
     assert [(k.name, k.source, list(k.patches), k.base) for k in plan.kernels] == [
         (k["name"], k["source"], k.get("patches", []), k.get("base")) for k in given["kernel"]
     ]
-    assert {key: list(values) for key, values in plan.matrix.items()} == given["matrix"]
+    assert {key: list(values) for key, values in plan.matrix[0].items()} == given["matrix"]
     (workload,) = plan.workloads
     assert (workload.workload, workload.guest) == ("touch", {"clock": "icount"})
     (exclude,) = plan.excludes

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from harness.base.guest_options import changed_options
@@ -73,13 +73,13 @@ def _word(value: GuestValue) -> str:
     return shlex.quote(str(value).lower() if isinstance(value, bool) else str(value))
 
 
-def guest_points(matrix: Mapping[str, tuple[GuestValue, ...]]) -> list[GuestPoint]:
-    """The cross product of the matrix. Raises UsageError as the command line would."""
-    points = []
-    for values in itertools.product(*matrix.values()):
-        chosen = dict(zip(matrix, values, strict=True))
-        points.append(_point(chosen))
-    return points
+def guest_points(matrices: Iterable[Mapping[str, tuple[GuestValue, ...]]]) -> list[GuestPoint]:
+    """The cross product of each matrix. Raises UsageError as the command line would."""
+    return [
+        _point(dict(zip(matrix, values, strict=True)))
+        for matrix in matrices
+        for values in itertools.product(*matrix.values())
+    ]
 
 
 def _point(values: Mapping[str, GuestValue]) -> GuestPoint:

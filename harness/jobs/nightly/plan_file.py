@@ -73,6 +73,18 @@ class Matrix(dict[str, tuple[GuestValue, ...]]):
         return matrix
 
 
+class Matrices(tuple[Matrix, ...]):
+    """One matrix, or a list of them, whose points are put together."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_file(cls, value: object) -> Matrices:
+        """Raises UsageError for an option that plans do not have, ValueError."""
+        tables = value if isinstance(value, list) else [value]
+        return cls(Matrix.from_file(table) for table in tables)
+
+
 class Exclude(dict[str, GuestValue | list[GuestValue]]):
     """Cells that are not to be run: those that match every key, or one of a list of values."""
 
@@ -209,7 +221,7 @@ class Plan(_Named, frozen=True, rename=_TABLES):
     kernels: tuple[KernelArm, ...] = ()
     configs: tuple[Config, ...] = ()
     """Without any in the file: the default one."""
-    matrix: Matrix = msgspec.field(default_factory=Matrix)
+    matrix: Matrices = Matrices([Matrix()])
     suites: tuple[Suite, ...] = ()
     workloads: tuple[Measured, ...] = ()
     excludes: tuple[Exclude, ...] = ()
