@@ -118,8 +118,7 @@ def ab(
     from harness.workloads.registry import build_workload
 
     load = build_workload(workload, dict(map(_pair, parameters)), spec.memory)
-    layers = tuple(dict.fromkeys((*spec.layers, *load.layers)))
-    spec_a = dataclasses.replace(spec, layers=layers)
+    spec_a = load.adapted(spec)
     spec_b = _arm_b(spec_a, b_cost, b_accept, b_append)
     kernel_b = dataclasses.replace(
         kernel, source=b_kernel or kernel.source, patches=(*kernel.patches, *b_patch)

@@ -27,7 +27,7 @@ from harness.cli.options import (
 from harness.collect.plan import Collect, TraceMode
 from harness.collect.probes import boot_words
 from harness.report import terminal
-from harness.workloads.base import Parameter, Workload, adapted, parameters
+from harness.workloads.base import Parameter, Workload
 from harness.workloads.registry import WORKLOADS, build_workload, describe, workload_class
 
 _TYPES = {"count": click.INT, "size": click.STRING, "choice": click.STRING, "text": click.STRING}
@@ -55,8 +55,7 @@ def run() -> None:
 
 def workload_command(cls: type[Workload]) -> click.Command:
     """The subcommand of one workload."""
-    name = str(cls.name)
-    known = parameters(cls)
+    name = cls.name
 
     @guest_options()
     @collect_options
@@ -82,7 +81,7 @@ def workload_command(cls: type[Workload]) -> click.Command:
 
     command.__doc__ = cls.__doc__
     made = click.command(name, help=cls.__doc__)(command)
-    made.params = [_option(parameter, cls) for parameter in known] + made.params
+    made.params = [_option(parameter, cls) for parameter in cls.parameters()] + made.params
     return made
 
 
@@ -118,10 +117,9 @@ def run_workload(
     from harness.report.analysis import screen
     from harness.run.session import Session
 
-    spec = adapted(load, spec)
+    spec = load.adapted(spec)
     if collect.trace is TraceMode.PROBES:
         spec = dataclasses.replace(spec, extra_cmdline=(*spec.extra_cmdline, *boot_words()))
-    spec = dataclasses.replace(spec, layers=tuple(dict.fromkeys((*spec.layers, *load.layers))))
     out, err = terminal.consoles()
     with ProgressLine(err) as progress:
         session = Session(runs=runs, progress=progress, snapshot=snapshot)

@@ -16,18 +16,17 @@ from harness.report import terminal
 def workloads(as_json: bool) -> None:
     """List the workloads that `run` knows, with their parameters and defaults."""
     from harness.record.rundir import plain
-    from harness.workloads.base import parameters
     from harness.workloads.registry import WORKLOADS, describe
 
     out, _ = terminal.consoles()
     if as_json:
-        listed = {name: parameters(cls) for name, cls in WORKLOADS.items()}
+        listed = {name: cls.parameters() for name, cls in WORKLOADS.items()}
         out.print_json(json.dumps(plain(listed)))
         return
     for name, cls in WORKLOADS.items():
         first = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         out.print(f"{name}: {' '.join(first.split())}", markup=False)
-        for parameter in parameters(cls):
+        for parameter in cls.parameters():
             default = describe(parameter, cls)
             shown = f"  [{default}]" if default else ""
             out.print(f"    {parameter.option:<14} {parameter.help}{shown}", markup=False)

@@ -30,13 +30,7 @@ from harness.record.rundir import RunDir, plain, write_json
 from harness.record.samples import FILE as SAMPLES_FILE
 from harness.record.trace import AcceptSummary
 from harness.targets.base import GuestEvidence, Proof, Target, lazy_in_force
-from harness.workloads.base import (
-    Notify,
-    Workload,
-    WorkloadResult,
-    parameters_of,
-    replaces_kernel,
-)
+from harness.workloads.base import Notify, Workload, WorkloadResult
 
 _MAX_CONSOLE = 4 << 20
 _MAX_ANSWER = 64 << 10
@@ -212,18 +206,17 @@ class Run:
             notify(line)
 
         self.guest.expected_splats |= workload.expected_splats
-        replaces = replaces_kernel(workload)
-        if replaces:
+        if workload.replaces_kernel:
             self._stop_sampler()  # it would end with the kernel
         else:
             self._start_sampler()
         self._mark("start_host_ns", first=True)
         result = workload.run(self.guest, say)
-        if replaces:
+        if workload.replaces_kernel:
             self._renew()
         self._mark("end_host_ns")
         self._workloads.append(
-            plain(result) | {"name": workload.name, "parameters": parameters_of(workload)}
+            plain(result) | {"name": workload.name, "parameters": dataclasses.asdict(workload)}
         )
         write_json(self.directory.path / WORKLOAD_FILE, _summary(self._workloads))
         return result

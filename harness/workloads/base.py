@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 from harness.base.spec import GuestSpec
 from harness.base.status import PreconditionError, UsageError
@@ -16,7 +17,7 @@ from harness.base.units import MIB
 from harness.guest.guest import Guest
 from harness.record.console import Kind
 
-MAX_REPORT = 16 << 20
+_MAX_REPORT = 16 << 20
 """Bytes of report a workload may print; more is not believed."""
 
 _NS_PER_MIB_WORST = 12_000_000
@@ -38,24 +39,6 @@ class WorkloadResult:
     """The guest programs' own JSON reports, one per program run."""
     cpu_ns: int | None = None
     """CPU time of all its workers (CLOCK_THREAD_CPUTIME_ID); None where nobody took it."""
-
-
-def adapted(workload: Workload, spec: GuestSpec) -> GuestSpec:
-    """`spec` as the workload needs it: some need nodes, or a mode of acceptance."""
-    adapt = getattr(workload, "adapt", None)
-    return adapt(spec) if adapt else spec
-
-
-def replaces_kernel(workload: Workload) -> bool:
-    """Whether another kernel runs in the guest when the workload is over (kexec)."""
-    return bool(getattr(workload, "replaces_kernel", False))
-
-
-def parameters_of(workload: Workload) -> dict[str, Any]:
-    """What a workload was asked to do: the fields of its dataclass."""
-    if not dataclasses.is_dataclass(workload) or isinstance(workload, type):
-        return {}
-    return {f.name: getattr(workload, f.name) for f in dataclasses.fields(workload)}
 
 
 @dataclass(frozen=True)
@@ -84,33 +67,75 @@ def parameter(
     return field(default=default, metadata=facts)
 
 
-def parameters(cls: type[Workload]) -> tuple[Parameter, ...]:
-    """What a workload can be given."""
-    return tuple(
-        Parameter(f.name, **f.metadata)
-        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
-        if "kind" in f.metadata
-    )
+@dataclass(frozen=True)
+class Workload(abc.ABC):
+    """A named allocation pattern. Its fields are `parameter`s; its docstring's first line
+    describes it."""
 
+    name: ClassVar[str]
+    """As written on the command line."""
+    expected_splats: ClassVar[frozenset[Kind]] = frozenset()
+    """Kinds of console splat it causes on purpose (an OOM kill); all others are FAIL."""
 
-class Workload(Protocol):
-    """A named allocation pattern. A frozen dataclass with `parameter` fields; its docstring's
-    first line describes it."""
+    def __post_init__(self) -> None:
+        for known in self.parameters():
+            value = getattr(self, known.name)
+            if known.choices and value not in known.choices:
+                raise UsageError(
+                    f"{self.name}: unknown {known.name} {value!r}",
+                    hint=f"use one of {', '.join(known.choices)}",
+                )
 
-    @property
-    def name(self) -> str:
-        """As written on the command line."""
+    @classmethod
+    def parameters(cls) -> tuple[Parameter, ...]:
+        """What it can be given."""
+        return tuple(Parameter(f.name, **f.metadata) for f in dataclasses.fields(cls))
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Image layers it needs beside the base."""
+        return ()
 
     @property
-    def expected_splats(self) -> frozenset[Kind]:
-        """Kinds of console splat it causes on purpose (an OOM kill); all others are FAIL."""
+    def replaces_kernel(self) -> bool:
+        """Whether another kernel runs in the guest when it is over (kexec)."""
+        return False
 
+    def adapt(self, spec: GuestSpec) -> GuestSpec:
+        """`spec` as it needs it, layers aside: some need nodes, or a mode of acceptance."""
+        return spec
+
+    def adapted(self, spec: GuestSpec) -> GuestSpec:
+        """`spec` as it needs it, with the layers of its image."""
+        layers = tuple(dict.fromkeys((*spec.layers, *self.layers)))
+        return dataclasses.replace(self.adapt(spec), layers=layers)
+
+    @abc.abstractmethod
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Do it. Raises PreconditionError where its report cannot be read."""
+
+
+@dataclass(frozen=True)
+class Program(Workload):
+    """A workload that is one guest program, whose options are the parameters."""
+
+    program: ClassVar[str] = ""
+    """The subcommand of `cvm`, where it is not the workload's name."""
+    of_harness: ClassVar[frozenset[str]] = frozenset()
+    """Parameters that are no options of the program."""
+
+    def command(self, *more: str) -> list[str]:
+        """The command line in the guest."""
+        words = ["cvm", self.program or self.name]
+        for known in self.parameters():
+            value = getattr(self, known.name)
+            if known.name not in self.of_harness and value is not None and value is not False:
+                words += [known.option] if value is True else [known.option, str(value)]
+        return [*words, *more]
+
+    def run_program(self, guest: Guest, deadline_s: float, *more: str) -> WorkloadResult:
+        """Run it to its end, with `more` options. Raises as `program_result`."""
+        return program_result(guest, self.name, self.command(*more), deadline_s=deadline_s)
 
 
 def parse_report(output: bytes, workload: str) -> dict[str, Any]:
@@ -136,14 +161,6 @@ def report_int(report: Mapping[str, Any], key: str, workload: str) -> int:
     return value
 
 
-def check_choice(workload: str, option: str, value: str, known: Sequence[str]) -> None:
-    """Raise UsageError where `value` is not one of `known`."""
-    if value not in known:
-        raise UsageError(
-            f"{workload}: unknown {option} {value!r}", hint=f"use one of {', '.join(known)}"
-        )
-
-
 def deadline_for(size: int) -> float:
     """Seconds for work on `size` bytes, with the dearest cost model under TCG."""
     return 60 + size / MIB * _NS_PER_MIB_WORST / 1e9
@@ -160,7 +177,7 @@ def program_result(
     # what starting a command sends would interrupt what is measured, by 100,000 instructions each.
     program = command if isinstance(command, str) else shlex.join(command)
     gated = ["sh", "-c", f"read -r _ && {{ {program}\n}} < /dev/null"]
-    running = guest.start(gated, input=b"\n", max_output=MAX_REPORT)
+    running = guest.start(gated, input=b"\n", max_output=_MAX_REPORT)
     result = running.wait(deadline_s, check=False)
     report = parse_report(result.stdout, name)
     return WorkloadResult(

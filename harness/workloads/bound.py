@@ -12,9 +12,10 @@ from harness.base.spec import GuestSpec
 from harness.base.status import PreconditionError, UsageError
 from harness.base.units import MIB, format_size
 from harness.guest.guest import Guest
-from harness.record.console import Kind
 from harness.workloads.base import (
     Notify,
+    Program,
+    Workload,
     WorkloadResult,
     deadline_for,
     parameter,
@@ -27,15 +28,13 @@ _LEAST_LIMIT = 32 * MIB
 
 
 @dataclass(frozen=True)
-class MemcgLimited:
+class MemcgLimited(Workload):
     """Read far more than a memory cgroup's limit into the page cache, within that cgroup."""
 
     limit: int = parameter(0, "memory.max of the cgroup.", kind="size", share=0.125)
     bytes: int = parameter(0, "How much to read.", kind="size", share=0.5)
 
     name = "memcg-limited"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def __post_init__(self) -> None:
         if self.limit < _LEAST_LIMIT:
@@ -52,7 +51,8 @@ class MemcgLimited:
             f"echo {self.limit} > {_CGROUP}/load/memory.max"
         )
         with zero_device(guest, self.bytes) as device:
-            program = shlex.join(Fill(bytes=self.bytes, kind="page-cache").command(device))
+            fill = Fill(bytes=self.bytes, kind="page-cache")
+            program = shlex.join(fill.command("--path", device))
             command = f"echo $$ > {_CGROUP}/load/cgroup.procs && exec {program}"
             result = program_result(guest, self.name, command, deadline_s=deadline_for(self.bytes))
             account = guest.run(f"cd {_CGROUP}/load && cat memory.peak memory.events").text
@@ -69,14 +69,13 @@ class MemcgLimited:
 
 
 @dataclass(frozen=True)
-class NumaBound:
+class NumaBound(Program):
     """One process for each NUMA node, each touching memory of its own node only."""
 
     bytes: int = parameter(0, "How much to touch, over all nodes.", kind="size", share=0.4)
 
     name = "numa-bound"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
+    program = "touch"
 
     def adapt(self, spec: GuestSpec) -> GuestSpec:
         """A guest of two nodes if it would have one."""
@@ -93,23 +92,20 @@ class NumaBound:
                 f"numa-bound: the guest has {nodes} NUMA nodes", hint="use --numa-nodes=2 or more"
             )
         notify(f"touching {format_size(self.bytes)} on {nodes} nodes")
-        command = ["cvm", "touch", "--bytes", str(self.bytes), "--processes", str(nodes), "--bind"]
-        return program_result(guest, self.name, command, deadline_s=deadline_for(self.bytes))
+        each = ("--processes", str(nodes), "--bind")
+        return self.run_program(guest, deadline_for(self.bytes), *each)
 
 
 @dataclass(frozen=True)
-class NearOom:
+class NearOom(Program):
     """Touch memory to within a few MiB of everything, without an OOM kill."""
 
     margin: int = parameter(8 * MIB, "MemAvailable to leave.", kind="size")
     step: int = parameter(MIB, "Bytes between two looks at it.", kind="size")
 
     name = "near-oom"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Touch to the margin. An OOM kill is a FAIL, as everywhere."""
         notify(f"touching all but {format_size(self.margin)}")
-        command = ["cvm", "near-oom", "--margin", str(self.margin), "--step", str(self.step)]
-        return program_result(guest, self.name, command, deadline_s=1200)
+        return self.run_program(guest, 1200)

@@ -8,7 +8,6 @@ pages can migrate, and its content tells whether they came through.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,11 +17,8 @@ from harness.base.status import GuestFailure, UsageError
 from harness.base.units import GIB, MIB, format_size
 from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
-from harness.guest.hotplug import Dimm, Hotplug
-from harness.guest.hotplug_events import NoRoom
-from harness.record.console import Kind
-from harness.record.counters import Counters
-from harness.workloads.base import Notify, WorkloadResult, parameter
+from harness.guest.hotplug import Hotplug
+from harness.workloads.base import Notify, Workload, WorkloadResult, parameter
 from harness.workloads.touch import Touch
 
 _DIRECTORY = "/run/cvm-fill"
@@ -68,34 +64,7 @@ def filled(guest: Guest, size: int, *, verify: bool = True) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a cycle's stage left behind. Units of 2 MiB, pages of 4 KiB."""
-
-    stage: str
-    unaccepted_pages: int
-    units_added: int
-    units_removed: int
-    accept_units: int
-    backend_pending: int
-    plugged_pending: int
-    """Of backend_pending, in the devices that were plugged."""
-
-    @classmethod
-    def of(cls, stage: str, counters: Counters, plugged_pending: int) -> Reading:
-        """From a reading of all counters."""
-        return cls(
-            stage,
-            counters.unaccepted_pages,
-            units_added=counters.stat("units_added"),
-            units_removed=counters.stat("units_removed"),
-            accept_units=counters.stat("accept_units"),
-            backend_pending=counters.stat("backend_pending"),
-            plugged_pending=plugged_pending,
-        )
-
-
-@dataclass(frozen=True)
-class HotplugCycle:
+class HotplugCycle(Workload):
     """Plug, fill, unplug (what is in use migrates), plug again."""
 
     cycles: int = parameter(3, "How often.")
@@ -108,15 +77,13 @@ class HotplugCycle:
     touch_bytes: int = parameter(96 * MIB, "Touched by two threads before that.", kind="size")
 
     name = "hotplug-cycle"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def __post_init__(self) -> None:
         if self.cycles < 1 or self.dimms < 0 or not (self.dimms or self.virtio_mem_bytes):
             raise UsageError(f"{self.name}: wants a cycle, and a DIMM or virtio-mem")
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Do it. A report for each cycle: the device steps' times, and a Reading for each stage."""
+        """Do it. A report for each cycle: the device steps' times, and a reading for each stage."""
         hotplug = Hotplug(guest)
         started_ns = time.monotonic_ns()
         reports = []
@@ -141,18 +108,24 @@ class HotplugCycle:
             if self.virtio_mem_bytes:
                 steps.append(hotplug.resize("vmem0", 0))
             readings.append(self._read("unplugged", guest, hotplug))
-        return {
-            "took_ns": [[s.step, s.device, s.took_ns] for s in steps],
-            "readings": [dataclasses.asdict(reading) for reading in readings],
-        }
+        return {"took_ns": [[s.step, s.device, s.took_ns] for s in steps], "readings": readings}
 
-    def _read(self, stage: str, guest: Guest, hotplug: Hotplug) -> Reading:
+    def _read(self, stage: str, guest: Guest, hotplug: Hotplug) -> dict[str, Any]:
+        """What a stage left behind: pages of 4 KiB, units of 2 MiB; plugged_pending is what of
+        backend_pending is in devices."""
         pending = sum(hotplug.pending(device) for device in hotplug.devices() if device.size)
-        return Reading.of(stage, read_counters(guest), pending)
+        counters = read_counters(guest)
+        units = ("units_added", "units_removed", "accept_units", "backend_pending")
+        return {
+            "stage": stage,
+            "unaccepted_pages": counters.unaccepted_pages,
+            **{name: counters.stat(name) for name in units},
+            "plugged_pending": pending,
+        }
 
 
 @dataclass(frozen=True)
-class PlugWhileAllocating:
+class PlugWhileAllocating(Workload):
     """Plug DIMMs while threads allocate: both accept at the same time."""
 
     bytes: int = parameter(512 * MIB, "Touched over and over.", kind="size")
@@ -161,49 +134,27 @@ class PlugWhileAllocating:
     dimm_bytes: int = parameter(512 * MIB, "Size of each.", kind="size")
 
     name = "hotplug-while-allocating"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Do it, and leave the DIMMs plugged."""
         notify(f"{self.threads} threads allocate while {self.dimms} DIMMs are plugged")
         hotplug = Hotplug(guest)
         touch = Touch(bytes=self.bytes, threads=self.threads)
+        stop = "/run/cvm-stop"
+        guest.run(f"rm -f {stop}")
         started_ns = time.monotonic_ns()
-        rounds = 0
-        with guest_running(guest, touch) as running:
-            dimms = []
+        words = " ".join(touch.command())
+        command = guest.start(f"while [ ! -e {stop} ]; do {words} >/dev/null || exit 1; done")
+        rounds, dimms = 0, []
+        try:
             for _ in range(self.dimms):
                 dimms.append(hotplug.plug_dimm(self.dimm_bytes))
-                rounds += running()
-        reports = (
-            {
-                "plugged_while_allocating": rounds,
-                "took_ns": [[d.step.step, d.id, d.step.took_ns] for d in dimms],
-            },
-        )
-        return WorkloadResult(self.name, self.bytes, time.monotonic_ns() - started_ns, reports)
-
-
-@contextlib.contextmanager
-def guest_running(guest: Guest, touch: Touch) -> Iterator[Any]:
-    """`touch` over and over in the background; gives a function that says whether it runs."""
-    stop = "/run/cvm-stop"
-    words = " ".join(touch.command())
-    guest.run(f"rm -f {stop}")
-    command = guest.start(f"while [ ! -e {stop} ]; do {words} >/dev/null || exit 1; done")
-    try:
-        yield lambda: command.running
-    finally:
-        guest.run(f"touch {stop}")
-        command.wait(deadline_s=60 + touch.bytes / GIB * 60)
-
-
-def plug_to_the_limit(hotplug: Hotplug, dimm_bytes: int) -> list[Dimm]:
-    """Plug DIMMs until QEMU refuses one for lack of a slot or of room; all that were plugged."""
-    dimms: list[Dimm] = []
-    while True:
-        try:
-            dimms.append(hotplug.plug_dimm(dimm_bytes))
-        except NoRoom:
-            return dimms
+                rounds += command.running
+        finally:
+            guest.run(f"touch {stop}")
+            command.wait(deadline_s=60 + self.bytes / GIB * 60)
+        report = {
+            "plugged_while_allocating": rounds,
+            "took_ns": [[dimm.step.step, dimm.id, dimm.step.took_ns] for dimm in dimms],
+        }
+        return WorkloadResult(self.name, self.bytes, time.monotonic_ns() - started_ns, (report,))

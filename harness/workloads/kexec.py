@@ -17,10 +17,9 @@ from harness.base.text import printable
 from harness.base.units import MIB
 from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
-from harness.record.console import Kind
 from harness.record.histogram import histogram_of
 from harness.record.rundir import plain
-from harness.workloads.base import Notify, WorkloadResult, check_choice, parameter
+from harness.workloads.base import Notify, Workload, WorkloadResult, parameter
 from harness.workloads.programs import Drain
 
 CALLS = {"load": "-c -l", "file": "-s -l"}
@@ -32,7 +31,7 @@ _KERNEL, _INITRD = "/tmp/cvm-kexec-kernel", "/tmp/cvm-kexec-initrd"
 
 
 @dataclass(frozen=True)
-class Kexec:
+class Kexec(Workload):
     """Kernels started by kexec, one after the other: the guest's own, over and over."""
 
     cycles: int = parameter(2, "Kernels to start.")
@@ -40,12 +39,11 @@ class Kexec:
     drain: bool = parameter(False, "Have everything accepted before each kexec.", kind="flag")
 
     name = "kexec"
-    layers: tuple[str, ...] = ("kexec",)
-    expected_splats: frozenset[Kind] = frozenset()
+    layers = ("kexec",)
     replaces_kernel = True
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "call", self.call, [*CALLS])
+        super().__post_init__()
         if self.cycles < 1:
             raise UsageError(f"{self.name}: wants at least one cycle")
 

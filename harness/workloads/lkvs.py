@@ -18,7 +18,6 @@ from harness.base.status import PreconditionError, UsageError
 from harness.base.units import GIB
 from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
-from harness.record.console import Kind
 from harness.workloads.base import Notify, Workload, WorkloadResult, parameter
 from harness.workloads.kexec import Kexec
 from harness.workloads.programs import Churn, Drain
@@ -41,14 +40,13 @@ _STRESS_S = 600.0
 
 
 @dataclass(frozen=True)
-class Lkvs:
+class Lkvs(Workload):
     """An acceptance case of LKVS: KCONFIG, FUNC, CAL, NEG, T_1C_8G_1W, EBIZZY_MAP, …"""
 
     case: str = parameter("FUNC", "Which case (docs/workloads.md).", kind="text")
     baseline_s: int = parameter(0, "T_ cases: fail above 1.15 times this; 0: only report.")
 
     name = "lkvs"
-    expected_splats: frozenset[Kind] = frozenset()
 
     def __post_init__(self) -> None:
         if self.case not in CASES and not _DRAIN.fullmatch(self.case):

@@ -10,17 +10,8 @@ from dataclasses import dataclass
 from harness.base.status import UsageError
 from harness.base.units import GIB, KIB, MIB, PAGE_SIZE, format_size
 from harness.guest.guest import Guest
-from harness.record.console import Kind
-from harness.workloads.base import (
-    Notify,
-    WorkloadResult,
-    check_choice,
-    deadline_for,
-    parameter,
-    program_result,
-)
+from harness.workloads.base import Notify, Program, WorkloadResult, deadline_for, parameter
 
-FILL_KINDS = ("tmpfs", "page-cache")
 _WORKERS = "Processes that do it at once."
 _S_PER_OPERATION = 0.05
 """What a system call may take under TCG at worst: sets deadlines, not figures."""
@@ -67,26 +58,18 @@ def zero_device(guest: Guest, size: int) -> Iterator[str]:
 
 
 @dataclass(frozen=True)
-class Fill:
+class Fill(Program):
     """Fill a tmpfs, or the page cache by reading a device."""
 
     bytes: int = parameter(0, "How much to fill.", kind="size", share=0.4)
-    kind: str = parameter("tmpfs", "What to fill.", kind="choice", choices=FILL_KINDS)
+    kind: str = parameter(
+        "tmpfs", "What to fill.", kind="choice", choices=("tmpfs", "page-cache")
+    )
     chunk: int = parameter(64 * KIB, "Bytes of one operation.", kind="size")
     workers: int = parameter(1, _WORKERS)
 
     name = "fill"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
-
-    def __post_init__(self) -> None:
-        check_choice(self.name, "kind", self.kind, FILL_KINDS)
-
-    def command(self, path: str) -> list[str]:
-        """The command line in the guest."""
-        command = ["cvm", "fill", "--bytes", str(self.bytes), "--chunk", str(self.chunk)]
-        command += ["--workers", str(self.workers), "--path", path]
-        return [*command, "--write"] if self.kind == "tmpfs" else command
+    of_harness = frozenset({"kind"})
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Fill it. What was filled is given back at the end."""
@@ -94,35 +77,29 @@ class Fill:
         deadline_s = deadline_for(self.bytes)
         if self.kind == "tmpfs":
             with tmpfs(guest, "fill") as path:
-                command = self.command(f"{path}/file")
-                return program_result(guest, self.name, command, deadline_s=deadline_s)
+                return self.run_program(guest, deadline_s, "--path", f"{path}/file", "--write")
         with zero_device(guest, self.bytes) as device:
-            return program_result(guest, self.name, self.command(device), deadline_s=deadline_s)
+            return self.run_program(guest, deadline_s, "--path", device)
 
 
 @dataclass(frozen=True)
-class Slab:
+class Slab(Program):
     """Many small kernel objects: the inodes and dentries of empty files."""
 
     files: int = parameter(50_000, "Files to make.")
     workers: int = parameter(1, _WORKERS)
 
     name = "slab"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Make the files."""
         notify(f"making {self.files:,} files")
         with tmpfs(guest, "slab") as path:
-            command = ["cvm", "slab", "--files", str(self.files), "--workers", str(self.workers)]
-            command += ["--path", path]
-            deadline_s = 60 + self.files * _S_PER_OPERATION
-            return program_result(guest, self.name, command, deadline_s=deadline_s)
+            return self.run_program(guest, 60 + self.files * _S_PER_OPERATION, "--path", path)
 
 
 @dataclass(frozen=True)
-class ForkStorm:
+class ForkStorm(Program):
     """Processes that fork, touch a little memory and die, many at a time."""
 
     forks: int = parameter(500, "Children in all.")
@@ -131,20 +108,16 @@ class ForkStorm:
     workers: int = parameter(2, "Processes that fork.")
 
     name = "fork-storm"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Fork."""
         notify(f"forking {self.forks:,} children")
-        command = ["cvm", "fork-storm", "--forks", str(self.forks), "--bytes", str(self.bytes)]
-        command += ["--alive", str(self.alive), "--workers", str(self.workers)]
         deadline_s = deadline_for(self.forks * self.bytes) + self.forks * _S_PER_OPERATION
-        return program_result(guest, self.name, command, deadline_s=deadline_s)
+        return self.run_program(guest, deadline_s)
 
 
 @dataclass(frozen=True)
-class Atomic:
+class Atomic(Program):
     """Allocations that may not sleep (GFP_ATOMIC), made by the network's receive path."""
 
     datagrams: int = parameter(20_000, "Datagrams to send over the loopback interface.")
@@ -152,20 +125,15 @@ class Atomic:
     payload: int = parameter(KIB, "Bytes of a datagram.", kind="size")
 
     name = "atomic"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Send."""
         notify(f"sending {self.datagrams:,} datagrams to {self.listeners} listeners")
-        command = ["cvm", "atomic", "--datagrams", str(self.datagrams)]
-        command += ["--listeners", str(self.listeners), "--payload", str(self.payload)]
-        deadline_s = 60 + self.datagrams * _S_PER_OPERATION
-        return program_result(guest, self.name, command, deadline_s=deadline_s)
+        return self.run_program(guest, 60 + self.datagrams * _S_PER_OPERATION)
 
 
 @dataclass(frozen=True)
-class Mlock:
+class Mlock(Program):
     """Map and lock memory, chunk by chunk."""
 
     bytes: int = parameter(0, "How much to lock.", kind="size", share=0.4)
@@ -173,27 +141,21 @@ class Mlock:
     workers: int = parameter(1, _WORKERS)
 
     name = "mlock"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Lock."""
         notify(f"locking {format_size(self.bytes)}")
-        command = ["cvm", "mlock", "--bytes", str(self.bytes), "--chunk", str(self.chunk)]
-        command += ["--workers", str(self.workers)]
-        return program_result(guest, self.name, command, deadline_s=deadline_for(self.bytes))
+        return self.run_program(guest, deadline_for(self.bytes))
 
 
 @dataclass(frozen=True)
-class Fragment:
+class Fragment(Program):
     """Touch small pages, give back every other one, then ask for huge pages."""
 
     bytes: int = parameter(0, "How much to fragment.", kind="size", share=0.3)
     thp_bytes: int = parameter(0, "How much to ask for as huge pages.", kind="size", share=0.2)
 
     name = "fragment"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Fragment, then ask; the report counts the fallbacks to small pages."""
@@ -201,14 +163,11 @@ class Fragment:
         enabled = guest.run(["cat", "/sys/kernel/mm/transparent_hugepage/enabled"], check=False)
         if enabled.exit_status or "[never]" in enabled.text:
             raise UsageError("fragment: the guest's kernel gives no transparent huge pages")
-        command = ["cvm", "fragment", "--bytes", str(self.bytes)]
-        command += ["--thp-bytes", str(self.thp_bytes)]
-        deadline_s = deadline_for(self.bytes + self.thp_bytes)
-        return program_result(guest, self.name, command, deadline_s=deadline_s)
+        return self.run_program(guest, deadline_for(self.bytes + self.thp_bytes))
 
 
 @dataclass(frozen=True)
-class Churn:
+class Churn(Program):
     """Threads that allocate, copy, search and free chunks, as the ebizzy benchmark does."""
 
     threads: int = parameter(2, "Threads.")
@@ -217,20 +176,15 @@ class Churn:
     map: bool = parameter(False, "Map and unmap every chunk, instead of the heap.", kind="flag")
 
     name = "churn"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Churn."""
         notify(f"allocating and freeing for {self.seconds} s")
-        command = ["cvm", "churn", "--threads", str(self.threads), "--chunk", str(self.chunk)]
-        command += ["--seconds", str(self.seconds)] + ["--map"] * self.map
-        deadline_s = 120 + self.seconds * 20.0
-        return program_result(guest, self.name, command, deadline_s=deadline_s)
+        return self.run_program(guest, 120 + self.seconds * 20.0)
 
 
 @dataclass(frozen=True)
-class Drain:
+class Drain(Program):
     """Have everything accepted that is not, without touching it: any guest size will do."""
 
     workers: int = parameter(1, _WORKERS)
@@ -239,8 +193,7 @@ class Drain:
     small_pages: bool = parameter(False, "Take 4 KiB pages, not huge ones.", kind="flag")
 
     name = "drain"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
+    of_harness = frozenset({"small_pages"})
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Drain until nr_unaccepted is no more than is to be left. Raises PreconditionError if it
@@ -250,6 +203,4 @@ class Drain:
         notify(f"having all of {format_size(size // PAGE_SIZE * PAGE_SIZE)} accepted")
         huge = "never" if self.small_pages else "always"
         with no_reserve(guest), tmpfs(guest, "drain", f"size=100%,huge={huge}") as path:
-            command = ["cvm", "drain", "--workers", str(self.workers), "--chunk", str(self.chunk)]
-            command += ["--leave", str(self.leave), "--path", path]
-            return program_result(guest, self.name, command, deadline_s=deadline_for(size))
+            return self.run_program(guest, deadline_for(size), "--path", path)

@@ -3,53 +3,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from harness.base.options import size
 from harness.base.status import UsageError
 from harness.base.units import UNIT_SIZE
-from harness.workloads.base import Parameter, Workload, parameters
-from harness.workloads.bound import MemcgLimited, NearOom, NumaBound
-from harness.workloads.hotplug import HotplugCycle, PlugWhileAllocating
-from harness.workloads.kexec import Kexec
-from harness.workloads.lkvs import Lkvs
-from harness.workloads.programs import (
-    Atomic,
-    Churn,
-    Drain,
-    Fill,
-    ForkStorm,
-    Fragment,
-    Mlock,
-    Slab,
-)
-from harness.workloads.stress_ng import StressNg
-from harness.workloads.touch import ParallelTouch, Steps, Touch
+from harness.workloads import bound, hotplug, kexec, lkvs, programs, stress_ng, touch
+from harness.workloads.base import Parameter, Workload
 
-_CLASSES: tuple[type[Workload], ...] = (
-    Touch,
-    ParallelTouch,
-    Steps,
-    HotplugCycle,
-    PlugWhileAllocating,
-    Fill,
-    Slab,
-    ForkStorm,
-    Atomic,
-    Mlock,
-    MemcgLimited,
-    NumaBound,
-    Fragment,
-    NearOom,
-    Drain,
-    Churn,
-    Kexec,
-    StressNg,
-    Lkvs,
-)
-WORKLOADS: Mapping[str, type[Workload]] = {str(cls.name): cls for cls in _CLASSES}
+_MODULES = (touch, hotplug, programs, bound, kexec, stress_ng, lkvs)
+WORKLOADS: Mapping[str, type[Workload]] = {
+    cls.name: cls
+    for module in _MODULES
+    for cls in vars(module).values()
+    if isinstance(cls, type) and issubclass(cls, Workload) and cls.__module__ == module.__name__
+}
 
 
 def workload_class(name: str) -> type[Workload]:
@@ -68,7 +37,7 @@ def build_workload(name: str, given: Mapping[str, Any], memory: int) -> Workload
     """
     cls = workload_class(name)
     values: dict[str, Any] = {}
-    for parameter in parameters(cls):
+    for parameter in cls.parameters():
         value = given.get(parameter.name)
         if value is None and parameter.share:
             value = int(memory * parameter.share) // UNIT_SIZE * UNIT_SIZE
@@ -84,5 +53,5 @@ def describe(parameter: Parameter, cls: type[Workload]) -> str:
     """The default of a parameter, in words."""
     if parameter.share:
         return f"{parameter.share:.0%} of the guest's memory"
-    (field,) = (f for f in dataclasses.fields(cls) if f.name == parameter.name)  # type: ignore[arg-type]
-    return "" if field.default in (None, dataclasses.MISSING, ()) else str(field.default)
+    default = getattr(cls, parameter.name)
+    return "" if default in (None, ()) else str(default)

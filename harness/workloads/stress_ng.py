@@ -10,8 +10,7 @@ from typing import Any
 from harness.base.status import PreconditionError, UsageError
 from harness.base.text import printable
 from harness.guest.guest import Guest
-from harness.record.console import Kind
-from harness.workloads.base import Notify, WorkloadResult, parameter
+from harness.workloads.base import Notify, Workload, WorkloadResult, parameter
 
 _TAIL = 20
 _MAX_OUTPUT = 1 << 20
@@ -35,15 +34,14 @@ def stress_ng(guest: Guest, arguments: tuple[str, ...], deadline_s: float) -> di
 
 
 @dataclass(frozen=True)
-class StressNg:
+class StressNg(Workload):
     """stress-ng: `run stress-ng [OPTIONS] -- --vm 2 --vm-bytes 80% --timeout 10`."""
 
     arguments: tuple[str, ...] = parameter((), "stress-ng's own arguments.", kind="words")
     deadline: int = parameter(600, "Seconds after which it is given up.")
 
     name = "stress-ng"
-    layers: tuple[str, ...] = ("stress-ng",)
-    expected_splats: frozenset[Kind] = frozenset()
+    layers = ("stress-ng",)
 
     def __post_init__(self) -> None:
         if not self.arguments:

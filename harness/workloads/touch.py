@@ -8,29 +8,25 @@ from dataclasses import dataclass
 from harness.base.status import UsageError
 from harness.base.units import MIB, format_size
 from harness.guest.guest import Guest
-from harness.record.console import Kind
-from harness.workloads.base import (
-    Notify,
-    WorkloadResult,
-    check_choice,
-    deadline_for,
-    parameter,
-    program_result,
-)
+from harness.workloads.base import Notify, Program, WorkloadResult, deadline_for, parameter
 
 PAGES = ("4k", "thp", "hugetlb")
-PATTERNS = ("sequential", "random", "strided")
 
 
 @dataclass(frozen=True)
-class Touch:
+class Touch(Program):
     """First-touch anonymous memory on one thread or several."""
 
     bytes: int = parameter(0, "How much to touch.", kind="size", share=0.5)
     step: int | None = parameter(None, "Stop after each so many bytes of a worker.", kind="size")
     threads: int = parameter(1, "Threads of each process; all start at a barrier.")
     page: str = parameter("4k", "Size of the pages.", kind="choice", choices=PAGES)
-    pattern: str = parameter("sequential", "Order of the pages.", kind="choice", choices=PATTERNS)
+    pattern: str = parameter(
+        "sequential",
+        "Order of the pages.",
+        kind="choice",
+        choices=("sequential", "random", "strided"),
+    )
     stride: int = parameter(4 * MIB, "Distance of strided touches.", kind="size")
     processes: int = parameter(1, "Processes.")
     pin: bool = parameter(False, "Worker i stays on the i-th CPU.", kind="flag")
@@ -38,35 +34,21 @@ class Touch:
     verify: bool = parameter(False, "Read everything back at the end.", kind="flag")
 
     name = "touch"
-    layers: tuple[str, ...] = ()
-    expected_splats: frozenset[Kind] = frozenset()
+    program = "touch"
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "page", self.page, PAGES)
-        check_choice(self.name, "pattern", self.pattern, PATTERNS)
+        super().__post_init__()
         if self.bytes < MIB or self.threads < 1 or self.processes < 1:
             raise UsageError(f"{self.name}: wants at least 1 MiB and one thread")
 
-    def command(self) -> list[str]:
-        """The command line in the guest."""
-        command = ["cvm", "touch", "--bytes", str(self.bytes), "--threads", str(self.threads)]
-        command += ["--page", self.page, "--pattern", self.pattern, "--stride", str(self.stride)]
-        command += ["--processes", str(self.processes)]
-        if self.step is not None:
-            command += ["--step", str(self.step)]
-        if self.pause_ms:
-            command += ["--pause-ms", str(self.pause_ms)]
-        return command + [f"--{name}" for name in ("pin", "verify") if getattr(self, name)]
-
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Touch the memory. Raises PreconditionError where the report is missing or wrong."""
+        """Touch the memory."""
         workers = self.threads * self.processes
         notify(f"touching {format_size(self.bytes)} on {workers} threads")
         if self.page == "hugetlb":
             _fill_hugetlb_pool(guest, self.bytes)
         pauses = self.bytes // self.step * self.pause_ms / 1000 if self.step else 0
-        deadline_s = deadline_for(self.bytes) + pauses
-        return program_result(guest, self.name, self.command(), deadline_s=deadline_s)
+        return self.run_program(guest, deadline_for(self.bytes) + pauses)
 
 
 def _fill_hugetlb_pool(guest: Guest, size: int) -> None:

@@ -7,9 +7,10 @@ import pytest
 
 from harness.base.status import PreconditionError
 from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
-from harness.guest.hotplug import Hotplug
+from harness.guest.hotplug import Dimm, Hotplug
+from harness.guest.hotplug_events import NoRoom
 from harness.suite.subject import Subject
-from harness.workloads.hotplug import HotplugCycle, PlugWhileAllocating, filled, plug_to_the_limit
+from harness.workloads.hotplug import HotplugCycle, PlugWhileAllocating, filled
 from tests.support.hotplug_checks import growth, lazy_growth_checks, views_agree
 
 pytestmark = [
@@ -23,6 +24,16 @@ pytestmark = [
         features=("emulation-stats",),
     ),
 ]
+
+
+def plug_to_the_limit(hotplug: Hotplug, dimm_bytes: int) -> list[Dimm]:
+    """Plug DIMMs until QEMU refuses one for lack of a slot or of room; all that were plugged."""
+    dimms: list[Dimm] = []
+    while True:
+        try:
+            dimms.append(hotplug.plug_dimm(dimm_bytes))
+        except NoRoom:
+            return dimms
 
 
 UNPLUG_ONLINE = "/sys/module/virtio_mem/parameters/unplug_online"

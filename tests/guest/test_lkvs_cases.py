@@ -15,7 +15,6 @@ from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB
 from harness.suite.plugin.fixtures import Boot
-from harness.workloads.base import adapted
 from harness.workloads.lkvs import CASES, Lkvs
 
 pytestmark = pytest.mark.guest
@@ -32,7 +31,7 @@ def verdict_of(found: Analysis, case: str) -> Status:
 
 def spec_for(spec: GuestSpec, load: Lkvs) -> GuestSpec:
     """The guest of one case. KEXEC's table is handed over only on the EFI route."""
-    spec = adapted(load, spec)
+    spec = load.adapted(spec)
     if load.replaces_kernel:
         return GuestSpec(memory=2 * GIB, vcpus=1, emulation=Emulation(route=Route.EFI))
     return spec

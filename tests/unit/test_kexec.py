@@ -21,7 +21,6 @@ from harness.base.status import PreconditionError, Status, UsageError, worst
 from harness.record.counters import Counters
 from harness.record.rundir import plain
 from harness.targets.choose import guest_spec
-from harness.workloads.base import adapted, replaces_kernel
 from harness.workloads.kexec import Kexec
 from harness.workloads.lkvs import Lkvs
 from harness.workloads.touch import Touch
@@ -128,12 +127,12 @@ def test_a_field_of_another_kind_is_refused(name: str, value: object) -> None:
 
 
 def test_the_workload_says_that_it_renews_the_kernel() -> None:
-    assert replaces_kernel(Kexec())
-    assert replaces_kernel(Lkvs(case="KEXEC_DRAIN"))
-    assert not replaces_kernel(Lkvs(case="FUNC"))
-    assert not replaces_kernel(Touch(bytes=1 << 20))
+    assert Kexec().replaces_kernel
+    assert Lkvs(case="KEXEC_DRAIN").replaces_kernel
+    assert not Lkvs(case="FUNC").replaces_kernel
+    assert not Touch(bytes=1 << 20).replaces_kernel
     assert Lkvs(case="KEXEC").layers == Kexec.layers == ("kexec",)
-    assert adapted(Kexec(), guest_spec(memory="2G")) == guest_spec(memory="2G")
+    assert Kexec().adapted(guest_spec(memory="2G")) == guest_spec(memory="2G", layers="kexec")
     for wrong in ({"cycles": 0}, {"call": "e"}):
         with pytest.raises(UsageError):
             Kexec(**wrong)

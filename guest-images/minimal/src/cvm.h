@@ -11,22 +11,27 @@
 #define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
 #define NSEC_PER_SEC 1000000000ULL
 
-int init_main(int argc, char **argv);
-int touch_main(int argc, char **argv);
-int sample_main(int argc, char **argv);
-int counters_main(int argc, char **argv);
-int fill_main(int argc, char **argv);
-int slab_main(int argc, char **argv);
-int fork_storm_main(int argc, char **argv);
-int atomic_main(int argc, char **argv);
-int mlock_main(int argc, char **argv);
-int fragment_main(int argc, char **argv);
-int near_oom_main(int argc, char **argv);
-int drain_main(int argc, char **argv);
-int churn_main(int argc, char **argv);
-int trace_main(int argc, char **argv);
-int window_main(int argc, char **argv);
-int symbols_main(int argc, char **argv);
+/* Every program: its name, its function, what it does. A new one is a row here, and a file. */
+#define PROGRAMS(program) \
+	program("touch", touch_main, "first-touch memory, report latencies") \
+	program("fill", fill_main, "fill the page cache or a tmpfs") \
+	program("slab", slab_main, "many inodes and dentries") \
+	program("fork-storm", fork_storm_main, "processes that live a moment") \
+	program("atomic", atomic_main, "allocations that may not sleep") \
+	program("mlock", mlock_main, "lock memory") \
+	program("fragment", fragment_main, "fragment memory, then ask for huge pages") \
+	program("near-oom", near_oom_main, "touch all but a margin") \
+	program("drain", drain_main, "have everything accepted") \
+	program("churn", churn_main, "allocate, copy, search, free") \
+	program("sample", sample_main, "sample the kernel's memory counters") \
+	program("counters", counters_main, "all memory counters once, as JSON") \
+	program("trace", trace_main, "the trace of every CPU, in binary frames") \
+	program("window", window_main, "counters, trace statistics and events so far") \
+	program("symbols", symbols_main, "names of kernel addresses") \
+	program("init", init_main, NULL)
+
+#define DECLARE(name, function, help) int function(int argc, char **argv);
+PROGRAMS(DECLARE)
 
 /* CLOCK_MONOTONIC and CLOCK_BOOTTIME in nanoseconds. */
 uint64_t monotonic_ns(void);

@@ -10,22 +10,8 @@ static const struct command {
 	int (*run)(int argc, char **argv);
 	const char *help;
 } commands[] = {
-	{ "touch", touch_main, "first-touch memory, report latencies" },
-	{ "fill", fill_main, "fill the page cache or a tmpfs" },
-	{ "slab", slab_main, "many inodes and dentries" },
-	{ "fork-storm", fork_storm_main, "processes that live a moment" },
-	{ "atomic", atomic_main, "allocations that may not sleep" },
-	{ "mlock", mlock_main, "lock memory" },
-	{ "fragment", fragment_main, "fragment memory, then ask for huge pages" },
-	{ "near-oom", near_oom_main, "touch all but a margin" },
-	{ "drain", drain_main, "have everything accepted" },
-	{ "churn", churn_main, "allocate, copy, search, free" },
-	{ "sample", sample_main, "sample the kernel's memory counters" },
-	{ "counters", counters_main, "all memory counters once, as JSON" },
-	{ "trace", trace_main, "the trace of every CPU, in binary frames" },
-	{ "window", window_main, "counters, trace statistics and events so far" },
-	{ "symbols", symbols_main, "names of kernel addresses" },
-	{ "init", init_main, NULL },
+#define ROW(name, function, help) { name, function, help },
+	PROGRAMS(ROW)
 };
 
 int main(int argc, char **argv)
