@@ -15,7 +15,7 @@ from harness.base.status import Status
 
 if TYPE_CHECKING:
     from harness.kernel.series import Carried
-    from harness.run.session import Prepared
+    from harness.run.prepared import Prepared
 
 
 def rerun() -> str:
@@ -25,7 +25,7 @@ def rerun() -> str:
 
 def print_command(out: Console, prepared: Prepared) -> None:
     """The commands that start the guest by hand."""
-    from harness.run.inputs import join_initrd
+    from harness.run.prepared import join_initrd
 
     out.print(join_initrd([layer.path for layer in prepared.image.layers]), markup=False)
     out.print(prepared.machine(Path("initrd.img")).command_line(), markup=False)

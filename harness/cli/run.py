@@ -134,8 +134,8 @@ def run_workload(
             outcome = guest_run.conclude()
     directory = guest_run.directory
     if as_json:
-        out.print_json(json.dumps(plain(outcome.analysis)))
+        out.print_json(json.dumps(plain(outcome)))
     else:
-        out.print(screen(outcome.analysis, verbose=verbose))
+        out.print(screen(outcome, verbose=verbose))
         out.print(f"run directory: {directory.path}\nrerun: {rerun()}", markup=False)
     leave(outcome.status)

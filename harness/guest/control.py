@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
@@ -11,6 +12,9 @@ from harness.guest.monitor import Event, Monitor
 from harness.guest.wait import Race, WaitEnd
 
 _QMP_S = 10.0
+# net/slirp.c and libslirp's slirp_connection_info():
+#   TCP[HOST_FORWARD]  12       127.0.0.1 37905       10.0.2.15    22     0     0
+_FORWARD = re.compile(r"\s*TCP\[HOST_FORWARD\]\s+\d+\s+127\.0\.0\.1\s+(\d{1,5})\s+\S+\s+22\s")
 
 
 class Control:
@@ -49,12 +53,13 @@ class Control:
         """Pass QEMU a file descriptor as `name`. Raises HostError as `execute` does."""
         self._answer("getfd", lambda: self._monitor.give(descriptor, name), _QMP_S)
 
-    def hmp(self, line: str, *, deadline_s: float = _QMP_S) -> str:
+    def hmp(self, line: str) -> str:
         """What the human monitor prints for `line`: for what QMP has no command."""
-        answer = self.execute(
-            "human-monitor-command", {"command-line": line}, deadline_s=deadline_s
-        )
-        return str(answer)
+        return str(self.execute("human-monitor-command", {"command-line": line}))
+
+    def forwarded_port(self) -> int:
+        """The host port that QEMU picked for the guest's sshd. Raises HostError."""
+        return forwarded_port(self.hmp("info usernet"))
 
     def wait_event(
         self,
@@ -99,3 +104,11 @@ class Control:
         except (QMPError, OSError, EOFError) as error:
             self._race.poll(f"QEMU's answer to {command}", lambda: monitor.exit and None, 1.0)
             raise HostError(f"QMP is gone: {type(error).__name__}: {error}") from error
+
+
+def forwarded_port(info: str) -> int:
+    """The host port of the forward to the guest's port 22 in HMP's `info usernet`."""
+    for match in map(_FORWARD.match, info.splitlines()):
+        if match and 0 < int(match[1]) < 65536:
+            return int(match[1])
+    raise HostError(f"no forward to guest port 22 in QEMU's answer: {info[:500]!r}")

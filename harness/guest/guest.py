@@ -5,31 +5,31 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 
-from harness.base.status import HostError, PreconditionError
+from harness.base.status import PreconditionError
 from harness.guest.control import Control
 from harness.guest.init_port import InitPort
-from harness.guest.judge import Judge
+from harness.guest.judge import Judge, Live
 from harness.guest.machine import ChannelFds, Machine
 from harness.guest.monitor import Channels, Monitor
 from harness.guest.process import QemuProcess
 from harness.guest.ssh.stock import ssh_command
-from harness.guest.usernet import forwarded_port
 from harness.host.lease import Lease, sweep
 from harness.record.boot import BootRecord
 from harness.record.console import Kind, Splat
 from harness.record.platform import STREAM
 
 if TYPE_CHECKING:
-    from harness.guest.ssh.commands import CommandResult, RunningCommand
-    from harness.guest.ssh.session import GuestKeys, SshSession
+    from harness.guest.ssh.commands import CommandResult, RunningCommand, StartOptions
+    from harness.guest.ssh.session import SshSession
+    from harness.image.keys import Keys
 
 T = TypeVar("T")
 
@@ -68,7 +68,6 @@ class ColdStart:
 _QMP_START_S = 20.0
 _SSH_S = 20.0
 _QUIT_S = 3.0
-_MAX_OUTPUT = 8 << 20
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -80,7 +79,7 @@ class Guest:
         machine: Machine,
         run_dir: Path,
         *,
-        keys: GuestKeys | None,
+        keys: Keys | None,
         boot_deadline_s: float = 120.0,
         start: Start | None = None,
     ) -> None:
@@ -98,12 +97,9 @@ class Guest:
         self._boot_deadline_s = boot_deadline_s + machine.accept_at_boot_s
         self._start = start or ColdStart()
         self._identity: Mapping[str, str] = {}
-        self._lease: Lease | None = None
-        self._process: QemuProcess | None = None
-        self._monitor: Monitor | None = None
         self._session: SshSession | None = None
-        self._control: Control | None = None
-        self._init: InitPort | None = None
+        self._end = contextlib.ExitStack()
+        """What ends the guest, the last thing first; all of it runs, whatever any of it raises."""
         self._judge = Judge(machine, run_dir, self.boot)
         self._race = self._judge.race
 
@@ -117,44 +113,41 @@ class Guest:
             if self._keys:
                 self._log_in(self._keys)
         except BaseException:
-            self._end()
+            self.__exit__()
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop QEMU, however it is; close and remove everything."""
-        self._end()
+        self._judge.end_expected = True
+        self._end.close()
 
     def _spawn(self) -> None:
         _sweep_once()
         # Imported while the guest boots: paramiko takes 150 ms.
         threading.Thread(target=_import_ssh, name="cvm-import", daemon=True).start()
         self.run_dir.mkdir(parents=True, exist_ok=True)
-        self._lease = Lease(self.run_dir)
+        lease = Lease(self.run_dir)
+        self._end.callback(lease.release)
         pairs = [socket.socketpair() for _ in range(3)]
         ours, theirs = zip(*pairs, strict=True)
         channels = Channels(*ours)
         fds = [end.fileno() for end in theirs]
         events = self.run_dir.absolute() / STREAM if self.machine.witness else None
-        argv = self.machine.argv(self._lease.guest_id, ChannelFds(*fds), events)
+        argv = self.machine.argv(lease.guest_id, ChannelFds(*fds), events)
         try:
-            self._process = QemuProcess(
-                argv, self.run_dir / "qemu.log", [*fds, *self.machine.inherited]
-            )
+            process = QemuProcess(argv, self.run_dir / "qemu.log", [*fds, *self.machine.inherited])
         except BaseException:
             channels.close()
             raise
         finally:
             for end in theirs:
                 end.close()
-        self.boot.stages["spawn"] = self._process.spawned_ns
-        self._monitor = Monitor(
-            self._process,
+        # After the monitor's: it learns of QEMU's end from the descriptor that this closes.
+        self._end.callback(process.close)
+        self.boot.stages["spawn"] = process.spawned_ns
+        monitor = Monitor(
+            process,
             channels,
             self.run_dir / "qmp.jsonl",
             self.run_dir / "console.log",
@@ -162,28 +155,26 @@ class Guest:
             self.machine.time_scale,
             self._start.console,
         )
-        self._lease.spawned(self._process.pid)
-        self._control = Control(self._monitor, self._race, self._judge.ended, self._judge.evidence)
-        self._init = InitPort(self._monitor, self._race, self.boot, boots=self._start.boots)
-        self._judge.attend(self._process, self._monitor, self._control, self._init)
+        self._end.callback(monitor.close)
+        self._end.callback(self._note_boot)
+        self._end.callback(process.kill)
+        lease.spawned(process.pid)
+        control = Control(monitor, self._race, self._judge.ended, self._judge.evidence)
+        init = InitPort(monitor, self._race, self.boot, boots=self._start.boots)
+        self._judge.live = Live(process, monitor, control, init)
+        self._end.callback(self._quit)
+        self._end.callback(self._log_out)
 
     def _await_boot(self) -> None:
-        monitor = self._heard
+        monitor = self._live.monitor
         qmp_ns = self._race.wait(
             "QEMU to speak QMP", lambda: monitor.qmp_ready_ns or None, _QMP_START_S
         )
         self.boot.stages["qmp_ready"] = qmp_ns
-        self.ssh_port = self._find_port()
+        self.ssh_port = self.qmp.forwarded_port()
         self._identity = self._start.bring_up(self, self._boot_deadline_s)
 
-    def _find_port(self) -> int:
-        answer = self.qmp.hmp("info usernet")
-        try:
-            return forwarded_port(answer)
-        except ValueError as error:
-            raise HostError(str(error)) from error
-
-    def _log_in(self, keys: GuestKeys) -> None:
+    def _log_in(self, keys: Keys) -> None:
         from harness.guest.ssh.session import SshSession
 
         self._session = SshSession(self.ssh_port, keys, self._race, deadline_s=_SSH_S)
@@ -199,31 +190,22 @@ class Guest:
                 f"that reported ready {list(expected.values())}"
             )
 
-    def _end(self) -> None:
-        self._judge.end_expected = True
-        with contextlib.ExitStack() as stack:  # runs all of it, whatever any of it raises
-            if self._lease:
-                stack.callback(self._lease.release)
-            if self._process:
-                # Last: the monitor learns of QEMU's end from the descriptor that this closes.
-                stack.callback(self._process.close)
-            if self._monitor:
-                stack.callback(self._monitor.close)
-            if self._init:
-                stack.callback(self._init.note_boot_quietly)
-            if self._process:
-                stack.callback(self._process.kill)
-                stack.callback(self._quit)
-            if self._session:
-                stack.callback(self._session.close)
+    def _log_out(self) -> None:
+        if self._session:
+            self._session.close()
 
     def _quit(self) -> None:
         """Ask QEMU to end, so that it can flush; whoever calls kills it if it does not."""
-        monitor, process = self._heard, self._qemu
+        process = self._live.process
         if process.poll() is None:
             with contextlib.suppress(Exception):  # the answer to any failure is to kill
-                monitor.execute("quit", None)
+                self._live.monitor.execute("quit", None)
                 process.wait(_QUIT_S)
+
+    def _note_boot(self) -> None:
+        # This end has its own error, or none.
+        with contextlib.suppress(PreconditionError):
+            self.init.note_boot()
 
     def await_next_kernel(self, since_ns: int, deadline_s: float) -> None:
         """Wait for a kernel that this one started (kexec), and log in to it.
@@ -233,75 +215,63 @@ class Guest:
         if self._keys is None:
             raise PreconditionError("the guest has no keys to log in with")
         self.init.wait_next_kernel(since_ns, deadline_s)
-        if self._session:
-            self._session.close()
+        self._log_out()
         self._identity = {}  # was in the memory of the kernel before
         self._log_in(self._keys)
-
-    def poweroff(self, deadline_s: float = 30.0) -> None:
-        """Have the guest's init power it off; wait for QEMU's end. Raises GuestFailure."""
-        self._judge.end_expected = True
-        self.init.tell("poweroff")
-        self.wait_shutdown(deadline_s=deadline_s)
 
     def wait_shutdown(self, *, deadline_s: float) -> None:
         """Wait until QEMU has ended because the guest powered off. Raises if it ends otherwise."""
         self._judge.end_expected = True
-        monitor = self._heard
+        monitor = self._live.monitor
         end = self._race.wait("the guest to power off", lambda: monitor.exit, deadline_s)
         if end.shutdown_reason != "guest-shutdown":
             raise self._judge.no_poweroff()
 
-    def kill(self) -> None:
-        """SIGKILL QEMU and wait for its end."""
-        self._judge.end_expected = True
-        self._qemu.kill()
-
     # Commands in the guest.
+
+    def start(
+        self, command: str | Sequence[str], **options: Unpack[StartOptions]
+    ) -> RunningCommand:
+        """Start a command as root over SSH, in the background; its stdin stays open until `stop`.
+        A sequence is run without a shell's interpretation; text is given to it."""
+        return self._ssh.start(command, **options)
 
     def run(
         self,
         command: str | Sequence[str],
         *,
         deadline_s: float = 60.0,
-        input: bytes | None = None,
         check: bool = True,
-        max_output: int = _MAX_OUTPUT,
-        on_stdout: Callable[[bytes], None] | None = None,
+        **options: Unpack[StartOptions],
     ) -> CommandResult:
-        """Run a command as root over SSH. See harness.guest.ssh.session.Session.run."""
-        return self._ssh.run(
-            command,
-            deadline_s=deadline_s,
-            input=input,
-            check=check,
-            max_output=max_output,
-            on_stdout=on_stdout,
-        )
+        """Run a command to its end.
 
-    def start(
-        self,
-        command: str | Sequence[str],
-        *,
-        input: bytes | None = None,
-        max_output: int = _MAX_OUTPUT,
-        on_stdout: Callable[[bytes], None] | None = None,
-    ) -> RunningCommand:
-        """Start a command in the background. See harness.guest.ssh.session.Session.start."""
-        return self._ssh.start(command, input=input, max_output=max_output, on_stdout=on_stdout)
+        Raises CommandFailed if `check` and the exit status is not 0, and what the race raises.
+        """
+        running = self._ssh.start(command, hold_stdin=False, **options)
+        try:
+            return running.wait(deadline_s, check=check)
+        finally:
+            running.abandon()
 
     def stock_ssh(self) -> list[str]:
         """The stock ssh client's command line for this guest. See harness.guest.ssh.stock."""
-        keys = require_started(self._keys)
-        return ssh_command(self.ssh_port, keys.client_key, keys.host_public_key)
+        return ssh_command(self.ssh_port, require_started(self._keys))
 
     def put(self, source: Path | bytes, remote: str, *, deadline_s: float = 60.0) -> None:
-        """Write a file in the guest."""
-        self._ssh.put(source, remote, deadline_s=deadline_s)
+        """Write a file in the guest, from a local one or from bytes."""
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        self.run(f"cat > {shlex.quote(remote)}", input=data, deadline_s=deadline_s)
 
     def get(self, remote: str, max_bytes: int = 256 << 20, *, deadline_s: float = 60.0) -> bytes:
         """A guest file's bytes. Raises PreconditionError if there are more than `max_bytes`."""
-        return self._ssh.get(remote, max_bytes, deadline_s=deadline_s)
+        result = self.run(["cat", "--", remote], max_output=max_bytes, deadline_s=deadline_s)
+        if result.stdout_dropped:
+            size = len(result.stdout) + result.stdout_dropped
+            raise PreconditionError(
+                f"the guest's file {remote} has {size} bytes, more than the {max_bytes} allowed"
+            )
+        return result.stdout
 
     # What is known of it.
 
@@ -311,7 +281,7 @@ class Guest:
 
     @property
     def expected_splats(self) -> frozenset[Kind]:
-        """Kinds that the workload asks for, e.g. {Kind.OOM}; `check` passes over them."""
+        """Kinds of splat that the workload asks for, e.g. {Kind.OOM}."""
         return self._judge.expected_splats
 
     @expected_splats.setter
@@ -323,10 +293,6 @@ class Guest:
         """What the kernel complained of on the console so far."""
         return self._judge.splats
 
-    def check(self, expected: Iterable[Kind] = ()) -> None:
-        """Raise GuestFailure for the first splat that neither `expected` nor the guest expects."""
-        self._judge.check(expected)
-
     def check_emulator(self) -> None:
         """Raise EmulatorFlaw where what the kernel complained of is QEMU's own doing."""
         self._judge.check_emulator()
@@ -336,25 +302,21 @@ class Guest:
     @property
     def pid(self) -> int:
         """QEMU's process."""
-        return self._qemu.pid
+        return self._live.process.pid
 
     @property
     def qmp(self) -> Control:
         """To ask of QEMU itself."""
-        return require_started(self._control)
+        return self._live.control
 
     @property
     def init(self) -> InitPort:
         """To talk with the guest's init."""
-        return require_started(self._init)
+        return self._live.init
 
     @property
-    def _heard(self) -> Monitor:
-        return require_started(self._monitor)
-
-    @property
-    def _qemu(self) -> QemuProcess:
-        return require_started(self._process)
+    def _live(self) -> Live:
+        return require_started(self._judge.live)
 
     @property
     def _ssh(self) -> SshSession:
@@ -372,5 +334,5 @@ def _import_ssh() -> None:
 
 
 @functools.cache
-def _sweep_once() -> tuple[str, ...]:
-    return tuple(sweep())
+def _sweep_once() -> None:
+    sweep()

@@ -43,18 +43,10 @@ _VIRTIO_MEM = "/sys/bus/virtio/drivers/virtio_mem"
 
 
 @dataclass(frozen=True)
-class Dimm:
-    """A plugged DIMM."""
+class Dimm(MemoryDevice):
+    """A plugged DIMM, as QEMU shows it, or did when it was plugged."""
 
-    id: str
-    size: int
-    node: int
-    address: int
     step: HotplugStep
-
-    def as_device(self) -> MemoryDevice:
-        """As QEMU shows it, or did when it was plugged."""
-        return MemoryDevice("dimm", self.id, self.address, self.size, self.size, self.node)
 
 
 class Hotplug:
@@ -115,12 +107,13 @@ class Hotplug:
         name = self._new_name()
         with self._backend(name, size):
             with self._recorded("plug", name, node) as record:
-                self._device_add(name, node)
+                memory = f"{name}ram"
+                self._ask("device_add", driver="pc-dimm", id=name, memdev=memory, node=node)
                 device = self.device(name)
                 record.update(address=device.address, size_bytes=device.size)
                 self._await_plug(name, size)
                 self._see_blocks(device)
-            return Dimm(name, device.size, node, device.address, _step(record))
+            return Dimm(**vars(device), step=_step(record))
 
     def _new_name(self) -> str:
         """One that no DIMM has: others may have plugged some into this guest before."""
@@ -130,21 +123,13 @@ class Hotplug:
             if (name := f"dimm{self._made}") not in taken:
                 return name
 
-    def _device_add(self, name: str, node: int) -> None:
-        arguments = {"driver": "pc-dimm", "id": name, "memdev": f"{name}ram", "node": node}
-        try:
-            self._guest.qmp.execute("device_add", arguments)
-        except HostError as error:
-            raise refusal(error) from error
-
     def _await_plug(self, name: str, size: int) -> None:
         def answered() -> str | None:
             event = self._guest.qmp.take_event("ACPI_DEVICE_OST")
             return ost_outcome(event, name, OstSource.PLUG) if event else None
 
-        outcome = self._guest.wait(
-            f"the guest to add {name}", answered, deadline_s=_deadline_s(size)
-        )
+        what = f"the guest to add {name}"
+        outcome = self._guest.wait(what, answered, deadline_s=_deadline_s(size))
         if outcome != "done":
             raise self._returned(name, size, f"the guest did not take {name}: {outcome}")
 
@@ -184,26 +169,20 @@ class Hotplug:
         return _step(record)
 
     def _eject(self, name: str, size: int) -> None:
-        guest = self._guest
-        try:
-            guest.qmp.execute("device_del", {"id": name})
-        except HostError as error:
-            raise refusal(error) from error
+        self._ask("device_del", id=name)
+        qmp = self._guest.qmp
 
         def answered() -> str | None:
-            if guest.qmp.take_event(
-                "DEVICE_DELETED", lambda event: _data(event).get("device") == name
-            ):
+            if qmp.take_event("DEVICE_DELETED", lambda e: _data(e).get("device") == name):
                 return "done"
             for kind in ("MEM_UNPLUG_ERROR", "DEVICE_UNPLUG_GUEST_ERROR"):
-                if event := guest.qmp.take_event(kind, lambda e: _data(e).get("device") == name):
+                if event := qmp.take_event(kind, lambda e: _data(e).get("device") == name):
                     return str(_data(event).get("msg", kind))
-            event = guest.qmp.take_event("ACPI_DEVICE_OST")
+            event = qmp.take_event("ACPI_DEVICE_OST")
             return ost_outcome(event, name, OstSource.EJECT) if event else None
 
-        outcome = guest.wait(
-            f"the guest to give {name} back", answered, deadline_s=_deadline_s(size)
-        )
+        what = f"the guest to give {name} back"
+        outcome = self._guest.wait(what, answered, deadline_s=_deadline_s(size))
         if outcome != "done":
             raise UnplugRefused(f"the guest kept {name}: {outcome}")
 
@@ -219,25 +198,24 @@ class Hotplug:
         device = self.device(name)
         if device.kind != "virtio-mem":
             raise UsageError(f"{name} is a {device.kind}: only virtio-mem devices change size")
-        guest = self._guest
         path = f"/machine/peripheral/{name}"
+        changed, qmp = "MEMORY_DEVICE_SIZE_CHANGE", self._guest.qmp
         # Sizes of an earlier request say nothing about this one.
-        while guest.qmp.take_event(
-            "MEMORY_DEVICE_SIZE_CHANGE", lambda e: _data(e).get("id") == name
-        ):
+        while qmp.take_event(changed, lambda e: _data(e).get("id") == name):
             pass
         with self._recorded("resize", name, device.node) as record:
             record.update(address=device.address, size_bytes=device.size)
-            request = {"path": path, "property": "requested-size", "value": size}
-            try:
-                guest.qmp.execute("qom-set", request)
-            except HostError as error:
-                raise refusal(error) from error
+            self._ask("qom-set", path=path, property="requested-size", value=size)
             deadline_s = deadline_s or _deadline_s(abs(size - device.size))
             try:
                 # No event comes for a size that it has, e.g. when an earlier request is called off.
                 if self.device(name).size != size:
-                    self._await_size(name, size, deadline_s)
+                    wanted = {"id": name, "size": size}
+                    qmp.wait_event(
+                        changed,
+                        lambda e: _data(e) | wanted == _data(e),
+                        deadline_s=deadline_s,
+                    )
                 if size == 0 or size > device.size:
                     self._await_blocks(device, size, deadline_s)
             except PreconditionError as error:
@@ -250,13 +228,6 @@ class Hotplug:
                 ) from error
             record.update(size_bytes=size)
         return _step(record)
-
-    def _await_size(self, name: str, size: int, deadline_s: float) -> None:
-        self._guest.qmp.wait_event(
-            "MEMORY_DEVICE_SIZE_CHANGE",
-            lambda event: _data(event) | {"id": name, "size": size} == _data(event),
-            deadline_s=deadline_s,
-        )
 
     def _await_blocks(self, device: MemoryDevice, size: int, deadline_s: float) -> None:
         """The driver changes the device first, and adds or removes memory blocks afterwards; QEMU
@@ -275,27 +246,13 @@ class Hotplug:
         )
         self._guest.run(script, deadline_s=deadline_s)
 
-    # Blocks through sysfs.
-
-    def set_blocks(self, numbers: list[int], state: str) -> dict[int, str]:
-        """Write `state` (offline, online_movable, …) to blocks; what refused it: number -> error.
-
-        A refusal is the kernel's, e.g. "Device or resource busy" for a page that cannot move.
-        """
-        words = " ".join(str(int(number)) for number in numbers)
-        script = (
-            f"for n in {words}; do "
-            f"echo {state} 2>&1 >/sys/devices/system/memory/memory$n/state | sed s/^/$n:/; done"
-        )
-        said = self._guest.run(script, deadline_s=60 + 2 * len(numbers), check=False).text
-        refused = {}
-        for line in said.splitlines():
-            number, _, rest = line.partition(":")
-            if number.isdecimal():
-                refused[int(number)] = rest.rsplit(": ", 1)[-1][:200]
-        return refused
-
     # Parts.
+
+    def _ask(self, command: str, **arguments: object) -> None:
+        try:
+            self._guest.qmp.execute(command, arguments)
+        except HostError as error:
+            raise refusal(error) from error
 
     def _need(self, path: str, what: str, how: str) -> None:
         if self._guest.run(f"test -e {path}", check=False).exit_status != 0:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 
 from harness.base.status import HostError, PreconditionError
@@ -58,10 +57,6 @@ class InitPort:
         if init := monitor.message("init", since_ns):
             self._boot.init = parse_init(init)
 
-    def answers(self, deadline_s: float = _PING_S) -> bool:
-        """Whether it answers: userspace gets to run."""
-        return self.status(deadline_s) is not None
-
     def status(self, deadline_s: float = _PING_S) -> GuestMessage | None:
         """A fresh "ready" message; None if there is no answer in time."""
         asked_ns = time.monotonic_ns()
@@ -86,8 +81,3 @@ class InitPort:
         if ready := monitor.message("ready"):
             boot.stages["ready"] = ready.host_ns
             boot.ready = parse_ready(ready)
-
-    def note_boot_quietly(self) -> None:
-        """As `note_boot`, for an end that has its own error."""
-        with contextlib.suppress(PreconditionError):
-            self.note_boot()

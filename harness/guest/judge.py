@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.status import GuestFailure, HarnessError, HostError, PreconditionError
@@ -16,17 +16,27 @@ from harness.guest.process import QemuProcess
 from harness.guest.wait import Expired, Race, WaitEnd
 from harness.record.boot import BootRecord
 from harness.record.console import Kind, Splat, unexpected
-from harness.record.platform_state import Violation
 
 _TAIL_LINES = 15
 _HALT_LINES = 100
 """The registers of a CPU come after what QEMU says of it."""
 
 
+@dataclass(frozen=True)
+class Live:
+    """What there is of a guest that has been spawned."""
+
+    process: QemuProcess
+    monitor: Monitor
+    control: Control
+    init: InitPort
+
+
 class Judge:
     """One guest's. All its waits go through `race`, and each that fails is explained here."""
 
     def __init__(self, machine: Machine, run_dir: Path, boot: BootRecord) -> None:
+        self.live: Live | None = None
         self.expected_splats: frozenset[Kind] = frozenset()
         """Kinds that are caused on purpose, e.g. {Kind.OOM}."""
         self.end_expected = False
@@ -40,38 +50,11 @@ class Judge:
         self._stale_code = machine.stale_code
         self._run_dir = run_dir
         self._boot = boot
-        self._process: QemuProcess | None = None
-        self._monitor: Monitor | None = None
-        self._control: Control | None = None
-        self._init: InitPort | None = None
-
-    def attend(
-        self, process: QemuProcess, monitor: Monitor, control: Control, init: InitPort
-    ) -> None:
-        """There is a guest now, and these are what is known of it."""
-        self._process, self._monitor = process, monitor
-        self._control, self._init = control, init
-
-    @property
-    def violation(self) -> Violation | None:
-        """The access for which the emulated platform has stopped the guest."""
-        return self._monitor.violation if self._monitor else None
 
     @property
     def splats(self) -> tuple[Splat, ...]:
         """What the kernel complained of on the console so far."""
-        return self._monitor.splats if self._monitor else ()
-
-    def check(self, expected: Iterable[Kind] = ()) -> None:
-        """Raise GuestFailure for the first splat that neither `expected` nor the guest expects."""
-        self.check_emulator()
-        found = unexpected(self.splats, self.expected_splats | frozenset(expected))
-        if found:
-            more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-            raise GuestFailure(
-                f"the guest's kernel reported {found[0].describe()}{more}",
-                details=(*found[0].context, *self._where()),
-            )
+        return self.live.monitor.splats if self.live else ()
 
     def check_emulator(self) -> None:
         """Raise EmulatorFlaw where what the kernel complained of is QEMU's own doing."""
@@ -90,17 +73,14 @@ class Judge:
 
     def evidence(self) -> tuple[str, ...]:
         """The last console lines, and where there is more."""
-        tail = self._monitor.tail(_TAIL_LINES) if self._monitor else ()
-        return (*(("last console lines:", *tail) if tail else ()), *self._where())
+        tail = self.live.monitor.tail(_TAIL_LINES) if self.live else ()
+        shown = ("last console lines:", *tail) if tail else ()
+        return (*shown, f"run directory: {self._run_dir}")
 
     def _on_exit(self, *, asked: bool) -> WaitEnd | None:
-        process, monitor = self._process, self._monitor
-        if not process or not monitor or monitor.exit is None:
+        if not self.live or self.live.monitor.exit is None:
             return None
-        return verdict.on_exit(monitor.exit, process.said(), asked=asked)
-
-    def _where(self) -> tuple[str, ...]:
-        return (f"run directory: {self._run_dir}",)
+        return verdict.on_exit(self.live.monitor.exit, self.live.process.said(), asked=asked)
 
     def _explained(self, found: WaitEnd) -> HarnessError:
         return self.race.explain(found.error(found.cause, hint=found.hint, details=found.details))
@@ -109,15 +89,15 @@ class Judge:
         return verdict.on_stale_code(self.splats) if self._stale_code else None
 
     def _verdict(self) -> WaitEnd | None:
-        process, monitor = self._process, self._monitor
-        if not process or not monitor:
+        if not self.live:
             return None
+        monitor = self.live.monitor
         if monitor.violation:
             return verdict.on_violation(monitor.violation)
         if monitor.terminated:
             return verdict.on_termination(monitor.terminated, monitor.fatal)
         if monitor.exit is None and monitor.halted:
-            return verdict.on_halt(monitor.halted, process.said(_HALT_LINES))
+            return verdict.on_halt(monitor.halted, self.live.process.said(_HALT_LINES))
         if monitor.exit is None and Kind.PANIC in self.expected_splats:
             return None  # a crash kernel takes over from a panic
         if monitor.panicked or (monitor.exit and monitor.fatal):
@@ -128,40 +108,42 @@ class Judge:
         """What a deadline that passed, or a broken connection, says about the guest."""
         if flaw := self._flaw():
             return self._explained(flaw)
-        init, stages = self._init, self._boot.stages
-        assert init
+        assert self.live
+        init, stages = self.live.init, self._boot.stages
         if not isinstance(error, Expired):  # the SSH connection broke, and no better cause came
             return self._on_broken_connection(error, init)
         if "ready" not in stages:
             init.note_boot()
-        state = self._diagnose()
+        state = self._diagnose(self.live)
+        judged: HarnessError
         if "qmp_ready" not in stages:
-            return self.race.explain(HostError(f"QEMU does not answer: {error.cause}"))
-        if "ready" not in stages:
+            judged = HostError(f"QEMU does not answer: {error.cause}")
+        elif "ready" not in stages:
             cause = f"the guest hung: {error.cause}; the last stage it reached is {[*stages][-1]}"
-            return self.race.explain(GuestFailure(cause, details=state))
-        if init.answers():
+            judged = GuestFailure(cause, details=state)
+        elif init.status():
             cause = f"{error.cause}; the guest is alive otherwise"
-            return self.race.explain(PreconditionError(cause, details=state))
-        cause = f"the guest hung: {error.cause}, and its init is silent"
-        return self.race.explain(GuestFailure(cause, details=state))
+            judged = PreconditionError(cause, details=state)
+        else:
+            cause = f"the guest hung: {error.cause}, and its init is silent"
+            judged = GuestFailure(cause, details=state)
+        return self.race.explain(judged)
 
     def _on_broken_connection(self, error: HarnessError, init: InitPort) -> HarnessError:
         if bad := unexpected(self.splats, self.expected_splats):  # e.g. the OOM killer took it
             return self.race.explain(
                 GuestFailure(f"{bad[0].describe()}; {error.cause}", details=bad[0].context)
             )
-        healthy = "healthy: its init answers" if init.answers() else "silent as well"
+        healthy = "healthy: its init answers" if init.status() else "silent as well"
         error.cause = f"{error.cause}; the guest is {healthy}"
         return self.race.explain(error)
 
-    def _diagnose(self) -> tuple[str, ...]:
+    def _diagnose(self, live: Live) -> tuple[str, ...]:
         """QEMU's view of a guest that does not get on; the registers go to hang.txt."""
-        monitor, control = self._monitor, self._control
-        if not monitor or not control or not monitor.qmp_ready_ns or monitor.exit:
+        if not live.monitor.qmp_ready_ns or live.monitor.exit:
             return ()
         try:
-            name, registers = control.state()
+            name, registers = live.control.state()
         except HarnessError as error:
             return (f"QEMU did not tell the guest's state: {error.cause}",)
         path = self._run_dir / "hang.txt"

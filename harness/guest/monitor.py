@@ -13,10 +13,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.base.status import PreconditionError
 from harness.guest.process import QemuProcess
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
 Event = Mapping[str, object]
 
-MAX_EVENTS = 1000
+_MAX_EVENTS = 1000
 """QMP events kept for somebody to wait for; all are in the transcript."""
-MAX_CONSOLE_LOG = 256 << 20
+_MAX_CONSOLE_LOG = 256 << 20
 """Bytes of console.log: a guest that babbles must not fill the disk."""
 _CHUNK = 64 * 1024
 _DRAIN_S = 1.0
@@ -114,13 +114,12 @@ class Monitor:
         self._scanner = ConsoleScanner()
         self._scanner.feed(console, time.monotonic_ns())
         self._port = ReadyPort()
-        self._events: deque[Event] = deque(maxlen=MAX_EVENTS)
+        self._events: deque[Event] = deque(maxlen=_MAX_EVENTS)
         self._shutdown_reason = ""
         self._panic_timer: asyncio.TimerHandle | None = None
         self._asking: asyncio.Task[None] | None = None
         self._client: QmpClient | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._connected = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cvm-monitor", daemon=True)
         self._thread.start()
 
@@ -174,24 +173,24 @@ class Monitor:
         self, command: str, arguments: Mapping[str, object] | None
     ) -> concurrent.futures.Future[object]:
         """Start a QMP command. The future fails with QMPError, or if there is no connection."""
-        loop, client = self._loop, self._client
-        if loop is None or client is None or not self.qmp_ready_ns:
-            raise ConnectionError("there is no QMP connection")
-        future = asyncio.run_coroutine_threadsafe(client.execute(command, arguments), loop)
-        future.add_done_callback(lambda _: self._notify())
-        return future
+        return self._ask(lambda client: client.execute(command, arguments))
 
     def give(self, descriptor: int, name: str) -> concurrent.futures.Future[object]:
         """Hand QEMU one of our file descriptors, to be called `name` from here on (QMP's getfd)."""
-        loop, client = self._loop, self._client
-        if loop is None or client is None or not self.qmp_ready_ns:
-            raise ConnectionError("there is no QMP connection")
 
-        async def send() -> object:
+        async def send(client: QmpClient) -> object:
             client.send_fd_scm(descriptor)
             return await client.execute("getfd", {"fdname": name})
 
-        future = asyncio.run_coroutine_threadsafe(send(), loop)
+        return self._ask(send)
+
+    def _ask(
+        self, request: Callable[[QmpClient], Coroutine[Any, Any, object]]
+    ) -> concurrent.futures.Future[object]:
+        loop, client = self._loop, self._client
+        if loop is None or client is None or not self.qmp_ready_ns:
+            raise ConnectionError("there is no QMP connection")
+        future = asyncio.run_coroutine_threadsafe(request(client), loop)
         future.add_done_callback(lambda _: self._notify())
         return future
 
@@ -280,7 +279,7 @@ class Monitor:
         self.first_byte_ns = self.first_byte_ns or now
         with self._lock:
             self._scanner.feed(data, now)
-        room = MAX_CONSOLE_LOG - self._console_log.tell()
+        room = _MAX_CONSOLE_LOG - self._console_log.tell()
         with contextlib.suppress(OSError):  # a full disk must not make the harness deaf
             self._console_log.write(data[: max(room, 0)])
         if self._scanner.fatal:

@@ -45,8 +45,7 @@ class QemuProcess:
 
     def __init__(self, argv: Sequence[str], log: Path, pass_fds: Sequence[int]) -> None:
         """Spawn. Raises HostError if that is not possible; what QEMU says goes to `log`."""
-        self.argv = tuple(argv)
-        self.log = log
+        self._log = log
         command = [_setpriv(), "--pdeathsig", "KILL", "--", *argv]
         try:
             with log.open("wb") as output:
@@ -98,7 +97,7 @@ class QemuProcess:
     def said(self, lines: int = 20) -> tuple[str, ...]:
         """QEMU's own last words, so many lines of them, without empty ones."""
         try:
-            with self.log.open("rb") as file:
+            with self._log.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - _LOG_TAIL))
                 text = file.read().decode("utf-8", "replace")
@@ -107,3 +106,22 @@ class QemuProcess:
         # "@": what the plugin that counts instructions says (guest-images/tcg-plugin).
         words = (line for line in text.splitlines() if not line.startswith("@"))
         return tuple(line for line in words if line.strip())[-lines:]
+
+
+def run_delays(pid: int) -> dict[int, int]:
+    """Thread -> ns it was runnable and did not run, since it began.
+
+    The second field of /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst).
+    Empty where the process is gone or the host does not tell.
+    """
+    found = {}
+    with contextlib.suppress(OSError):
+        for task in (Path("/proc") / str(pid) / "task").iterdir():
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                found[int(task.name)] = int((task / "schedstat").read_text().split()[1])
+    return found
+
+
+def longest_delay(before: dict[int, int], after: dict[int, int]) -> int:
+    """Between two readings: ns that the most delayed thread waited."""
+    return max((ns - before.get(thread, 0) for thread, ns in after.items()), default=0)

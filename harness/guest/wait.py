@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -116,27 +117,25 @@ class Race:
 
         For library calls that block without a deadline. Raises as `wait`, and what `function` does.
         """
-        outcome: list[tuple[T | None, BaseException | None]] = []
+        future: Future[T] = Future()
+        future.add_done_callback(lambda _: self.notify())
 
         def work() -> None:
             try:
-                outcome.append((function(), None))
+                future.set_result(function())
             except BaseException as error:
-                outcome.append((None, error))
-            self.notify()
+                future.set_exception(error)
 
         thread = threading.Thread(target=work, name=f"cvm-call {what}", daemon=True)
         thread.start()
         try:
-            value, error = self.wait(what, lambda: outcome[0] if outcome else None, deadline_s)
+            self.wait(what, lambda: future.done() or None, deadline_s)
         except BaseException:
             abandon()
             thread.join(timeout=1.0)
             raise
         thread.join()
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value]  # it is T where there is no error
+        return future.result()
 
     def check(self, what: str, waited_s: float = 0.0) -> None:
         """Raise the verdict, if there is one."""

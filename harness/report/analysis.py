@@ -23,7 +23,7 @@ from harness.record.trace import Latency
 from harness.report import terminal
 
 if TYPE_CHECKING:
-    from harness.run.session import Prepared
+    from harness.run.prepared import Prepared
 
 Rows = list[tuple[str, str]]
 _MAX_CPUS = 8

@@ -22,19 +22,14 @@ def shell(run: Run) -> int:
 
 def run_command(guest: Guest, command: str) -> int:
     """One command, its output passed on as it comes; its exit status."""
-    result = guest.run(
-        command,
-        deadline_s=_FOREVER_S,
-        check=False,
-        on_stdout=lambda data: _pass_on(data),
-    )
+
+    def pass_on(data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    result = guest.run(command, deadline_s=_FOREVER_S, check=False, on_stdout=pass_on)
     sys.stderr.buffer.write(result.stderr)
     return result.exit_status
-
-
-def _pass_on(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
 
 
 def hold(run: Run, err: Console) -> int:

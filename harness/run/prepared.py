@@ -4,18 +4,27 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
+import re
+import resource
+import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from harness.base.spec import GuestSpec
+from harness.base.store import digest_file
 from harness.guest.machine import Machine
+from harness.host.state import host_state
+from harness.host.view import LiveHost
 from harness.image.build import Image, compose_initrd
 from harness.image.keys import Keys
 from harness.image.seed import write_seed
 from harness.kernel.kernel import Kernel
 from harness.kernel.overhead import overhead
 from harness.record.rundir import RunDir
-from harness.run.inputs import record_inputs
 from harness.targets.base import BootFiles, HostFacts, Target
 
 INITRD = "initrd.img"
@@ -33,7 +42,6 @@ class Prepared:
     kernel: Kernel
     image: Image
     host: HostFacts
-    firmware: Path | None
     program: Path | None = None
     """Our static program, where the guest's own userspace is booted from disk."""
     plugin: Path | None = None
@@ -41,55 +49,90 @@ class Prepared:
 
     def machine(self, initrd: Path, seed: Path | None = None) -> Machine:
         """QEMU's arguments with `initrd` as the guest's root, or `seed` for its own."""
-        files = BootFiles(self.kernel.bzimage, initrd, self.firmware, seed, self.plugin)
+        files = BootFiles(self.kernel.bzimage, initrd, self.host.firmware, seed, self.plugin)
         machine = self.target.machine(self.spec, files, self.host)
         factor = overhead(self.kernel).time_factor
         return dataclasses.replace(machine, time_scale=machine.time_scale * factor)
 
-    @property
-    def platform_emulated(self) -> bool:
-        """Whether QEMU emulates the guest's confidential platform."""
-        return self.spec.platform_emulated
 
-    def target_facts(self) -> dict[str, object]:
-        """What run.json is to hold for this target alone."""
-        words: dict[str, object] = {
-            "cost_model": self.target.cost_words(self.spec),
-            "platform_words": self.target.platform_words(self.spec),
-        }
-        if not self.target.on_hardware(self.spec):
-            return words
-        return {
-            **words,
-            "kernel_hashes": self.host.kernel_hashes,
-            "snp_host": self.host.snp,
-            "memory_backing": {"huge_pages": self.spec.confidential.huge_pages},
-        }
-
-
-def make_machine(prepared: Prepared, directory: RunDir, keys: Keys) -> Machine:
+def make_machine(prepared: Prepared, directory: RunDir, keys: Keys, rerun: str) -> Machine:
     """The machine of one run, its initrd with `keys` in it composed in the run's `directory`.
 
-    A guest booted from disk gets the keys by a seed instead.
+    What it is made from is put on record, and repro.sh written. A guest booted from disk gets the
+    keys by a seed instead.
     """
+    initrd = directory.path / INITRD
     if prepared.program is not None:
         program = prepared.program.read_bytes()
         seed = write_seed(directory.path / SEED, keys, program, directory.path.name)
-        return prepared.machine(directory.path / INITRD, seed)
-    return prepared.machine(compose_initrd(prepared.image, keys, directory.path / INITRD))
+        machine = prepared.machine(initrd, seed)
+    else:
+        machine = prepared.machine(compose_initrd(prepared.image, keys, initrd))
+    _record(prepared, directory, machine, keys, rerun)
+    return machine
 
 
-def record(prepared: Prepared, directory: RunDir, machine: Machine, keys: Keys, rerun: str) -> None:
-    """Put on record what the run is made from."""
-    record_inputs(
-        directory,
-        machine,
-        (*(layer.path for layer in prepared.image.layers), keys.layer),
-        rerun,
-        spec=prepared.spec,
+def _record(
+    prepared: Prepared, directory: RunDir, machine: Machine, keys: Keys, rerun: str
+) -> None:
+    spec, target, host = prepared.spec, prepared.target, prepared.host
+    firmware = {rest[0]: digest_file(Path(rest[0])) for o, *rest in machine.args if o == "-bios"}
+    directory.update(
+        spec=spec,
         kernel=prepared.kernel,
         image=prepared.image,
-        qemu=prepared.host.qemu,
-        accel={"name": prepared.spec.accel, "reason": prepared.host.accel_reason},
-        **prepared.target_facts(),
+        qemu=host.qemu,
+        accel={"name": spec.accel, "reason": host.accel_reason},
+        cost_model=target.cost_words(spec),
+        platform_words=target.platform_words(spec),
+        host=host_facts(),
+        firmware=firmware,
+        command_line=machine.command_line(),
+        rerun=rerun,
     )
+    if target.on_hardware(spec):
+        directory.update(
+            kernel_hashes=host.kernel_hashes,
+            snp_host=host.snp,
+            memory_backing={"huge_pages": spec.confidential.huge_pages},
+        )
+    script = directory.path / "repro.sh"
+    pieces = (*(layer.path for layer in prepared.image.layers), keys.layer)
+    script.write_text(repro_script(machine, pieces, rerun))
+    script.chmod(0o755)
+
+
+def host_facts() -> dict[str, object]:
+    """The host as far as it can shape a figure or explain a failure."""
+    cpuinfo = Path("/proc/cpuinfo").read_text(errors="replace")
+    model = re.search(r"^model name\s*: (.+)$", cpuinfo, re.MULTILINE)
+    return {
+        **host_state(LiveHost()),
+        "page_bytes": resource.getpagesize(),
+        "kernel": platform.release(),
+        "cpu": model[1].strip() if model else "unknown",
+        "cpus": psutil.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def join_initrd(pieces: Sequence[Path]) -> str:
+    """The shell command that joins the pieces of an initramfs in the current directory."""
+    return f"cat {shlex.join(map(str, pieces))} > initrd.img"
+
+
+def repro_script(machine: Machine, pieces: Sequence[Path], rerun: str) -> str:
+    """A script that starts the same guest by hand, and the command that does the run again.
+
+    `pieces` are the parts of the initramfs, joined in their order.
+    """
+    return f"""#!/bin/sh
+# Starts this run's guest by hand, on the terminal (leave QEMU with Ctrl-A x).
+# The whole run again, with its workload and checks:
+#   {rerun}
+set -eu
+cd "$(dirname "$0")"
+trap 'rm -f initrd.img' EXIT
+{join_initrd(pieces)}
+{machine.command_line()}
+"""

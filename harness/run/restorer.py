@@ -20,11 +20,10 @@ from harness.guest.snapshot.restore import Restored
 from harness.guest.snapshot.save import save_template
 from harness.guest.snapshot.snapshot import BadSnapshot, OpenSnapshot
 from harness.guest.snapshot.store import VERSION, SnapshotStore
-from harness.guest.ssh.session import GuestKeys
 from harness.image.keys import Keys
 from harness.record.rundir import RunDir
 from harness.run.boots import boot_again, set_aside
-from harness.run.prepared import INITRD, Prepared, make_machine, record
+from harness.run.prepared import INITRD, Prepared, make_machine
 from harness.workloads.base import Notify
 
 _RESTORES = 2
@@ -85,13 +84,12 @@ class Restorer:
             raise _Unusable(f"the snapshot just made is no good: {error}") from error
         with snapshot:
             keys = snapshot.lend_keys(directory.path / "keys")
-            machine = make_machine(prepared, directory, keys)
-            record(prepared, directory, machine, keys, rerun)
+            machine = make_machine(prepared, directory, keys, rerun)
             directory.update(snapshot=_facts(snapshot, discarded))
             guest = Guest(
                 snapshot_machine.restored(machine, snapshot.ram, snapshot.state),
                 directory.path,
-                keys=GuestKeys(keys.private_key, keys.host_public_key),
+                keys=keys,
                 start=Restored(snapshot),
             )
             try:
@@ -108,8 +106,7 @@ class Restorer:
         self._progress("booting the template of a snapshot")
         # All as for a guest that is booted: if this one fails, the run says so like any other.
         keys = Keys.generate(directory.path / "keys")
-        machine = make_machine(prepared, directory, keys)
-        record(prepared, directory, machine, keys, rerun)
+        machine = make_machine(prepared, directory, keys, rerun)
 
         def save(*, in_files: bool) -> None:
             for leftover in entry.iterdir():
@@ -150,7 +147,7 @@ def snapshot_digest(prepared: Prepared) -> str:
         VERSION,
         digest_file(prepared.kernel.bzimage),
         prepared.image.digest,
-        digest_file(prepared.firmware) if prepared.firmware else None,
+        digest_file(prepared.host.firmware) if prepared.host.firmware else None,
         arguments,
         devices(machine.virtio_options, 0),
         [str(qemu.binary), qemu.version, binary.st_size, binary.st_mtime_ns],

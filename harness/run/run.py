@@ -13,7 +13,7 @@ from harness.analysis.analyse import PENDING_FILE, WORKLOAD_FILE, Analysis, anal
 from harness.base.overhead import Overhead
 from harness.base.progress import Progress, silent
 from harness.base.spec import GuestSpec
-from harness.base.status import HarnessError, HostError, PreconditionError, Status
+from harness.base.status import HarnessError, HostError, PreconditionError
 from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, format_size
 from harness.collect.accepts import AcceptTrace
 from harness.collect.plan import Collect
@@ -23,12 +23,10 @@ from harness.collect.readings import measure_clock, read_counters, save_function
 from harness.collect.sampler import Sampler
 from harness.guest.guest import Guest
 from harness.host.state import HostWatch
-from harness.record.check import Check
 from harness.record.clocks import ClockPoint
 from harness.record.counters import Counters
 from harness.record.rundir import RunDir, plain, write_json
 from harness.record.samples import FILE as SAMPLES_FILE
-from harness.record.trace import AcceptSummary
 from harness.targets.base import GuestEvidence, Proof, Target, lazy_in_force
 from harness.workloads.base import Notify, Workload, WorkloadResult
 
@@ -37,20 +35,6 @@ _MAX_ANSWER = 64 << 10
 _HINT = "use a kernel built with this target's config, e.g. --kernel debian:6.12"
 _MAX_PENDING = 64 << 20
 _PENDING = "/sys/kernel/debug/unaccepted_emulation/pending"
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """The outcome of a run, and everything that decided it."""
-
-    status: Status
-    cause: str
-    checks: tuple[Check, ...]
-    accepts: AcceptSummary | None
-    """Over the whole life of the guest, boot included; None where nothing traced it."""
-    before: Counters
-    after: Counters
-    analysis: Analysis
 
 
 class Run:
@@ -244,7 +228,7 @@ class Run:
             expected_splats=sorted(self.guest.expected_splats),
         )
 
-    def conclude(self) -> Outcome:
+    def conclude(self) -> Analysis:
         """Take the last reading, judge, write the verdict to run.json."""
         if self.before is None:
             raise PreconditionError("the guest was never proven, so there is nothing to judge")
@@ -269,9 +253,7 @@ class Run:
         accepts = found.accepts.summary if found.accepts else None
         self.directory.update(checks=found.checks, accepts=accepts)
         self.directory.finish(found.status, found.cause)
-        return Outcome(
-            found.status, found.cause, found.checks, accepts, found.before, found.after, found
-        )
+        return found
 
     def _start_sampler(self) -> None:
         if self._sampler is None and self.collect.hz:

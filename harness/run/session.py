@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgspec
-from msgspec import structs
 
 from harness.analysis.invariants import host_check
 from harness.base.progress import Progress, silent
@@ -23,7 +22,6 @@ from harness.base.store import Store
 from harness.collect.plan import Collect
 from harness.collect.platform import store_platform, violations_in
 from harness.guest.guest import Guest
-from harness.guest.ssh.session import GuestKeys
 from harness.host.reserve import Claim, Supply, reserve
 from harness.host.state import HostWatch
 from harness.image.build import build_image, build_plugin, build_program
@@ -38,7 +36,7 @@ from harness.record.console import unexpected
 from harness.record.run import run_record
 from harness.record.rundir import RunDir
 from harness.run.boots import boot_again
-from harness.run.prepared import INITRD, Prepared, make_machine, record
+from harness.run.prepared import INITRD, Prepared, make_machine
 from harness.run.restorer import Restorer
 from harness.run.run import Run
 from harness.targets.base import HostFacts, Target, check_kernel, need_hotplug
@@ -46,9 +44,7 @@ from harness.targets.claims import claim_of, supply_for
 from harness.targets.facts import host_facts
 from harness.targets.registry import target_for
 
-__all__ = ["Prepared", "Session"]
-
-COMMON_FRAGMENTS = ("base", "acceptance", "trace")
+_COMMON_FRAGMENTS = ("base", "acceptance", "trace")
 
 
 class Session:
@@ -103,7 +99,7 @@ class Session:
         target = target_for(spec.target)
         return KernelRequest(
             source=source,
-            fragments=(*COMMON_FRAGMENTS, *target.fragments),
+            fragments=(*_COMMON_FRAGMENTS, *target.fragments),
             patches=tuple(patches),
             settings=tuple(settings),
             extra=tuple(extra),
@@ -135,7 +131,7 @@ class Session:
         program = build_program(self.store) if spec.confidential.disk else None
         plugin = build_plugin(self.store, host.qemu) if spec.by_function else None
         spec = replace(spec, accel=host.accel)
-        return Prepared(spec, target, kernel, image, host, host.firmware, program, plugin)
+        return Prepared(spec, target, kernel, image, host, program, plugin)
 
     @contextlib.contextmanager
     def boot(
@@ -144,14 +140,12 @@ class Session:
         *,
         rerun: str = "",
         collect: Collect | None = None,
-        exclusive: bool = False,
     ) -> Iterator[Run]:
         """A booted, proven guest in a run directory of its own; `rerun` is how to repeat it.
 
         However the block ends, the guest is gone and run.json holds the verdict afterwards.
-        `exclusive`: no guest of another process runs meanwhile (for many guests: `alone`).
         """
-        claim = structs.replace(claim_of(prepared.spec), exclusive=exclusive)
+        claim = claim_of(prepared.spec)
         with (
             reserve(claim, supply_for(prepared.spec, prepared.host), waiting=self._waiting),
             watch_for(prepared.target, prepared.spec) or contextlib.nullcontext() as watch,
@@ -257,7 +251,7 @@ def _violations(prepared: Prepared, directory: RunDir) -> tuple[str, ...]:
 
     Without symbols for a kernel that was not built here.
     """
-    if not prepared.platform_emulated:
+    if not prepared.spec.platform_emulated:
         return ()
     found = violations_in(directory.path)
     if not found:
@@ -291,6 +285,5 @@ def _blame(error: BaseException, directory: RunDir) -> BaseException:
 
 def _cold_guest(prepared: Prepared, directory: RunDir, rerun: str) -> Guest:
     keys = Keys.generate(directory.path / "keys")
-    machine = make_machine(prepared, directory, keys)
-    record(prepared, directory, machine, keys, rerun)
-    return Guest(machine, directory.path, keys=GuestKeys(keys.private_key, keys.host_public_key))
+    machine = make_machine(prepared, directory, keys, rerun)
+    return Guest(machine, directory.path, keys=keys)

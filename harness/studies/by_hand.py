@@ -42,7 +42,7 @@ def first_command_ns(prepared: Prepared, deadline_s: float = 120.0) -> int:
         qemu = QemuProcess(("sh", "-c", line), directory / "qemu.log", ())
         try:
             _until(deadline_s)(_listens, qemu, port)
-            command = ssh_command(port, keys.private_key, keys.host_public_key)
+            command = ssh_command(port, keys)
             _until(deadline_s)(_true, command)
             return time.monotonic_ns() - qemu.spawned_ns
         except tenacity.RetryError as error:

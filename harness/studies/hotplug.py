@@ -117,11 +117,11 @@ def measure(run: Run, plan: HotplugPlan, notify: Callable[[str], None]) -> Hotpl
     result = run.load(Touch(bytes=plan.touch_bytes), notify)
     outcome = run.conclude()
     directory = run.directory.path
-    if outcome.analysis.clocks is None or not (directory / FILE).exists():
+    if outcome.clocks is None or not (directory / FILE).exists():
         raise PreconditionError("the study needs the trace of every accept and both clocks")
     events = Events(directory / FILE).batches(*EVENT_COLUMNS)
     return HotplugSample(
-        plugs=plug_figures(read_steps(directory / STEPS), events, outcome.analysis.clocks),
+        plugs=plug_figures(read_steps(directory / STEPS), events, outcome.clocks),
         memory_accepted_units=accepted,
         touch_ns=result.elapsed_ns,
         touches=merge([parse_histogram(report["histogram"]) for report in result.reports]),

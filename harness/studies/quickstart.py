@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from harness.analysis.analyse import Analysis
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import HostError
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE, format_ns, format_size
@@ -19,7 +20,6 @@ from harness.record.view import RunView
 from harness.report.html.content import runs_page
 from harness.report.html.render import render
 from harness.report.terminal import columns, latency_cell, throughput_cell
-from harness.run.run import Outcome
 from harness.run.session import Session
 from harness.targets.registry import target_for
 from harness.workloads.base import WorkloadResult
@@ -34,7 +34,7 @@ class Arm:
     """One guest's part of the comparison."""
 
     spec: GuestSpec
-    outcome: Outcome
+    outcome: Analysis
     boot: BootRecord
     workload: WorkloadResult
     directory: Path
@@ -88,13 +88,16 @@ def table(arms: list[Arm]) -> Table:
         ("accepted since power-on, by the platform", lambda a: _accepted(a.outcome, a.directory)),
         (
             "accept calls traced",
-            lambda a: f"{a.outcome.accepts.calls:,}" if a.outcome.accepts else "–",
+            lambda a: f"{a.outcome.accepts.summary.calls:,}" if a.outcome.accepts else "–",
         ),
         (
             "accept latency per call, p50 / p99 / max",
-            lambda a: latency_cell(a.outcome.accepts.accept if a.outcome.accepts else None),
+            lambda a: latency_cell(a.outcome.accepts.summary.accept if a.outcome.accepts else None),
         ),
-        ("accepted per second of accept time, GiB/s", lambda a: throughput_cell(a.outcome.accepts)),
+        (
+            "accepted per second of accept time, GiB/s",
+            lambda a: throughput_cell(a.outcome.accepts.summary if a.outcome.accepts else None),
+        ),
         ("time to init (host clock)", lambda a: format_ns(a.boot.since_spawn_ns("init"))),
         (
             "time to the first SSH command (host clock)",
@@ -110,7 +113,7 @@ def table(arms: list[Arm]) -> Table:
     )
 
 
-def _accepted(outcome: Outcome, directory: Path) -> str:
+def _accepted(outcome: Analysis, directory: Path) -> str:
     """What the emulated platform, the kernel's or QEMU's, says; hardware tells nobody."""
     if outcome.after.emulation:
         return format_size(outcome.after.stat("accept_units") * UNIT_SIZE)

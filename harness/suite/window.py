@@ -12,7 +12,7 @@ from harness.analysis.evidence import Evidence, Scope, Trace
 from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
 from harness.base.status import PreconditionError, Status
-from harness.guest.delay import longest_delay, run_delays
+from harness.guest.process import longest_delay, run_delays
 from harness.record.check import Check, check
 from harness.record.counters import Counters, parse_counters
 from harness.record.trace import AcceptEvent, lost_events, parse_events

@@ -62,9 +62,7 @@ class Fill(Program):
     """Fill a tmpfs, or the page cache by reading a device."""
 
     bytes: int = parameter(0, "How much to fill.", kind="size", share=0.4)
-    kind: str = parameter(
-        "tmpfs", "What to fill.", kind="choice", choices=("tmpfs", "page-cache")
-    )
+    kind: str = parameter("tmpfs", "What to fill.", kind="choice", choices=("tmpfs", "page-cache"))
     chunk: int = parameter(64 * KIB, "Bytes of one operation.", kind="size")
     workers: int = parameter(1, _WORKERS)
 

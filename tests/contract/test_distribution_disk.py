@@ -18,7 +18,6 @@ from harness.base.spec import Accel
 from harness.base.store import Store
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
-from harness.guest.ssh.session import GuestKeys
 from harness.host.snp import SnpHost
 from harness.image.build import build_program
 from harness.image.keys import Keys
@@ -28,6 +27,7 @@ from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
 from tests.support.distribution_disk import disk_image
 from tests.support.real_qemu import RealQemu, unconfidential, without_kvm
+from tests.support.robustness import power_off
 
 FIRMWARE = Path("/usr/share/ovmf/OVMF.fd")
 BOOT_DEADLINE_S = 600.0
@@ -52,15 +52,12 @@ def test_a_distribution_boots_from_its_disk_and_is_measured(
     nothing = Path("/dev/null")
     files = BootFiles(nothing, nothing, FIRMWARE, seed)
     machine = machine_of(target, disk, files, real)
-    guest_keys = GuestKeys(keys.private_key, keys.host_public_key)
-    with Guest(
-        machine, tmp_path / "run", keys=guest_keys, boot_deadline_s=BOOT_DEADLINE_S
-    ) as guest:
+    with Guest(machine, tmp_path / "run", keys=keys, boot_deadline_s=BOOT_DEADLINE_S) as guest:
         assert guest.boot.init.fields["release"] == guest.run("uname -r").text.strip()
         assert guest.run("cat /etc/hostname").text.strip() == "cvm"
         counters = guest.run("cvm counters").text
         assert re.search(r"\bnr_free_pages\b", counters)
-        guest.poweroff(deadline_s=120)
+        power_off(guest, deadline_s=120)
     assert disk.stat().st_mtime_ns == before  # changes go to a file of QEMU's
 
 

@@ -18,7 +18,6 @@ from harness.collect.plan import Collect
 from harness.collect.probes import ProbeTrace, accept_trace
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
-from harness.guest.ssh.session import GuestKeys
 from harness.host.snp import SnpHost
 from harness.image.build import build_image, compose_initrd
 from harness.image.keys import Keys
@@ -30,6 +29,7 @@ from harness.targets.base import BootFiles, HostFacts, check_kernel
 from harness.targets.choose import guest_spec
 from harness.targets.registry import target_for
 from tests.support.real_qemu import RealQemu, unconfidential, without_kvm
+from tests.support.robustness import power_off
 
 pytestmark = pytest.mark.tier("full")
 
@@ -57,9 +57,8 @@ def test_a_distribution_kernel_boots_with_our_initrd_and_can_be_traced(
     assert kernel.modules
     keys = Keys.generate(tmp_path / "keys")
     initrd = compose_initrd(build_image(store, (), kernel.modules), keys, tmp_path / "initrd")
-    login = GuestKeys(keys.private_key, keys.host_public_key)
     machine = machine_of(target, kernel, initrd, real)
-    with Guest(machine, tmp_path / "run", keys=login) as guest:
+    with Guest(machine, tmp_path / "run", keys=keys) as guest:
         init = guest.boot.init
         assert init.fields["release"] == guest.run("uname -r").text.strip() == kernel.release
         assert init.nr_unaccepted_pages == 0  # the counter is there, and nothing is left
@@ -71,7 +70,7 @@ def test_a_distribution_kernel_boots_with_our_initrd_and_can_be_traced(
         trace.begin(blocks=16, buffer_kib=None)
         trace.pause()
         assert trace.save(tmp_path).source == f"probes ({traced})"
-        guest.poweroff(deadline_s=120)
+        power_off(guest, deadline_s=120)
 
 
 def machine_of(target: str, kernel: Kernel, initrd: Path, real: RealQemu) -> Machine:

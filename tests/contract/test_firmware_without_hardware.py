@@ -10,7 +10,6 @@ import pytest
 from harness.base.status import HostError
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
-from harness.guest.ssh.session import GuestKeys
 from harness.image.keys import Keys
 from tests.support.qemu_root import QemuRoot
 from tests.support.real_qemu import RealQemu
@@ -59,10 +58,9 @@ def test_firmware_that_starts_no_kernel_is_a_miss_with_its_words(
         time_scale=4.0,
     )
     keys = Keys.generate(tmp_path / "keys")
-    login = GuestKeys(client_key=keys.private_key, host_public_key=keys.host_public_key)
     with (
         pytest.raises(HostError, match="the firmware started no kernel") as error,
-        Guest(machine, tmp_path / "run", keys=login),
+        Guest(machine, tmp_path / "run", keys=keys),
     ):
         pytest.fail("firmware started what nobody signed")
     assert says in error.value.cause

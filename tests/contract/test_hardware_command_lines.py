@@ -22,7 +22,6 @@ from harness.base.spec import Accel, GuestSpec
 from harness.base.status import HostError, Status
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine, devices
-from harness.guest.ssh.session import GuestKeys
 from harness.host import firmware, ovmf
 from harness.host.devices import CAP_VM_TYPES, VmType, check_extension
 from harness.host.firmware import find_firmware
@@ -173,8 +172,7 @@ def refusal_here(target: str) -> tuple[str, str]:
 def start(machine: Machine, tmp_path: Path) -> HostError:
     """Start it as a run would; it must not get anywhere."""
     keys = Keys.generate(tmp_path / "keys")
-    login = GuestKeys(client_key=keys.private_key, host_public_key=keys.host_public_key)
-    with pytest.raises(HostError) as error, Guest(machine, tmp_path / "run", keys=login):
+    with pytest.raises(HostError) as error, Guest(machine, tmp_path / "run", keys=keys):
         pytest.fail("a confidential guest started on a machine without the hardware")
     return error.value
 

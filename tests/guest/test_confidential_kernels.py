@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import pytest
 
+from harness.analysis.analyse import Analysis
 from harness.base.spec import GuestSpec
 from harness.base.status import PreconditionError, Status
 from harness.base.units import MIB, PAGE_SIZE
-from harness.run.run import Outcome, Run
+from harness.run.run import Run
 from harness.run.session import Session
 from harness.suite.features import missing_feature
 from harness.suite.hook import run_hook
@@ -32,7 +33,7 @@ def spec(request: pytest.FixtureRequest) -> GuestSpec:
     return guest_spec(target=request.param, accel="tcg", memory="1536M", vcpus=2)
 
 
-def judged(run: Run) -> Outcome:
+def judged(run: Run) -> Analysis:
     """The verdict after memory was touched, some of which had to be accepted."""
     before = run.counters().unaccepted_pages
     run.load(Touch(bytes=TOUCHED))
@@ -58,7 +59,7 @@ def test_the_accept_event_and_the_hooks_work_in_confidential_guests(
         assert not any(scan[name] for name in FINDINGS), scan
         run_hook(run.guest, "free", {})
         outcome = judged(run)
-    assert outcome.analysis.trace_source == "event"
+    assert outcome.trace_source == "event"
 
 
 def test_without_carried_patches_it_is_measured_through_probes(
@@ -70,7 +71,7 @@ def test_without_carried_patches_it_is_measured_through_probes(
         assert not run.traced
         assert "accept-test" in missing_feature(run, ("hook",))
         outcome = judged(run)
-    assert outcome.analysis.trace_source == "probes"
+    assert outcome.trace_source == "probes"
 
 
 def test_the_emulated_target_cannot_do_without_them(cvm_session: Session) -> None:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import pytest
 
+from harness.analysis.analyse import Analysis
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import Status
 from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE
 from harness.record.check import Check
-from harness.run.run import Outcome
 from harness.run.session import Session
 from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
@@ -22,14 +22,14 @@ pytestmark = pytest.mark.guest
 TOUCHED = 768 * MIB
 
 
-def run_touch(session: Session, spec: GuestSpec, kernel: str, rerun: str) -> Outcome:
+def run_touch(session: Session, spec: GuestSpec, kernel: str, rerun: str) -> Analysis:
     prepared = session.prepare(spec, session.kernel_for(spec, kernel))
     with session.boot(prepared, rerun=rerun) as run:
         run.load(Touch(bytes=TOUCHED, step=TOUCHED // 3))
         return run.conclude()
 
 
-def found(outcome: Outcome, name: str) -> Check:
+def found(outcome: Analysis, name: str) -> Check:
     return next(check for check in outcome.checks if check.name.startswith(name))
 
 
@@ -51,7 +51,7 @@ def test_lazy_guest_conserves_every_unit(
     assert fell >= TOUCHED // PAGE_SIZE - free_and_accepted - MAX_ORDER_PAGES
     assert fell > 0
     assert outcome.accepts is not None
-    assert outcome.accepts.calls >= fell // MAX_ORDER_PAGES
+    assert outcome.accepts.summary.calls >= fell // MAX_ORDER_PAGES
 
 
 def test_eager_guest_has_nothing_left_at_init(

@@ -95,7 +95,7 @@ def test_memory_plugged_again_is_unaccepted_again(subject: Subject) -> None:
             used = pending - hotplug.pending(hotplug.device(dimm.id))
             subject.verify("not-accepted", used > 0, f"{used} of its units accepted for a file")
             hotplug.unplug_dimm(dimm)
-        left = hotplug.pending(dimm.as_device())
+        left = hotplug.pending(dimm)
         subject.checks.append(nothing_left(left, dimm.id))
 
 

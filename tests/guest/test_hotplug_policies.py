@@ -10,6 +10,7 @@ from harness.base.units import MIB, UNIT_SIZE
 from harness.guest.hotplug import Dimm, Hotplug
 from harness.suite.subject import Subject
 from tests.support.hotplug_checks import growth, lazy_growth_checks, unaccepted_again, views_agree
+from tests.support.memory_blocks import set_blocks
 
 pytestmark = [
     pytest.mark.guest,
@@ -39,7 +40,7 @@ def test_eager_accepts_all_in_the_add_path(subject: Subject) -> None:
         before = subject.counters()
         dimm = hotplug.plug_dimm(SIZE)
         after = subject.counters()
-        subject.checks.append(views_agree([dimm.as_device()], hotplug.blocks(), "offline"))
+        subject.checks.append(views_agree([dimm], hotplug.blocks(), "offline"))
         units = accepted(subject, hotplug, dimm)
         detail = f"{units} of {UNITS} units accepted with the blocks still offline"
         subject.verify("hotplug-eager", units == UNITS, detail)
@@ -55,7 +56,7 @@ def test_online_accepts_each_block_as_it_goes_online(subject: Subject) -> None:
     units = accepted(subject, hotplug, dimm)
     subject.verify("hotplug-online", units == 0, f"{units} units accepted while offline")
     first = hotplug.blocks().within(dimm.address, dimm.size)[0]
-    refused = hotplug.set_blocks([first.number], "online_movable")
+    refused = set_blocks(subject.run.guest, [first.number], "online_movable")
     subject.verify("hotplug-blocks", not refused, f"refused: {refused}")
     units, block_units = accepted(subject, hotplug, dimm), hotplug.block_size // UNIT_SIZE
     detail = f"{units} units accepted with one block of {block_units} online"
@@ -118,8 +119,8 @@ def test_blocks_wait_offline_and_go_where_they_are_put(subject: Subject) -> None
         f"{subject.counters().stat('pending_offline')} units pending offline, {UNITS} plugged",
     )
     numbers = [block.number for block in hotplug.blocks().within(dimm.address, dimm.size)]
-    refused = hotplug.set_blocks(numbers[:1], "online_kernel")
-    refused |= hotplug.set_blocks(numbers[1:], "online_movable")
+    refused = set_blocks(subject.run.guest, numbers[:1], "online_kernel")
+    refused |= set_blocks(subject.run.guest, numbers[1:], "online_movable")
     zones = [block.zones for block in hotplug.blocks().within(dimm.address, dimm.size)]
     detail = f"zones {zones}, refused {refused}"
     subject.verify("hotplug-blocks", zones == [("Normal",), ("Movable",)], detail)
@@ -134,7 +135,7 @@ def test_memory_goes_to_the_node_it_is_plugged_to(subject: Subject) -> None:
     hotplug.resize("vmem1", hotplug.block_size)
     after = subject.counters().node_unaccepted_kib
     subject.checks.append(views_agree(hotplug.devices()[:1], hotplug.blocks(), "online"))
-    subject.checks.append(views_agree([dimm.as_device()], hotplug.blocks(), "online"))
+    subject.checks.append(views_agree([dimm], hotplug.blocks(), "online"))
     size_kib = (SIZE + hotplug.block_size) // 1024
     rises = {node: after[node] - before[node] for node in after}
     detail = f"unaccepted KiB rose by {rises} per node for {size_kib} plugged to node 1"

@@ -12,6 +12,7 @@ from harness.guest.hotplug_events import NoRoom
 from harness.suite.subject import Subject
 from harness.workloads.hotplug import HotplugCycle, PlugWhileAllocating, filled
 from tests.support.hotplug_checks import growth, lazy_growth_checks, views_agree
+from tests.support.memory_blocks import set_blocks
 
 pytestmark = [
     pytest.mark.guest,
@@ -108,7 +109,7 @@ def test_blocks_go_offline_and_online_in_a_loop(subject: Subject) -> None:
     numbers = [block.number for block in hotplug.blocks().within(dimm.address, dimm.size)]
     for _ in range(3):
         for state, wanted in (("offline", "offline"), ("online_movable", "online")):
-            refused = hotplug.set_blocks(numbers, state)
+            refused = set_blocks(subject.run.guest, numbers, state)
             found = {b.state for b in hotplug.blocks().within(dimm.address, dimm.size)}
             detail = f"asked for {state}: {found}, refused {refused}"
             subject.verify("hotplug-blocks", not refused and found == {wanted}, detail)

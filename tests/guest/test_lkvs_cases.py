@@ -43,7 +43,7 @@ def test_each_case_passes_on_a_lazy_guest(boot: Boot, cvm_spec: GuestSpec, case:
     with boot(spec=spec_for(cvm_spec, load), layers=load.layers) as run:
         run.load(load)
         outcome = run.conclude()
-    assert verdict_of(outcome.analysis, case) is Status.PASS, outcome.cause
+    assert verdict_of(outcome, case) is Status.PASS, outcome.cause
     assert outcome.status is Status.PASS, outcome.cause
 
 

@@ -49,9 +49,9 @@ def test_cost_model_makes_each_unit_take_its_time(boot: Boot, cvm_spec: object) 
         outcome = run.conclude()
     assert outcome.status is Status.PASS, outcome.cause
     assert outcome.accepts is not None
-    assert outcome.accepts.accept is not None
-    spent = outcome.accepts.accept.total_ns
-    assert spent >= outcome.accepts.bytes_accepted / UNIT_SIZE * 1_300_000
+    assert outcome.accepts.summary.accept is not None
+    spent = outcome.accepts.summary.accept.total_ns
+    assert spent >= outcome.accepts.summary.bytes_accepted / UNIT_SIZE * 1_300_000
 
 
 def test_guest_answers_ssh_and_says_which_kernel(guest: Run) -> None:

@@ -27,6 +27,7 @@ from tests.support.robustness import (
     boot_machine,
     driver,
     harness_threads,
+    power_off,
     processes_of,
     sockets,
 )
@@ -78,11 +79,11 @@ def test_qemu_killed_during_boot(boot_machine: BootMachine, run_dir: Path) -> No
 
     def kill_at_first_console_byte() -> None:
         def heard() -> int | None:
-            return guest._monitor.first_byte_ns or None if guest._monitor else None
+            return guest._live.monitor.first_byte_ns or None if guest._judge.live else None
 
         guest._race.poll("the first console byte", heard, 30)
         clock.start()
-        os.kill(guest._qemu.pid, signal.SIGKILL)
+        os.kill(guest.pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill_at_first_console_byte)
     killer.start()
@@ -126,7 +127,7 @@ def test_qemu_killed_during_a_workload(boot_machine: BootMachine, run_dir: Path)
 
         def kill(_: bytes) -> None:
             clock.start()
-            os.kill(guest._qemu.pid, signal.SIGKILL)
+            os.kill(guest.pid, signal.SIGKILL)
 
         with pytest.raises(HostError, match="QEMU was killed by SIGKILL"):
             guest.run("echo go; sleep 1000", deadline_s=100, on_stdout=kill)
@@ -140,9 +141,7 @@ def test_a_panic_is_the_cause(boot_machine: BootMachine, run_dir: Path) -> None:
         with pytest.raises(GuestFailure, match="Kernel panic - not syncing: sysrq") as info:
             guest.run("echo c > /proc/sysrq-trigger", deadline_s=100)
         assert clock.elapsed_s < PROMPT_S
-        with pytest.raises(GuestFailure, match="panic: Kernel panic"):
-            guest.check()
-        guest.check(expected={Kind.PANIC})
+        assert guest.splats[0].kind is Kind.PANIC
         assert guest.splats[0].context
     assert any("Kernel panic" in line for line in info.value.details)
     assert b"Kernel panic" in (run_dir / "console.log").read_bytes()
@@ -197,8 +196,8 @@ def test_what_a_living_guest_survives(boot_machine: BootMachine, run_dir: Path) 
         assert guest.get("/tmp/it's here") == data
         with pytest.raises(PreconditionError, match="has 300000 bytes"):
             guest.get("/tmp/it's here", max_bytes=1000)
-        guest.check()
-        guest.poweroff()
+        assert not guest.splats
+        power_off(guest)
 
 
 def test_a_guest_that_powers_itself_off(boot_machine: BootMachine, run_dir: Path) -> None:
@@ -269,7 +268,6 @@ def test_fifty_mebibytes_on_each_stream(boot_machine: BootMachine, run_dir: Path
     assert len(result.stdout) + result.stdout_dropped == size
     assert len(result.stderr) + result.stderr_dropped == size
     assert len(result.stdout) == 1 << 20
-    assert result.truncated
 
 
 def await_line(child: subprocess.Popen[bytes], word: bytes, seconds: float) -> None:

@@ -63,10 +63,10 @@ def test_all_workloads_run_and_their_operations_add_up(boot: Boot) -> None:
             assert sum(worker.operations for worker in found.workers) == found.count, load
         outcome = run.conclude()
     assert outcome.status is Status.PASS, outcome.cause
-    names = [load.name for load in outcome.analysis.workloads]
+    names = [load.name for load in outcome.workloads]
     assert names == [load.name for load in LOADS]
-    assert outcome.analysis.samples is not None
-    assert outcome.analysis.samples.complete
+    assert outcome.samples is not None
+    assert outcome.samples.complete
 
 
 def test_a_guest_larger_than_its_host_is_drained_and_every_event_accounts(boot: Boot) -> None:
@@ -78,12 +78,12 @@ def test_a_guest_larger_than_its_host_is_drained_and_every_event_accounts(boot: 
         run.load(Drain(workers=4, leave=8 * GIB))
         outcome = run.conclude()
     assert outcome.status is Status.PASS, outcome.cause
-    assert outcome.analysis.lost_events == 0
+    assert outcome.lost_events == 0
     assert outcome.accepts is not None
-    assert outcome.accepts.events >= 10_000
+    assert outcome.accepts.summary.events >= 10_000
     assert 7 * GIB < outcome.after.unaccepted_pages * PAGE_SIZE <= 8 * GIB
     assert outcome.after.stat("table_pending") == outcome.after.stat("backend_pending")
-    accounted = outcome.accepts.units + outcome.after.stat("untraced_units")
+    accounted = outcome.accepts.summary.units + outcome.after.stat("untraced_units")
     assert accounted == outcome.after.stat("accept_units")
     assert {check.name for check in outcome.checks} >= {
         "trace accounts for every accepted unit",

@@ -20,7 +20,6 @@ import pytest
 from harness.base.status import HarnessError
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
-from harness.guest.ssh.session import GuestKeys
 from harness.image.build import build_image, compose_initrd
 from harness.image.keys import Keys
 from harness.kernel.kernel import Kernel
@@ -35,7 +34,7 @@ class BootMachine:
     """A machine that boots, and the keys to it."""
 
     machine: Machine
-    keys: GuestKeys
+    keys: Keys
 
     def with_append(self, words: str) -> Machine:
         """The same with more on the kernel's command line."""
@@ -48,6 +47,12 @@ class BootMachine:
     def with_args(self, *more: tuple[str, ...]) -> Machine:
         """The same with more QEMU options."""
         return replace(self.machine, args=(*self.machine.args, *more))
+
+
+def power_off(guest: Guest, deadline_s: float = 30.0) -> None:
+    """Have the guest's init power it off; wait for QEMU's end. Raises GuestFailure."""
+    guest.init.tell("poweroff")
+    guest.wait_shutdown(deadline_s=deadline_s)
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +76,7 @@ def boot_machine(
     )
     return BootMachine(
         Machine(find_qemu().binary, args, time_scale=TIME_SCALE),
-        GuestKeys(keys.private_key, keys.host_public_key),
+        keys,
     )
 
 
@@ -132,7 +137,7 @@ def driver(boot: BootMachine, run_dir: Path, scratch: Path) -> Iterator[subproce
     request = {
         "binary": str(boot.machine.binary),
         "args": boot.machine.args,
-        "client_key": str(boot.keys.client_key),
+        "client_key": str(boot.keys.private_key),
         "host_public_key": boot.keys.host_public_key,
         "run_dir": str(run_dir),
     }
@@ -167,7 +172,7 @@ def drive(request: dict[str, object]) -> int:
         tuple(tuple(option) for option in request["args"]),  # type: ignore[attr-defined]
         time_scale=TIME_SCALE,
     )
-    keys = GuestKeys(Path(str(request["client_key"])), str(request["host_public_key"]))
+    keys = Keys(Path(str(request["client_key"])), "", str(request["host_public_key"]), Path())
     print("spawn", flush=True)
     try:
         with Guest(machine, Path(str(request["run_dir"])), keys=keys) as guest:

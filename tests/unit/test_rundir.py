@@ -11,7 +11,7 @@ import pytest
 from harness.base.status import GuestFailure, HostError, PreconditionError, Status, UsageError
 from harness.guest.machine import Machine
 from harness.record.rundir import UNFINISHED, RunDir
-from harness.run.inputs import host_facts, repro_script
+from harness.run.prepared import host_facts, repro_script
 
 
 def test_a_run_that_was_killed_reads_as_unfinished(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, cast
 
 import paramiko
@@ -48,6 +49,17 @@ def wire() -> Wire:
 @pytest.fixture
 def channel(wire: Wire) -> Any:
     return open_session(cast(paramiko.Transport, wire), 1.0)
+
+
+def test_channels_send_by_the_method_that_is_replaced() -> None:
+    """It is private to paramiko: pyproject.toml names the releases that have it."""
+    assert inspect.isfunction(cast(Any, paramiko.Transport)._send_user_message)
+    senders = {
+        name
+        for name, method in vars(paramiko.Channel).items()
+        if inspect.isfunction(method) and "_send_user_message" in method.__code__.co_names
+    }
+    assert senders >= {"close", "recv", "recv_stderr", "shutdown", "_send"}
 
 
 def test_what_comes_after_close_is_not_sent(wire: Wire, channel: Any) -> None:

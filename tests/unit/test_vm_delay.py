@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.guest.delay import longest_delay, run_delays
+from harness.guest.process import longest_delay, run_delays
 
 
 def test_the_most_delayed_thread_counts_from_the_last_reading() -> None:

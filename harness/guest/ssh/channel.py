@@ -40,5 +40,5 @@ def open_session(transport: paramiko.Transport, timeout_s: float) -> paramiko.Ch
     """A session channel. Raises as Transport.open_session."""
     channel = transport.open_session(timeout=timeout_s)
     # Before anything is sent on it; paramiko has no way to say which class of channel to make.
-    channel._set_transport(CloseGuard(transport))  # type: ignore[attr-defined]
+    channel.transport = CloseGuard(transport)  # type: ignore[assignment]
     return channel

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 import paramiko
 from paramiko.common import cMSG_CHANNEL_REQUEST
@@ -26,6 +27,8 @@ from harness.base.text import printable
 from harness.guest.ssh.channel import open_session
 from harness.guest.wait import Race, Timer
 
+MAX_OUTPUT = 8 << 20
+"""Bytes kept of each stream of a command unless told otherwise."""
 SETUP_S = 10.0
 """To open a channel and start a command in it. Scaled like every deadline."""
 
@@ -50,13 +53,8 @@ class CommandResult:
     elapsed_ns: int
     """Host time from the request to the end of both streams."""
     stdout_dropped: int = 0
-    """Bytes past max_output."""
+    """Bytes past `max_output`."""
     stderr_dropped: int = 0
-
-    @property
-    def truncated(self) -> bool:
-        """Whether some output was dropped."""
-        return bool(self.stdout_dropped or self.stderr_dropped)
 
     @property
     def text(self) -> str:
@@ -92,105 +90,15 @@ class Bell(threading.Event):
         self._race.notify()
 
 
-class Output:
-    """Where a command's output goes: bounded buffers, and the listener."""
+class StartOptions(TypedDict, total=False):
+    """What can be said of a command beside its words."""
 
-    def __init__(self, limit: int, on_stdout: Callable[[bytes], None] | None) -> None:
-        self.kept = (bytearray(), bytearray())
-        self.dropped = [0, 0]
-        self._limit = limit
-        self._on_stdout = on_stdout
-
-    def take(self, stream: int, data: bytes) -> None:
-        kept = self.kept[stream]
-        room = max(0, self._limit - len(kept))
-        kept += data[:room]
-        self.dropped[stream] += max(0, len(data) - room)
-        if stream == 0 and self._on_stdout:
-            self._on_stdout(data)
-
-
-class StreamDrain:
-    """One command under way: takes both streams as they come, until both have ended."""
-
-    def __init__(
-        self,
-        channel: paramiko.Channel,
-        output: Output,
-        timer: Timer,
-        bell: threading.Event,
-        lost: Callable[[str], HarnessError],
-        started_ns: int,
-    ) -> None:
-        self.channel = channel
-        self._lost = lost
-        self._output = output
-        self._timer = timer
-        self._started_ns = started_ns
-        channel.in_buffer.set_event(bell)
-        channel.in_stderr_buffer.set_event(bell)
-
-    def feed(self, data: bytes | None, hold_stdin: bool) -> threading.Thread | None:
-        """Send stdin: at once what fits the first window, else beside the draining."""
-        if data is None or len(data) <= _INLINE_INPUT:
-            self._send(data or b"", hold_stdin)
-            return None
-        thread = threading.Thread(
-            target=self._send, args=(data, hold_stdin), name="cvm-stdin", daemon=True
-        )
-        thread.start()
-        return thread
-
-    def _send(self, data: bytes, hold_stdin: bool) -> None:
-        # The channel may end first: a command need not read its input.
-        with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
-            self.channel.sendall(data)
-            if not hold_stdin:
-                self.channel.shutdown_write()
-
-    def run(self) -> CommandResult:
-        """Drain to the end. Raises what the race raises."""
-        channel = self.channel
-        while True:
-            # Asked before draining: what came before the end is then in the buffers.
-            finished = self._finished()
-            moved = self._move()
-            if moved:
-                self._timer.check()
-            elif finished:
-                break
-            else:
-                self._timer.wait(lambda: self._ready() or None)
-        elapsed_ns = time.monotonic_ns() - self._started_ns
-        transport = channel.get_transport()
-        if channel.exit_status == _NO_STATUS and not (transport and transport.is_active()):
-            raise self._lost("connection closed")
-        kept, dropped = self._output.kept, self._output.dropped
-        return CommandResult(
-            bytes(kept[0]), bytes(kept[1]), channel.exit_status, elapsed_ns, *dropped
-        )
-
-    def _finished(self) -> bool:
-        channel = self.channel
-        return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
-
-    def _ready(self) -> bool:
-        channel = self.channel
-        return channel.recv_ready() or channel.recv_stderr_ready() or self._finished()
-
-    def _move(self) -> bool:
-        moved = False
-        for _ in range(_DRAIN_AT_ONCE):
-            before = moved
-            if self.channel.recv_ready():
-                self._output.take(0, self.channel.recv(_CHUNK))
-                moved = True
-            if self.channel.recv_stderr_ready():
-                self._output.take(1, self.channel.recv_stderr(_CHUNK))
-                moved = True
-            if moved == before:
-                break
-        return moved
+    input: bytes | None
+    """What it reads from stdin."""
+    max_output: int
+    """Bytes kept of each stream; the rest is counted and dropped."""
+    on_stdout: Callable[[bytes], None] | None
+    """Gets each piece of its output as it comes, in a thread of its own."""
 
 
 class RunningCommand:
@@ -201,20 +109,24 @@ class RunningCommand:
         transport: paramiko.Transport,
         race: Race,
         line: str,
-        output: Output,
-        input: bytes | None,
         lost: Callable[[str], HarnessError],
         *,
         hold_stdin: bool,
+        input: bytes | None = None,
+        max_output: int = MAX_OUTPUT,
+        on_stdout: Callable[[bytes], None] | None = None,
     ) -> None:
         """Nothing is started yet. `lost` makes the error for a connection that broke."""
         self.line = line
         self._transport = transport
         self._race = race
-        self._output = output
-        self._input = input
         self._lost = lost
         self._hold_stdin = hold_stdin
+        self._input = input or b""
+        self._max_output = max_output
+        self._on_stdout = on_stdout
+        self._kept = (bytearray(), bytearray())
+        self._dropped = [0, 0]
         self._channel: paramiko.Channel | None = None
         self._result: CommandResult | None = None
         self._error: BaseException | None = None
@@ -244,7 +156,10 @@ class RunningCommand:
         return not self._done
 
     def wait(self, deadline_s: float = 60.0, *, check: bool = True) -> CommandResult:
-        """Its result once it has ended by itself. Raises as Session.run."""
+        """Its result once it has ended by itself.
+
+        Raises CommandFailed if `check` and the exit status is not 0, and what the race raises.
+        """
         # A verdict that ends this wait also ends the thread, with the same cause.
         self._race.wait(f"the end of {short(self.line)}", lambda: self._done or None, deadline_s)
         self.join()
@@ -276,7 +191,7 @@ class RunningCommand:
         self.join()
 
     def join(self) -> None:
-        """Wait for the draining thread; the channel must have ended or been closed."""
+        """Wait for the thread; the channel must have ended or been closed."""
         if self._thread.ident:  # it was started
             self._thread.join(timeout=_JOIN_S)
 
@@ -284,18 +199,22 @@ class RunningCommand:
         if self._channel:
             bounded(self._channel.close)
 
+    # What the thread does.
+
     def _work(self) -> None:
         started_ns = time.monotonic_ns()
         try:
             channel = self._open()
             try:
-                timer = Timer(self._race, f"the end of {short(self.line)}", None)
-                bell = Bell(self._race)
-                drain = StreamDrain(channel, self._output, timer, bell, self._lost, started_ns)
-                feeder = drain.feed(self._input, self._hold_stdin)
+                feeder = self._feed(channel)
                 self._under_way = True
                 self._race.notify()
-                self._result = drain.run()
+                self._drain(channel)
+                elapsed_ns = time.monotonic_ns() - started_ns
+                out, err = map(bytes, self._kept)
+                self._result = CommandResult(
+                    out, err, channel.exit_status, elapsed_ns, *self._dropped
+                )
                 if feeder:
                     feeder.join()
             finally:
@@ -312,7 +231,69 @@ class RunningCommand:
             channel.exec_command(self.line)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(str(error) or type(error).__name__) from error
+        bell = Bell(self._race)
+        channel.in_buffer.set_event(bell)
+        channel.in_stderr_buffer.set_event(bell)
         return channel
+
+    def _feed(self, channel: paramiko.Channel) -> threading.Thread | None:
+        """Send stdin: at once what fits the first window, else beside the draining."""
+
+        def send() -> None:
+            # The channel may end first: a command need not read its input.
+            with contextlib.suppress(OSError, EOFError, paramiko.SSHException):
+                channel.sendall(self._input)
+                if not self._hold_stdin:
+                    channel.shutdown_write()
+
+        if len(self._input) <= _INLINE_INPUT:
+            send()
+            return None
+        thread = threading.Thread(target=send, name="cvm-stdin", daemon=True)
+        thread.start()
+        return thread
+
+    def _drain(self, channel: paramiko.Channel) -> None:
+        """Take both streams as they come, until both have ended. Raises what the race raises."""
+        timer = Timer(self._race, f"the end of {short(self.line)}", None)
+
+        def finished() -> bool:
+            return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
+
+        def ready() -> bool | None:
+            return channel.recv_ready() or channel.recv_stderr_ready() or finished() or None
+
+        while True:
+            # Asked before draining: what came before the end is then in the buffers.
+            over = finished()
+            if self._move(channel):
+                timer.check()
+            elif over:
+                break
+            else:
+                timer.wait(ready)
+        if channel.exit_status == _NO_STATUS and not self._transport.is_active():
+            raise self._lost("connection closed")
+
+    def _move(self, channel: paramiko.Channel) -> bool:
+        """Take what is there, a bounded number of pieces. Whether there was anything."""
+        for count in range(_DRAIN_AT_ONCE):
+            out, err = channel.recv_ready(), channel.recv_stderr_ready()
+            if not out and not err:
+                return count > 0
+            if out:
+                self._take(0, channel.recv(_CHUNK))
+            if err:
+                self._take(1, channel.recv_stderr(_CHUNK))
+        return True
+
+    def _take(self, stream: int, data: bytes) -> None:
+        kept = self._kept[stream]
+        room = max(0, self._max_output - len(kept))
+        kept += data[:room]
+        self._dropped[stream] += max(0, len(data) - room)
+        if stream == 0 and self._on_stdout:
+            self._on_stdout(data)
 
     def _signal(self, name: str) -> None:
         """RFC 4254 section 6.9; dropbear honours it (svr-chansession.c), paramiko has no call."""

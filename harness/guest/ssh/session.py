@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One SSH session to one guest: commands with deadlines, both streams drained, files.
+"""One SSH session to one guest: commands with deadlines, both streams drained.
 
 Every wait goes through the guest's Race, so a command is given up at once when QEMU dies or the
 guest panics. The host key is pinned; the client key is the guest image's own.
@@ -7,63 +7,42 @@ guest panics. The host key is pinned; the client key is the guest image's own.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import functools
-import shlex
 import socket
 import time
 import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from typing import Unpack
 
 import paramiko
 import tenacity
 
-from harness.base.status import HarnessError, HostError, PreconditionError
+from harness.base.status import HarnessError, HostError
 from harness.guest.ssh.commands import (
     SETUP_S,
-    CommandFailed,
-    CommandResult,
-    Output,
     RunningCommand,
+    StartOptions,
     bounded,
     command_line,
     short,
 )
 from harness.guest.wait import Race
+from harness.image.keys import Keys
 
 USER = "root"
-DEFAULT_MAX_OUTPUT = 8 << 20
-"""Bytes kept of each stream of a command; the rest is counted and dropped."""
-MAX_FILE = 256 << 20
-"""Bytes of a file that `get` takes at most unless told otherwise."""
-
 _BANNER_S = 2.0
-
-
-@dataclass(frozen=True)
-class GuestKeys:
-    """What it takes to log in to a guest, and to know that it is the one."""
-
-    client_key: Path
-    """An RSA private key in OpenSSH format that the guest's root accepts."""
-    host_public_key: str
-    """The guest's host key: "ssh-ed25519 AAAA…"."""
 
 
 class ConnectionLost(HostError):
     """The SSH connection ended under a command. The race's judge says what that means."""
 
 
-class _Edge(Exception):
-    """Nobody serves SSH on the port yet."""
-
-
 class SshSession:
     """One connection. Any number of commands at a time, from any thread."""
 
-    def __init__(self, port: int, keys: GuestKeys, race: Race, *, deadline_s: float = 20.0) -> None:
+    def __init__(self, port: int, keys: Keys, race: Race, *, deadline_s: float = 20.0) -> None:
         """Connect to 127.0.0.1:`port`. Raises HostError, or the race's verdict."""
         self.banner_ns = 0
         """When the server's banner was there, host CLOCK_MONOTONIC."""
@@ -75,7 +54,7 @@ class SshSession:
         self._transport: paramiko.Transport | None = None
         try:
             race.call("the SSH connection", lambda: self._connect(keys), deadline_s, self._drop)
-        except (paramiko.SSHException, OSError, EOFError, ValueError, _Edge) as error:
+        except (paramiko.SSHException, OSError, EOFError, ValueError) as error:
             self._drop()
             raise race.judge(
                 ConnectionLost(f"cannot log in to the guest: {type(error).__name__}: {error}")
@@ -86,9 +65,9 @@ class SshSession:
 
     # Making and ending the connection.
 
-    def _connect(self, keys: GuestKeys) -> None:
+    def _connect(self, keys: Keys) -> None:
         host_key = _parse_host_key(keys.host_public_key)
-        client_key = paramiko.RSAKey.from_private_key_file(str(keys.client_key))
+        client_key = paramiko.RSAKey.from_private_key_file(str(keys.private_key))
         self._socket = self._knock()
         self.banner_ns = time.monotonic_ns()
         transport = self._transport = paramiko.Transport(self._socket)
@@ -110,7 +89,7 @@ class SshSession:
         QEMU's user network accepts before the guest does, and hangs up if nobody listens there.
         """
         retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((_Edge, OSError)),
+            retry=tenacity.retry_if_exception_type(OSError),
             stop=tenacity.stop_after_delay(SETUP_S * self._race.time_scale),
             wait=tenacity.wait_fixed(0.02),
             before=lambda _: self._refuse_if_closed(),
@@ -130,7 +109,7 @@ class SshSession:
         try:
             attempt.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if attempt.recv(4, socket.MSG_PEEK) != b"SSH-":
-                raise _Edge("no SSH banner")
+                raise ConnectionError("no SSH banner")
         except BaseException:
             attempt.close()
             raise
@@ -156,80 +135,28 @@ class SshSession:
         if self._transport:
             self._transport.join(timeout=2.0)
 
-    @property
-    def alive(self) -> bool:
-        """Whether the connection stands, as far as is known."""
-        return self._transport is not None and self._transport.is_active()
-
-    # Commands.
-
-    def run(
-        self,
-        command: str | Sequence[str],
-        *,
-        deadline_s: float = 60.0,
-        input: bytes | None = None,
-        check: bool = True,
-        max_output: int = DEFAULT_MAX_OUTPUT,
-        on_stdout: Callable[[bytes], None] | None = None,
-    ) -> CommandResult:
-        """Run to the end. A sequence is run without a shell's interpretation; text is given to it.
-
-        `on_stdout` gets each piece as it comes, in a thread of its own. Raises CommandFailed if
-        `check` and the exit status is not 0, and what the race raises.
-        """
-        output = Output(max_output, on_stdout)
-        running = self._begin(command, output, input, hold_stdin=False)
-        try:
-            result = running.wait(deadline_s, check=False)
-        except BaseException:
-            running.abandon()
-            raise
-        if check and result.exit_status != 0:
-            raise CommandFailed(running.line, result)
-        return result
-
     def start(
         self,
         command: str | Sequence[str],
         *,
-        input: bytes | None = None,
-        max_output: int = DEFAULT_MAX_OUTPUT,
-        on_stdout: Callable[[bytes], None] | None = None,
+        hold_stdin: bool = True,
+        **options: Unpack[StartOptions],
     ) -> RunningCommand:
-        """Start a command that runs while others do. `on_stdout` is called in a thread of its own.
+        """Start a command that runs while others do. A sequence is run without a shell's
+        interpretation; text is given to it.
 
-        Its stdin stays open until `stop`, so a command may take the end of stdin as its sign.
+        With `hold_stdin` its stdin stays open until `stop`, so a command may take the end of stdin
+        as its sign.
         """
-        return self._begin(command, Output(max_output, on_stdout), input, hold_stdin=True)
-
-    def _begin(
-        self, command: str | Sequence[str], output: Output, input: bytes | None, *, hold_stdin: bool
-    ) -> RunningCommand:
         assert self._transport is not None
         line = command_line(command)
         lost = functools.partial(self._lost, line)
         started = RunningCommand(
-            self._transport, self._race, line, output, input, lost, hold_stdin=hold_stdin
+            self._transport, self._race, line, lost, hold_stdin=hold_stdin, **options
         )
         self._running.add(started)
         started.begin()
         return started
-
-    def put(self, source: Path | bytes, remote: str, *, deadline_s: float = 60.0) -> None:
-        """Write a guest file, from a local one or from bytes."""
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        self.run(f"cat > {shlex.quote(remote)}", input=data, deadline_s=deadline_s)
-
-    def get(self, remote: str, max_bytes: int = MAX_FILE, *, deadline_s: float = 60.0) -> bytes:
-        """A guest file's bytes. Raises PreconditionError if there are more than `max_bytes`."""
-        result = self.run(["cat", "--", remote], max_output=max_bytes, deadline_s=deadline_s)
-        if result.stdout_dropped:
-            size = len(result.stdout) + result.stdout_dropped
-            raise PreconditionError(
-                f"the guest's file {remote} has {size} bytes, more than the {max_bytes} allowed"
-            )
-        return result.stdout
 
     def _lost(self, line: str, why: str) -> HarnessError:
         """The error for a connection that broke, after a moment for a better cause to show."""
@@ -241,8 +168,6 @@ class SshSession:
 
 
 def _parse_host_key(text: str) -> paramiko.PKey:
-    import base64
-
     kind, _, rest = text.strip().partition(" ")
     if kind != "ssh-ed25519":
         raise ValueError(f"the guest's host key is {kind!r}, not ssh-ed25519")
