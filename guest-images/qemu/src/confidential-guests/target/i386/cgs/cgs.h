@@ -169,11 +169,14 @@ typedef struct CgsAccept {
     CgsTcgResult (*judge)(const CgsTally *tally, unsigned level);
 } CgsAccept;
 
+/* Of the platforms; part of the event stream's and the saved state's format. */
+enum { CGS_ID_TDX = 1, CGS_ID_SNP = 2 };
+
 struct CgsTcgClass {
     ConfidentialGuestSupportClass parent_class;
 
     const char *platform;       /* "tdx", "snp" */
-    uint32_t platform_id;       /* in the event stream's header: 1, 2 */
+    uint32_t platform_id;
     bool low_hole;              /* 0xa0000-0xfffff is no guest memory */
     bool fw_is_private;         /* -bios is RAM, and loaded at each launch */
     /* SNP: fetches and page walks are private, whatever the C bit says */
@@ -253,7 +256,7 @@ bool cgs_lock(hwaddr gpa, uint64_t npages, CgsTally *tally);
 void cgs_unlock(hwaddr gpa, uint64_t npages);
 /* Set a locked page's state and platform bits, keep its dirty bit, unlock. */
 void cgs_commit(hwaddr gpa, CgsTcgState state, uint8_t bits);
-/* Change platform bits, atomically, without the lock. */
+/* Change platform bits; waits for pages that another vCPU has locked. */
 void cgs_set_bits(hwaddr gpa, uint64_t npages, uint8_t set, uint8_t clear);
 void cgs_count_pages(uint64_t n[4]);
 /* In launch(): firmware's pages, private from the start. */
@@ -282,6 +285,13 @@ CgsTcgResult cgs_rescind(CPUX86State *env, const CgsAccept *op, CgsCode *code);
 CgsTcgResult cgs_convert(CPUX86State *env, hwaddr gpa, uint64_t npages,
                          bool to_shared, uint8_t event_flags, uint64_t *done,
                          CgsCode *code);
+/*
+ * Acceptance found a page that is not private: a violation, after which a host
+ * has made the whole range private. acc: what differs from the page's own, and
+ * gives the range's first page. False if a page has no memory.
+ */
+bool cgs_make_private(CPUX86State *env, CgsAccess acc, uint64_t npages,
+                      const char *detail);
 void cgs_flush_all_tlbs(CPUX86State *env);
 
 /* violation.c */
@@ -318,6 +328,13 @@ void cgs_spend(CPUX86State *env, uint64_t ns);
 
 /* dma.c */
 void cgs_dma_write(hwaddr gpa, const void *buf, size_t len);
+
+/* properties.c: properties that are fixed once the guest exists */
+typedef struct CgsSwitch {
+    const char *name, *description;
+    size_t offset;              /* of a bool, in the object */
+} CgsSwitch;
+void cgs_class_switches(ObjectClass *oc, const CgsSwitch *switches, size_t n);
 
 /* vmstate.c */
 void cgs_vmstate_register(CgsTcgGuest *g);

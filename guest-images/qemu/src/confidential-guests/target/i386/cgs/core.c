@@ -18,6 +18,7 @@
 CgsTcgGuest *cgs_guest;
 uint64_t cgs_addr_bit;
 bool cgs_intercepts;
+bool cgs_is_tdx;
 bool cgs_is_snp;
 
 static const hwaddr low_hole = 0xa0000, low_hole_end = 0x100000;
@@ -228,7 +229,8 @@ static void cgs_complete(UserCreatable *uc, Error **errp)
     cgs_guest = g;
     cgs_addr_bit = g->addr_bit;
     cgs_intercepts = g->intercepts && cgs_class()->intercept;
-    cgs_is_snp = cgs_class()->code_is_private;
+    cgs_is_tdx = cgs_class()->platform_id == CGS_ID_TDX;
+    cgs_is_snp = cgs_class()->platform_id == CGS_ID_SNP;
     g->machine_done.notify = machine_done;
     qemu_add_machine_init_done_notifier(&g->machine_done);
     CONFIDENTIAL_GUEST_SUPPORT(g)->ready = true;

@@ -22,6 +22,8 @@ struct SevKernelLoaderContext;
 
 /* intercepts=on: points of interception are to call cgs_intercept() */
 extern bool cgs_intercepts;
+/* TDCALL exists */
+extern bool cgs_is_tdx;
 /* the SNP instructions and MSRs exist */
 extern bool cgs_is_snp;
 

@@ -255,6 +255,36 @@ CgsTcgResult cgs_convert(CPUX86State *env, hwaddr gpa, uint64_t npages,
     return r;
 }
 
+bool cgs_make_private(CPUX86State *env, CgsAccess acc, uint64_t npages,
+                      const char *detail)
+{
+    const hwaddr gpa = acc.gpa;
+    uint64_t done;
+
+    acc.state = CGS_TCG_STATE_PRIVATE;
+    for (uint64_t i = 0; i < npages; i++) {
+        CgsTcgState state = cgs_state(gpa + (i << 12));
+
+        if (state == CGS_TCG_STATE_NONE ||
+            (state == CGS_TCG_STATE_SHARED && acc.state != state)) {
+            acc.gpa = gpa + (i << 12);
+            acc.state = state;
+        }
+        if (state == CGS_TCG_STATE_NONE) {
+            break;
+        }
+    }
+    if (acc.state == CGS_TCG_STATE_PRIVATE) {
+        return true;            /* another vCPU has done it meanwhile */
+    }
+    cgs_violation(env, &acc, CGS_TCG_VIOLATION_KIND_BAD_ACCEPT, detail);
+    if (acc.state == CGS_TCG_STATE_NONE) {
+        return false;
+    }
+    cgs_convert(env, gpa, npages, false, CGS_EVF_IMPLICIT, &done, NULL);
+    return true;
+}
+
 void cgs_flush_all_tlbs(CPUX86State *env)
 {
     CPUState *cs;

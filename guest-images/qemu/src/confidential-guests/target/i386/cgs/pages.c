@@ -7,6 +7,7 @@
  */
 #include "qemu/osdep.h"
 #include "qemu/atomic.h"
+#include "qemu/processor.h"
 #include "qapi/error.h"
 #include "qapi/qapi-commands-cgs-tcg.h"
 #include "cgs/cgs.h"
@@ -73,8 +74,21 @@ void cgs_set_bits(hwaddr gpa, uint64_t npages, uint8_t set, uint8_t clear)
     uint64_t pfn = gpa >> 12;
 
     for (; npages && pfn < cgs_guest->nr_pages; pfn++, npages--) {
-        qatomic_or(&cgs_guest->state[pfn], set);
-        qatomic_and(&cgs_guest->state[pfn], (uint8_t)~clear);
+        uint8_t *byte = &cgs_guest->state[pfn];
+        uint8_t old = qatomic_read(byte), seen;
+
+        /* who has the page locked will write all of its byte */
+        for (;;) {
+            while (old & CGS_BUSY) {
+                cpu_relax();
+                old = qatomic_read(byte);
+            }
+            seen = qatomic_cmpxchg(byte, old, (old | set) & ~clear);
+            if (seen == old) {
+                break;
+            }
+            old = seen;
+        }
     }
 }
 

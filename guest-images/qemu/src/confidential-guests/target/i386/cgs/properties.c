@@ -31,21 +31,38 @@ static bool may_change(Object *obj, const char *name, Error **errp)
     return true;
 }
 
-#define BOOL_PROPERTY(field, name)                                          \
-static bool get_##field(Object *obj, Error **errp)                          \
-{                                                                           \
-    return CGS_TCG_GUEST(obj)->field;                                       \
-}                                                                           \
-static void set_##field(Object *obj, bool value, Error **errp)              \
-{                                                                           \
-    if (may_change(obj, name, errp)) {                                      \
-        CGS_TCG_GUEST(obj)->field = value;                                  \
-    }                                                                       \
+static bool *switch_field(Object *obj, void *opaque)
+{
+    return (bool *)((char *)obj + (uintptr_t)opaque);
 }
 
-BOOL_PROPERTY(check, "check")
-BOOL_PROPERTY(intercepts, "intercepts")
-BOOL_PROPERTY(keep_contents, "keep-contents")
+static void get_switch(Object *obj, Visitor *v, const char *name, void *opaque,
+                       Error **errp)
+{
+    visit_type_bool(v, name, switch_field(obj, opaque), errp);
+}
+
+static void set_switch(Object *obj, Visitor *v, const char *name, void *opaque,
+                       Error **errp)
+{
+    bool value;
+
+    if (visit_type_bool(v, name, &value, errp) &&
+        may_change(obj, name, errp)) {
+        *switch_field(obj, opaque) = value;
+    }
+}
+
+void cgs_class_switches(ObjectClass *oc, const CgsSwitch *switches, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        object_class_property_add(oc, switches[i].name, "bool", get_switch,
+                                  set_switch, NULL,
+                                  (void *)(uintptr_t)switches[i].offset);
+        object_class_property_set_description(oc, switches[i].name,
+                                              switches[i].description);
+    }
+}
 
 static char *get_events(Object *obj, Error **errp)
 {
@@ -121,6 +138,13 @@ static void set_u64(Object *obj, Visitor *v, const char *name, void *opaque,
 
 void cgs_class_properties(ObjectClass *oc)
 {
+    static const CgsSwitch switches[] = {
+        { "check", "check page states", offsetof(CgsTcgGuest, check) },
+        { "intercepts", "CPUID, MSR, I/O, MMIO and HLT raise the platform's "
+          "exception", offsetof(CgsTcgGuest, intercepts) },
+        { "keep-contents", "conversions leave contents as they are",
+          offsetof(CgsTcgGuest, keep_contents) },
+    };
     static const struct {
         const char *name, *description;
         size_t offset;
@@ -144,16 +168,7 @@ void cgs_class_properties(ObjectClass *oc)
                                    set_policy);
     object_class_property_set_description(oc, "on-violation",
         "stop, inject or report forbidden accesses");
-    object_class_property_add_bool(oc, "check", get_check, set_check);
-    object_class_property_set_description(oc, "check", "check page states");
-    object_class_property_add_bool(oc, "intercepts", get_intercepts,
-                                   set_intercepts);
-    object_class_property_set_description(oc, "intercepts",
-        "CPUID, MSR, I/O, MMIO and HLT raise the platform's exception");
-    object_class_property_add_bool(oc, "keep-contents", get_keep_contents,
-                                   set_keep_contents);
-    object_class_property_set_description(oc, "keep-contents",
-        "conversions leave contents as they are");
+    cgs_class_switches(oc, switches, ARRAY_SIZE(switches));
     object_class_property_add(oc, "max-page-level", "uint8", get_level,
                               set_level, NULL, NULL);
     object_class_property_set_description(oc, "max-page-level",

@@ -3,7 +3,7 @@
  * Emulated SEV-SNP: VMGEXIT, the hypervisor's side of the GHCB protocol
  *
  * "SEV-ES Guest-Hypervisor Communication Block Standardization" (AMD 56421): the
- * GHCB MSR protocol (2.3.1) and the non-automatic exits (NAE, section 4). Where
+ * GHCB MSR protocol (2.3.1) and the non-automatic exits (NAE, 4.1). Where
  * it leaves a choice, KVM's (Linux 7.3, arch/x86/kvm/svm/sev.c) is taken.
  */
 #include "qemu/osdep.h"
@@ -277,7 +277,7 @@ static uint64_t msr_cpuid(CPUX86State *env, uint64_t msr)
 }
 
 /* Returns true if the vCPU is to halt. */
-static bool vmgexit_msr(CPUX86State *env)
+static bool vmgexit_msr(CPUX86State *env, uintptr_t ra)
 {
     uint64_t msr = env->cgs.ghcb_msr;
     uint64_t data = msr & ~GHCB_MSR_INFO_MASK;
@@ -306,7 +306,7 @@ static bool vmgexit_msr(CPUX86State *env)
         msr = data | GHCB_MSR_REG_GPA_RESP;
         break;
     case GHCB_MSR_PSC_REQ:
-        msr = snp_psc_msr(env, msr);
+        msr = snp_psc_msr(env, msr, ra);
         break;
     case GHCB_MSR_RUN_VMPL_REQ:
         /* no other VMPL is offered: GHCBData[63:32] is an error */
@@ -331,7 +331,7 @@ void helper_vmgexit(CPUX86State *env, uint32_t next_eip_addend)
     CPUState *cs = env_cpu(env);
     bool halt;
 
-    halt = env->cgs.ghcb_msr & GHCB_MSR_INFO_MASK ? vmgexit_msr(env)
+    halt = env->cgs.ghcb_msr & GHCB_MSR_INFO_MASK ? vmgexit_msr(env, GETPC())
                                                   : vmgexit_page(env, GETPC());
     if (halt) {
         env->eip += next_eip_addend;

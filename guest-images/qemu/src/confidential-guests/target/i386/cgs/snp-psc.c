@@ -8,6 +8,7 @@
  */
 #include "qemu/osdep.h"
 #include "cpu.h"
+#include "exec/exec-all.h"
 #include "cgs/snp.h"
 
 /* GHCBData[63:32] of the MSR protocol's answer */
@@ -45,17 +46,24 @@ static CgsTcgResult change_state(CPUX86State *env, hwaddr gpa, uint64_t npages,
     return result;
 }
 
-uint64_t snp_psc_msr(CPUX86State *env, uint64_t msr)
+uint64_t snp_psc_msr(CPUX86State *env, uint64_t msr, uintptr_t ra)
 {
     hwaddr gpa = extract64(msr, 12, 40) << 12;
     int op = extract64(msr, 52, 4);
     uint64_t done;
 
-    if ((op != PSC_OP_PRIVATE && op != PSC_OP_SHARED) ||
-        change_state(env, gpa, 1, op, &done) == CGS_TCG_RESULT_INVALID) {
+    if (op != PSC_OP_PRIVATE && op != PSC_OP_SHARED) {
         return PSC_MSR_ERROR | GHCB_MSR_PSC_RESP;
     }
-    return GHCB_MSR_PSC_RESP;
+    switch (change_state(env, gpa, 1, op, &done)) {
+    case CGS_TCG_RESULT_BUSY:
+        /* the answer cannot say so: the hypervisor tries again */
+        cpu_loop_exit_restore(env_cpu(env), ra);
+    case CGS_TCG_RESULT_INVALID:
+        return PSC_MSR_ERROR | GHCB_MSR_PSC_RESP;
+    default:
+        return GHCB_MSR_PSC_RESP;
+    }
 }
 
 /* One entry; returns false if the guest has to call again for the rest. */

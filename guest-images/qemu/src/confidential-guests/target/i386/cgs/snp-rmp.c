@@ -10,6 +10,7 @@
 #include "cpu.h"
 #include "exec/cpu_ldst.h"
 #include "exec/cputlb.h"
+#include "exec/exec-all.h"
 #include "exec/helper-proto.h"
 #include "tcg/helper-tcg.h"
 #include "cgs/snp.h"
@@ -59,8 +60,6 @@ static uint64_t rmp_code(CgsTcgResult result, unsigned level,
         return RMP_SUCCESS | RMP_UNCHANGED;
     case CGS_TCG_RESULT_SIZE_MISMATCH:
         return RMP_FAIL_SIZEMISMATCH;
-    case CGS_TCG_RESULT_BUSY:
-        return RMP_FAIL_INUSE;
     default:
         return RMP_FAIL_INPUT;
     }
@@ -110,7 +109,8 @@ static hwaddr rmp_operand(CPUX86State *env, unsigned *level, bool *aligned,
 }
 
 static CgsTcgResult change_validated(CPUX86State *env, hwaddr gpa,
-                                     unsigned level, bool validate)
+                                     unsigned level, bool validate,
+                                     uintptr_t ra)
 {
     CgsAccept op = {
         .gpa = gpa,
@@ -118,9 +118,36 @@ static CgsTcgResult change_validated(CPUX86State *env, hwaddr gpa,
         .set_bits = SNP_USED | (level ? 0 : SNP_RMP_4K),
         .judge = validate ? judge_validate : judge_rescind,
     };
+    CgsTcgResult result = validate ? cgs_accept(env, &op, rmp_code)
+                                   : cgs_rescind(env, &op, rmp_code);
 
-    return validate ? cgs_accept(env, &op, rmp_code)
-                    : cgs_rescind(env, &op, rmp_code);
+    if (result == CGS_TCG_RESULT_BUSY) {
+        /* #NPF, and the host has nothing to do (APM volume 2, 15.36.10) */
+        cpu_loop_exit_restore(env_cpu(env), ra);
+    }
+    return result;
+}
+
+/*
+ * The page is not assigned to the guest: #NPF. KVM makes it private, in RMP
+ * entries of 4 KiB, and the instruction runs again.
+ */
+static bool assign(CPUX86State *env, hwaddr gpa, unsigned level, uintptr_t ra)
+{
+    CgsAccess acc = {
+        .gpa = gpa,
+        .gva = env->regs[R_EAX],
+        .type = CGS_TCG_ACCESS_CALL,
+        .ra = ra,
+    };
+
+    if (!cgs_make_private(env, acc, cgs_level_pages(level),
+                          "PVALIDATE of a page that is not assigned to the "
+                          "guest")) {
+        return false;
+    }
+    cgs_set_bits(QEMU_ALIGN_DOWN(gpa, 2 * MiB), SNP_2M_PAGES, SNP_RMP_4K, 0);
+    return true;
 }
 
 void helper_pvalidate(CPUX86State *env)
@@ -146,20 +173,14 @@ void helper_pvalidate(CPUX86State *env)
         /* the size differs: #NPF, the host splits, the guest retries */
         snp_psmash(gpa);
     }
-    result = change_validated(env, gpa, level, validate);
-    if (result == CGS_TCG_RESULT_NOT_PRIVATE) {
-        CgsAccess acc = {
-            .gpa = gpa,
-            .gva = env->regs[R_EAX],
-            .type = CGS_TCG_ACCESS_CALL,
-            .ra = ra,
-        };
-
-        cgs_violation(env, &acc, CGS_TCG_VIOLATION_KIND_BAD_ACCEPT,
-                      "PVALIDATE of a page that is not assigned to the guest");
-        /* still here: KVM has assigned the page, the guest retries */
-        result = change_validated(env, gpa, level, validate);
-    }
+    do {
+        result = change_validated(env, gpa, level, validate, ra);
+        /* beyond the page array there is no memory either */
+        if (result == CGS_TCG_RESULT_INVALID) {
+            result = CGS_TCG_RESULT_NOT_PRIVATE;
+        }
+    } while (result == CGS_TCG_RESULT_NOT_PRIVATE &&
+             assign(env, gpa, level, ra));
     set_result(env, rmp_code(result, level, 0));
 }
 
@@ -188,15 +209,20 @@ static uint64_t rmpadjust(CPUX86State *env, uintptr_t ra)
     if (!level) {
         snp_psmash(gpa);
     }
-    if (!cgs_lock(gpa, npages, &tally)) {
-        return RMP_FAIL_INUSE;
+    if (cgs_lock(gpa, npages, &tally)) {
+        cgs_unlock(gpa, npages);
+    } else if (cgs_is_ram(gpa)) {
+        /* #NPF, as for PVALIDATE */
+        cpu_loop_exit_restore(env_cpu(env), ra);
+    } else {
+        return RMP_FAIL_INPUT;
     }
-    cgs_unlock(gpa, npages);
     if (tally.n[CGS_TCG_STATE_PRIVATE] != npages) {
         CgsAccess acc = {
             .gpa = gpa,
             .gva = env->regs[R_EAX],
             .type = CGS_TCG_ACCESS_CALL,
+            .state = tally.first & CGS_STATE_MASK,
             .ra = ra,
         };
         /* the page is not validated: #VC, as for any access */

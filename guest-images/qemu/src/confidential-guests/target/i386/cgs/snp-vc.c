@@ -21,6 +21,14 @@ static G_NORETURN void raise_vc(CPUX86State *env, uint64_t exit_code,
     raise_exception_err_ra(env, EXCP1D_VC, exit_code, ra);
 }
 
+/* The linear address goes into CR2 (APM volume 2, 15.36.10). */
+static G_NORETURN void raise_not_validated(CPUX86State *env,
+                                           const CgsAccess *acc)
+{
+    env->cr[2] = acc->gva;
+    raise_vc(env, VC_NOT_VALIDATED, acc->ra);
+}
+
 static void convert_implicitly(CPUX86State *env, hwaddr gpa, bool to_shared)
 {
     uint64_t done;
@@ -36,18 +44,17 @@ bool snp_inject(CPUX86State *env, const CgsAccess *acc,
 {
     switch (kind) {
     case CGS_TCG_VIOLATION_KIND_UNACCEPTED:
-        raise_vc(env, VC_NOT_VALIDATED, acc->ra);
+        raise_not_validated(env, acc);
     case CGS_TCG_VIOLATION_KIND_SHARED_ACCESS:
         convert_implicitly(env, acc->gpa, true);
         return true;
     case CGS_TCG_VIOLATION_KIND_PRIVATE_ACCESS:
         /* the host makes the page private, and then it is not validated */
         convert_implicitly(env, acc->gpa, false);
-        raise_vc(env, VC_NOT_VALIDATED, acc->ra);
+        raise_not_validated(env, acc);
     case CGS_TCG_VIOLATION_KIND_BAD_ACCEPT:
         if (acc->state == CGS_TCG_STATE_SHARED) {
-            convert_implicitly(env, acc->gpa, false);
-            return true;
+            return true;        /* the caller converts */
         }
         *detail = "#NPF for an address without memory";
         return false;

@@ -5,7 +5,6 @@
  */
 #include "qemu/osdep.h"
 #include "qapi/error.h"
-#include "qapi/visitor.h"
 #include "migration/vmstate.h"
 #include "qom/object_interfaces.h"
 #include "cgs/snp.h"
@@ -35,36 +34,6 @@ static void snp_complete(CgsTcgGuest *g, Error **errp)
     vmstate_register(NULL, 0, &vmstate_snp, s);
 }
 
-static bool get_sfw_no(Object *obj, Error **errp)
-{
-    return SNP_TCG_GUEST(obj)->coherency_sfw_no;
-}
-
-static void set_sfw_no(Object *obj, bool value, Error **errp)
-{
-    SNP_TCG_GUEST(obj)->coherency_sfw_no = value;
-}
-
-static bool get_apic_ids(Object *obj, Error **errp)
-{
-    return SNP_TCG_GUEST(obj)->apic_id_list;
-}
-
-static void set_apic_ids(Object *obj, bool value, Error **errp)
-{
-    SNP_TCG_GUEST(obj)->apic_id_list = value;
-}
-
-static bool get_hashes(Object *obj, Error **errp)
-{
-    return SNP_TCG_GUEST(obj)->kernel_hashes;
-}
-
-static void set_hashes(Object *obj, bool value, Error **errp)
-{
-    SNP_TCG_GUEST(obj)->kernel_hashes = value;
-}
-
 static void snp_instance_init(Object *obj)
 {
     SnpTcgGuest *s = SNP_TCG_GUEST(obj);
@@ -79,10 +48,18 @@ static void snp_instance_init(Object *obj)
 
 static void snp_class_init(ObjectClass *oc, void *data)
 {
+    static const CgsSwitch switches[] = {
+        { "coherency-sfw-no", "validated pages need no eviction of cache lines",
+          offsetof(SnpTcgGuest, coherency_sfw_no) },
+        { "apic-id-list", "the hypervisor has the SNP APIC ID List event",
+          offsetof(SnpTcgGuest, apic_id_list) },
+        { "kernel-hashes", "hashes of the kernel for the firmware",
+          offsetof(SnpTcgGuest, kernel_hashes) },
+    };
     CgsTcgClass *cls = CGS_TCG_GUEST_CLASS(oc);
 
     cls->platform = "snp";
-    cls->platform_id = 2;
+    cls->platform_id = CGS_ID_SNP;
     cls->fw_is_private = true;
     cls->code_is_private = true;
     cls->low_hole = true;
@@ -99,11 +76,7 @@ static void snp_class_init(ObjectClass *oc, void *data)
     cls->forbid = snp_forbid;
     cls->mmio = snp_mmio;
     cls->intercept = snp_intercept;
-    object_class_property_add_bool(oc, "coherency-sfw-no", get_sfw_no,
-                                   set_sfw_no);
-    object_class_property_add_bool(oc, "apic-id-list", get_apic_ids,
-                                   set_apic_ids);
-    object_class_property_add_bool(oc, "kernel-hashes", get_hashes, set_hashes);
+    cgs_class_switches(oc, switches, ARRAY_SIZE(switches));
 }
 
 static const TypeInfo snp_info = {

@@ -89,7 +89,7 @@ void snp_psmash(hwaddr gpa);
 
 /* snp-psc.c */
 /* A request by the MSR protocol; returns the GHCB MSR's new value. */
-uint64_t snp_psc_msr(CPUX86State *env, uint64_t msr);
+uint64_t snp_psc_msr(CPUX86State *env, uint64_t msr, uintptr_t ra);
 void snp_nae_psc(CPUX86State *env, SnpGhcb *g);
 
 /* snp-ghcb.c */

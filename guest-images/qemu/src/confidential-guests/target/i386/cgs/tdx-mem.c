@@ -69,27 +69,9 @@ static uint64_t accept_code(CgsTcgResult r, unsigned level, uint8_t before)
  */
 static bool resolve_not_private(CPUX86State *env, hwaddr gpa, unsigned level)
 {
-    uint64_t npages = cgs_level_pages(level), done;
     CgsAccess acc = { .gpa = gpa, .gva = gpa, .type = CGS_TCG_ACCESS_CALL };
-    bool shared = false;
 
-    for (uint64_t i = 0; i < npages; i++) {
-        acc.state = cgs_state(gpa + (i << 12));
-        if (acc.state == CGS_TCG_STATE_NONE) {
-            acc.gpa = gpa + (i << 12);
-            break;
-        }
-        if (acc.state == CGS_TCG_STATE_SHARED && !shared) {
-            acc.gpa = gpa + (i << 12);
-            shared = true;
-        }
-    }
-    cgs_violation(env, &acc, CGS_TCG_VIOLATION_KIND_BAD_ACCEPT, NULL);
-    if (acc.state == CGS_TCG_STATE_NONE) {
-        return false;
-    }
-    cgs_convert(env, gpa, npages, false, CGS_EVF_IMPLICIT, &done, NULL);
-    return true;
+    return cgs_make_private(env, acc, cgs_level_pages(level), NULL);
 }
 
 uint64_t tdx_page_accept(CPUX86State *env)

@@ -119,16 +119,6 @@ static void tdx_complete(CgsTcgGuest *g, Error **errp)
     vmstate_register(NULL, 0, &vmstate_tdx, td);
 }
 
-static bool get_flexible(Object *obj, Error **errp)
-{
-    return TDX_TCG_GUEST(obj)->flexible_pending_ve;
-}
-
-static void set_flexible(Object *obj, bool value, Error **errp)
-{
-    TDX_TCG_GUEST(obj)->flexible_pending_ve = value;
-}
-
 static void tdx_tcg_guest_init(Object *obj)
 {
     TdxTcgGuest *td = TDX_TCG_GUEST(obj);
@@ -142,8 +132,6 @@ static void tdx_tcg_guest_init(Object *obj)
     object_property_add_uint64_ptr(obj, "mapgpa-retry-pages",
                                    &td->mapgpa_retry_pages,
                                    OBJ_PROP_FLAG_READWRITE);
-    object_property_add_bool(obj, "flexible-pending-ve", get_flexible,
-                             set_flexible);
 }
 
 static void tdx_tcg_guest_finalize(Object *obj)
@@ -152,10 +140,14 @@ static void tdx_tcg_guest_finalize(Object *obj)
 
 static void tdx_tcg_guest_class_init(ObjectClass *oc, void *data)
 {
+    static const CgsSwitch switches[] = {
+        { "flexible-pending-ve", "the guest chooses whether pending pages raise "
+          "#VE", offsetof(TdxTcgGuest, flexible_pending_ve) },
+    };
     CgsTcgClass *cls = CGS_TCG_GUEST_CLASS(oc);
 
     cls->platform = "tdx";
-    cls->platform_id = 1;
+    cls->platform_id = CGS_ID_TDX;
     cls->fw_is_private = true;
     cls->complete = tdx_complete;
     cls->firmware = tdx_firmware;
@@ -165,4 +157,5 @@ static void tdx_tcg_guest_class_init(ObjectClass *oc, void *data)
     cls->inject = tdx_inject;
     cls->mmio = tdx_mmio;
     cls->intercept = tdx_intercept;
+    cgs_class_switches(oc, switches, ARRAY_SIZE(switches));
 }
