@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from harness.qemu.find import platform_qemu
+from harness.qemu.build import platform_qemu
 from harness.run.session import Session
 from tests.support.tiny_guest import StartTiny, TinyGuest
 
