@@ -29,8 +29,7 @@ from harness.record.clocks import ClockRelation, relation
 from harness.record.counters import Counters
 from harness.record.events import Events
 from harness.record.histogram import KernelHistogram, read_hist
-from harness.record.pending import PendingRun, parse_pending
-from harness.record.platform_state import PlatformInfo
+from harness.record.platform_state import PendingRun, PlatformInfo, parse_pending
 from harness.record.run import PlatformRecord, RunRecord, SplatRecord, recorded, run_record
 from harness.record.rundir import RunDir
 from harness.record.samples import read_samples

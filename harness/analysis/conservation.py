@@ -14,7 +14,7 @@ from harness.base.units import MAX_ORDER_PAGES, PAGES_PER_UNIT, UNIT_SIZE
 from harness.record.check import Check, check
 from harness.record.counters import Counters
 from harness.record.histogram import KernelHistogram
-from harness.record.pending import PendingRun
+from harness.record.platform_state import PendingRun
 
 _BLOCK_UNITS = MAX_ORDER_PAGES // PAGES_PER_UNIT
 

@@ -14,9 +14,8 @@ from harness.base.spec import AcceptMode
 from harness.record.counters import Counters
 from harness.record.events import Events
 from harness.record.histogram import KernelHistogram
-from harness.record.pending import PendingRun
 from harness.record.platform import PlatformEvents
-from harness.record.platform_state import PlatformInfo
+from harness.record.platform_state import PendingRun, PlatformInfo
 from harness.record.run import RunRecord
 from harness.record.samples import Samples
 from harness.record.trace import AcceptEvent

@@ -13,9 +13,8 @@ from harness.base.units import PAGE_SIZE, PAGES_PER_UNIT
 from harness.record.check import Check, check
 from harness.record.counters import Counters
 from harness.record.events import Events
-from harness.record.pending import PendingRun
 from harness.record.platform import PlatformEvents
-from harness.record.platform_state import Flow, PlatformInfo, whole_units
+from harness.record.platform_state import Flow, PendingRun, PlatformInfo, whole_units
 
 _SIGNAL = "conservation"
 

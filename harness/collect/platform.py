@@ -13,13 +13,13 @@ from harness.base.status import HostError, PreconditionError
 from harness.collect.readings import read_counters
 from harness.guest.guest import Guest
 from harness.record.counters import Counters
-from harness.record.pending import PendingRun
 from harness.record.platform import FILE, STREAM, read_stream, store_stream
 from harness.record.platform_state import (
     FLUSH,
     QUERY,
     QUERY_PAGES,
     VIOLATION_EVENT,
+    PendingRun,
     Violation,
     parse_info,
     parse_pending_pages,

@@ -26,7 +26,7 @@ from harness.record.memory_blocks import (
     parse_blocks,
     parse_devices,
 )
-from harness.record.pending import parse_pending, pending_units
+from harness.record.platform_state import parse_pending, pending_units
 from harness.record.rundir import plain
 
 STEPS = "hotplug.jsonl"

@@ -1,24 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""What our QEMU says of the platform that it emulates (qapi/cgs-tcg.json in guest-images/qemu)."""
+"""What our QEMU says of the platform that it emulates (qapi/cgs-tcg.json in guest-images/qemu), and
+which memory is unaccepted: the emulated platform's `pending` file (docs/emulation.md)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
 
 from harness.base.status import PreconditionError
 from harness.base.units import PAGE_SIZE, UNIT_SIZE
-from harness.record.pending import PendingRun
 
 T = TypeVar("T")
+_RUN = re.compile(r"0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16}) table=([01]) backend=([01])")
 
 QUERY = "query-cgs-tcg"
 QUERY_PAGES = "query-cgs-tcg-pages"
 FLUSH = "cgs-tcg-flush-events"
 VIOLATION_EVENT = "CGS_TCG_VIOLATION"
 FATAL_EVENT = "CGS_TCG_FATAL"
+
+
+@dataclass(frozen=True)
+class PendingRun:
+    """A run of units that are alike. Guest-physical bytes; `end` is not in it."""
+
+    start: int
+    end: int
+    in_table: bool
+    in_backend: bool
 
 
 class _Answer(msgspec.Struct, frozen=True, rename="kebab"):
@@ -200,6 +213,30 @@ def parse_violation(data: object) -> Violation:
 def parse_fatal(data: object) -> Fatal:
     """The data of FATAL_EVENT. Raises PreconditionError."""
     return _convert(data, Fatal, "the guest's fatal error")
+
+
+def parse_pending(text: str, grain: int = UNIT_SIZE) -> tuple[PendingRun, ...]:
+    """The runs of `pending`, ascending, in multiples of `grain` bytes.
+
+    Raises PreconditionError; guest output is untrusted.
+    """
+    runs = []
+    last = 0
+    for line in text.splitlines():
+        found = _RUN.fullmatch(line)
+        start, end = (int(found[1], 16), int(found[2], 16)) if found else (0, 0)
+        if not found or not last <= start < end or (start | end) % grain:
+            raise PreconditionError(f"unreadable line about pending units: {line!r:.200}")
+        last = end
+        runs.append(PendingRun(start, end, found[3] == "1", found[4] == "1"))
+    return tuple(runs)
+
+
+def pending_units(runs: Iterable[PendingRun], start: int, size: int) -> int:
+    """Units of [start, start + size) that the back end has as unaccepted."""
+    end = start + size
+    spans = (min(run.end, end) - max(run.start, start) for run in runs if run.in_backend)
+    return sum(span // UNIT_SIZE for span in spans if span > 0)
 
 
 def parse_pending_pages(answer: object) -> tuple[PendingRun, ...]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.analysis.concurrency import overlap
+from harness.analysis.accepts import overlap
 from harness.base.status import GuestFailure
 from harness.base.units import MIB, UNIT_SIZE
 from harness.suite.subject import Subject

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from harness.analysis.evidence import Witness
 from harness.base.units import PAGES_PER_UNIT, UNIT_SIZE
-from harness.record.pending import PendingRun
 from harness.record.platform import (
     HEADER,
     MAGIC,
@@ -22,7 +21,7 @@ from harness.record.platform import (
     read_stream,
     store_stream,
 )
-from harness.record.platform_state import PlatformInfo, parse_info
+from harness.record.platform_state import PendingRun, PlatformInfo, parse_info
 
 UNNUMBERED = (1 << 64) - 1
 HIGH = 1 << 32

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.analysis.concurrency import concurrency, overlap
+from harness.analysis.accepts import concurrency, overlap
 from harness.base.units import UNIT_SIZE
 from harness.record.events import Events, TraceFacts
 from harness.record.trace import AcceptEvent

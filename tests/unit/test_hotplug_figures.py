@@ -19,7 +19,7 @@ from harness.base.status import PreconditionError, Status
 from harness.base.units import GIB, MIB, UNIT_SIZE
 from harness.record.clocks import ClockPoint, ClockRelation
 from harness.record.counters import Counters, Zone
-from harness.record.pending import parse_pending, pending_units
+from harness.record.platform_state import parse_pending, pending_units
 from harness.record.rundir import plain
 from tests.support.hotplug_checks import (
     growth,

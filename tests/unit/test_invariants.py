@@ -18,7 +18,7 @@ from harness.base.status import Status
 from harness.base.units import UNIT_SIZE
 from harness.record.counters import Counters, Zone
 from harness.record.events import Events, TraceFacts
-from harness.record.pending import PendingRun
+from harness.record.platform_state import PendingRun
 from harness.record.run import run_record
 from harness.record.trace import AcceptEvent
 from tests.support.event_files import write_events

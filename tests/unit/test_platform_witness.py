@@ -18,10 +18,11 @@ from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_
 from harness.record.check import Check
 from harness.record.counters import Counters
 from harness.record.events import Events, TraceFacts
-from harness.record.pending import PendingRun, parse_pending
 from harness.record.platform import PlatformEvents, WitnessKind, read_stream, store_stream
 from harness.record.platform_state import (
+    PendingRun,
     parse_info,
+    parse_pending,
     parse_pending_pages,
     parse_violation,
     pending_text,

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.base.status import HarnessError, Status, worst
 from harness.base.text import inert
@@ -17,7 +19,6 @@ from harness.kernel.addresses import annotate
 from harness.record.night import CellResult, load_night
 from harness.record.series import CommitResult, load_series
 from harness.record.view import RunView
-from harness.report.environment import differences
 from harness.report.html.figure import Figure
 from harness.report.html.measured import cost_figures, series_figures, trend_figures
 from harness.report.html.run_figures import Calls, overlay
@@ -27,6 +28,11 @@ MAX_DETAILED = 12
 """Runs that get a section with plots of their own; the others are a line in the table."""
 _POINTS = 3000
 """Points of a curve when there is one run; shared out among more."""
+_PARTS = ("spec", "kernel", "image", "qemu", "accel", "host", "firmware", "cost_model")
+_COMMAND = "command_line"
+"""Of QEMU's arguments only those are shown that the other run has not."""
+_PLACES = frozenset({"bzimage", "config", "path", "modules"})
+"""Where things lie says nothing about what they are: digests do."""
 _RANK = {status: place for place, status in enumerate(Status)}
 
 
@@ -226,3 +232,37 @@ def _sections(views: Sequence[RunView]) -> tuple[tuple[RunSection, ...], dict[st
         f"{_label(one.view)} {one.view.id[-6:]}": found for one, found in made if found is not None
     }
     return tuple(one for one, _ in made), calls
+
+
+def _flatten(tree: Any, prefix: str = "") -> dict[str, str]:
+    """Nested mappings as dotted names and texts."""
+    if isinstance(tree, Mapping):
+        found: dict[str, str] = {}
+        for key, value in tree.items():
+            if key not in _PLACES:
+                found |= _flatten(value, f"{prefix}.{key}" if prefix else str(key))
+        return found
+    if isinstance(tree, str):
+        return {prefix: tree}
+    return {prefix: json.dumps(tree)}
+
+
+def differences(first: RunView, second: RunView) -> list[tuple[str, str, str]]:
+    """Name and both values of every input that is not the same; "–": absent."""
+    a, b = (_flatten({part: run.get(part) for part in _PARTS}) for run in (first, second))
+    mine, other = (_words(run) for run in (first, second))
+    a[_COMMAND], b[_COMMAND] = _only(mine, other), _only(other, mine)
+    names = sorted(a.keys() | b.keys())
+    return [
+        (name, a.get(name, "–"), b.get(name, "–")) for name in names if a.get(name) != b.get(name)
+    ]
+
+
+def _words(run: RunView) -> list[str]:
+    command = run.get(_COMMAND)
+    return command.replace("\\\n", " ").split() if isinstance(command, str) else []
+
+
+def _only(words: list[str], other: list[str]) -> str:
+    known = set(other)
+    return " ".join(word for word in words if word not in known)
