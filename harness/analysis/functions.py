@@ -4,6 +4,7 @@ counts whole blocks: one that a page fault interrupts is counted as run, and its
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -119,16 +120,13 @@ def changes(
     """What changed from arm A's runs to arm B's, most first; empty unless all runs have counts."""
     if not a or not b or not all((*a, *b)):
         return ()
-    means = [{name: total / len(arm) for name, total in _totals(arm).items()} for arm in (a, b)]
-    names = {*means[0], *means[1]}
-    found = [FunctionChange(name, means[0].get(name, 0), means[1].get(name, 0)) for name in names]
+    totals: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+    for arm, total in zip((a, b), totals, strict=True):
+        for cost in itertools.chain(*arm):
+            total[cost.name] += cost.instructions
+    found = (
+        FunctionChange(name, totals[0][name] / len(a), totals[1][name] / len(b))
+        for name in {*totals[0], *totals[1]}
+    )
     moved = (change for change in found if change.more)
     return tuple(sorted(moved, key=lambda change: (-abs(change.more), change.name)))
-
-
-def _totals(arm: Sequence[tuple[FunctionCost, ...]]) -> Counter[str]:
-    totals: Counter[str] = Counter()
-    for run in arm:
-        for cost in run:
-            totals[cost.name] += cost.instructions
-    return totals

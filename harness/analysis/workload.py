@@ -6,7 +6,7 @@ end."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import msgspec
@@ -56,8 +56,8 @@ class StallShare:
     """What the fastest of these operations took."""
     operations: int
     total_ns: int
-    accept_ns: int
-    wait_ns: int
+    accept_ns: int = 0
+    wait_ns: int = 0
 
     @property
     def share(self) -> float:
@@ -117,7 +117,7 @@ def stall_shares(found: Operations, events: Events) -> tuple[StallShare, ...]:
         rows = {name: values[order] for name, values in rows.items()}
         for some in spans:
             some.add(rows)
-    return tuple(some.share() for some in spans)
+    return tuple(some.share for some in spans)
 
 
 def _knows(worker: Worker, threshold: float) -> bool:
@@ -131,45 +131,30 @@ def _knows(worker: Worker, threshold: float) -> bool:
 class _Spans:
     """Spans of time of tasks, and the figures of the events in them."""
 
-    percent: float
-    threshold_ns: float
-    operations: int
-    total_ns: int
+    share: StallShare
     by_tid: list[tuple[int, Array, Array]]
     """A task with the starts and ends of its spans."""
-    accept_ns: int = 0
-    wait_ns: int = 0
 
     def add(self, rows: Mapping[str, Array]) -> None:
         """Count the events of `rows`, ascending by pid, then time."""
         accept, wait = (
             np.concatenate([[0], np.cumsum(rows[name])]) for name in ("duration_ns", "wait_ns")
         )
+        accepted, waited = self.share.accept_ns, self.share.wait_ns
         for tid, starts, ends in self.by_tid:
             low, high = np.searchsorted(rows["pid"], [tid, tid + 1])
             stamps = rows["time_ns"][low:high]
             first = low + np.searchsorted(stamps, starts, side="left")
             last = low + np.searchsorted(stamps, ends, side="right")
-            self.accept_ns += int((accept[last] - accept[first]).sum())
-            self.wait_ns += int((wait[last] - wait[first]).sum())
-
-    def share(self) -> StallShare:
-        return StallShare(
-            self.percent,
-            self.threshold_ns,
-            self.operations,
-            self.total_ns,
-            self.accept_ns,
-            self.wait_ns,
-        )
+            accepted += int((accept[last] - accept[first]).sum())
+            waited += int((wait[last] - wait[first]).sum())
+        self.share = replace(self.share, accept_ns=accepted, wait_ns=waited)
 
 
 def _all_operations(found: Operations) -> _Spans:
-    spans = [
-        (worker.tid, np.array([worker.start_ns]), np.array([worker.stop_ns]))
-        for worker in found.workers
-    ]
-    return _Spans(0.0, 0.0, found.count, sum(worker.total_ns for worker in found.workers), spans)
+    total = sum(worker.total_ns for worker in found.workers)
+    spans = [(w.tid, np.array([w.start_ns]), np.array([w.stop_ns])) for w in found.workers]
+    return _Spans(StallShare(0.0, 0.0, found.count, total), spans)
 
 
 def _slow_operations(found: Operations, percent: float, threshold: float) -> _Spans:
@@ -179,7 +164,7 @@ def _slow_operations(found: Operations, percent: float, threshold: float) -> _Sp
         count += len(slow)
         total += int(slow[:, 1].sum())
         spans.append((worker.tid, slow[:, 0], slow[:, 0] + slow[:, 1]))
-    return _Spans(percent, threshold, count, total, spans)
+    return _Spans(StallShare(percent, threshold, count, total), spans)
 
 
 class _Worker(msgspec.Struct, frozen=True):

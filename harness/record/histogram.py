@@ -56,11 +56,6 @@ class Histogram:
         lowest, width = self.bounds()
         return np.asarray((lowest + (width - 1) / 2)[at])
 
-    def mean(self) -> float:
-        """The mean of the buckets' middles. A program's own total and count are more exact."""
-        lowest, width = self.bounds()
-        return float(np.average(lowest + (width - 1) / 2, weights=self.counts))
-
 
 def merge(histograms: Sequence[Histogram]) -> Histogram:
     """The histogram of all values of `histograms`, which must have the same bucket size."""

@@ -114,6 +114,3 @@ class ReadyPort:
 
     def last(self, event: str) -> GuestMessage | None:
         return next((m for m in reversed(self.messages) if m.event == event), None)
-
-    def first(self, event: str) -> GuestMessage | None:
-        return next((m for m in self.messages if m.event == event), None)

@@ -108,7 +108,3 @@ class RunDir:
             self.finish(Status.MISS, "interrupted")
         else:
             self.finish(Status.MISS, f"{type(error).__name__}: {error}")
-
-    @property
-    def status(self) -> Status:
-        return Status(self.record["status"])

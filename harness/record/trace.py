@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,7 +21,7 @@ _EVENT = re.compile(
     r"\s*(?P<comm>.{1,16})-(?P<pid>\d{1,10})\s+(?:\(\s*[\d-]+\)\s+)?\[(?P<cpu>\d{3,4})\]\s+\S+\s+"
     r"(?P<seconds>\d{1,10})\.(?P<micros>\d{6}): accept_memory: "
     r"start=0x(?P<start>[0-9a-f]{1,16}) end=0x(?P<end>[0-9a-f]{1,16}) units=(?P<units>\d{1,10}) "
-    r"first=(?P<first>[01]) duration_ns=(?P<duration>\d{1,19}) wait_ns=(?P<wait>\d{1,19}) "
+    r"first=(?P<first>[01]) duration_ns=(?P<duration_ns>\d{1,19}) wait_ns=(?P<wait_ns>\d{1,19}) "
     r"irqs_off=(?P<irqs_off>[01]) caller=(?P<caller>\S{1,200})"
 )
 
@@ -61,20 +62,10 @@ def parse_events(lines: Iterable[str]) -> Iterator[AcceptEvent]:
             raise PreconditionError(
                 f"an accept event contradicts itself: {units} units from {start:#x} to {end:#x}"
             )
-        yield AcceptEvent(
-            time_ns=int(match["seconds"]) * 10**9 + int(match["micros"]) * 1000,
-            cpu=int(match["cpu"]),
-            pid=int(match["pid"]),
-            comm=match["comm"].strip(),
-            start=start,
-            end=end,
-            units=units,
-            first=match["first"] == "1",
-            duration_ns=int(match["duration"]),
-            wait_ns=int(match["wait"]),
-            irqs_off=match["irqs_off"] == "1",
-            caller=match["caller"],
-        )
+        time_ns = int(match["seconds"]) * 10**9 + int(match["micros"]) * 1000
+        comm = match["comm"].strip()
+        fields = {**match.groupdict(), "time_ns": time_ns, "comm": comm, "start": start, "end": end}
+        yield msgspec.convert(fields, AcceptEvent, strict=False)
 
 
 _LOSSES = ("overrun", "commit overrun", "dropped events")

@@ -67,12 +67,16 @@ class _Writer:
         self.builder.write_packet(packet)
         return uuid
 
+    def begin(self, track: int, time_ns: int, kind: int) -> TracePacket:
+        packet = self.packet(time_ns)
+        packet.track_event.type, packet.track_event.track_uuid = kind, track
+        return packet
+
     def event(
         self, track: int, time_ns: int, kind: int, name: str = "", **facts: int | str
     ) -> None:
-        packet = self.packet(time_ns)
+        packet = self.begin(track, time_ns, kind)
         event = packet.track_event
-        event.type, event.track_uuid = kind, track
         if name:
             event.name = name
         for key, value in facts.items():
@@ -85,13 +89,6 @@ class _Writer:
         """Something that took from `begin_ns` to `end_ns`."""
         self.event(track, begin_ns, TrackEvent.TYPE_SLICE_BEGIN, name, **facts)
         self.event(track, end_ns, TrackEvent.TYPE_SLICE_END)
-
-    def count(self, track: int, time_ns: int, value: int) -> None:
-        packet = self.packet(time_ns)
-        event = packet.track_event
-        event.type, event.track_uuid = TrackEvent.TYPE_COUNTER, track
-        event.counter_value = value
-        self.builder.write_packet(packet)
 
 
 def write_perfetto(view: RunView, path: Path) -> None:
@@ -156,7 +153,9 @@ def _counters(writer: _Writer, view: RunView) -> None:
         if column in samples.names:
             track = writer.track(name, counter={"unit": CounterDescriptor.UNIT_SIZE_BYTES})
             for time_ns, pages in zip(stamps, samples.column(column), strict=True):
-                writer.count(track, int(time_ns), int(pages) * PAGE_SIZE)
+                packet = writer.begin(track, int(time_ns), TrackEvent.TYPE_COUNTER)
+                packet.track_event.counter_value = int(pages) * PAGE_SIZE
+                writer.builder.write_packet(packet)
 
 
 def _accepts(writer: _Writer, view: RunView) -> None:

@@ -17,7 +17,7 @@ from harness.run.prepared import host_facts, repro_script
 def test_a_run_that_was_killed_reads_as_unfinished(tmp_path: Path) -> None:
     run = RunDir.create(tmp_path)
     again = RunDir.load(run.path)
-    assert again.status is Status.MISS
+    assert again.record["status"] == Status.MISS.value
     assert again.record["cause"] == UNFINISHED
 
 

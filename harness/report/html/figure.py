@@ -97,25 +97,23 @@ def latency_figures(id_: str, named: Sequence[tuple[str, Quantiles]], what: str)
     """Percentiles over the tail, and the cumulative distribution, of several runs or arms."""
     tail, ecdf = go.Figure(), go.Figure()
     for name, q in named:
-        label, value = text(name), np.maximum(q.value, _LEAST_NS) / 1e9
+        style = {"name": text(name), "mode": "lines", "line": {"shape": "hv"}}
+        value = np.maximum(q.value, _LEAST_NS) / 1e9
         beyond = np.maximum(1 - q.share, (1 - q.share[:-1]).min(initial=1.0) / 2)
         tail.add_scatter(
             x=beyond,
             y=value,
-            name=label,
-            mode="lines",
-            line={"shape": "hv"},
             customdata=q.share * 100,
             hovertemplate="%{customdata:.5g} % within %{y:.4s}s<extra>%{fullData.name}</extra>",
+            **style,
         )
         ecdf.add_scatter(
             x=value,
             y=q.share * 100,
-            name=label,
-            mode="lines",
-            line={"shape": "hv"},
             hovertemplate="%{y:.5g} % within %{x:.4s}s<extra>%{fullData.name}</extra>",
+            **style,
         )
+    seconds = seconds_axis(what, *(np.maximum(q.value, _LEAST_NS) / 1e9 for _, q in named))
     ticks = [0.5, 0.1, 0.01, 0.001, 1e-4, 1e-5, 1e-6]
     tail.update_layout(
         xaxis={
@@ -125,11 +123,10 @@ def latency_figures(id_: str, named: Sequence[tuple[str, Quantiles]], what: str)
             "tickvals": ticks,
             "ticktext": [f"{100 * (1 - t):.6g} %" for t in ticks],
         },
-        yaxis=seconds_axis(what, *(np.maximum(q.value, _LEAST_NS) / 1e9 for _, q in named)),
+        yaxis=seconds,
     )
     ecdf.update_layout(
-        xaxis=seconds_axis(what, *(np.maximum(q.value, _LEAST_NS) / 1e9 for _, q in named)),
-        yaxis={"title": {"text": "share of calls, %"}, "range": [0, 101]},
+        xaxis=seconds, yaxis={"title": {"text": "share of calls, %"}, "range": [0, 101]}
     )
     points = (50, 90, 99, 99.9, 99.99, 100)
     rows = tuple((name, *(f"{_at(q, p) / 1e6:.4g}" for p in points)) for name, q in named)

@@ -19,7 +19,6 @@ from harness.report.html.figure import (
     CLOUD,
     Array,
     Figure,
-    Quantiles,
     bars,
     latency_figures,
     quantiles,
@@ -74,9 +73,8 @@ def run_figures(
     """All plots of the run that there are data for; at most `points` points a curve."""
     found = [timeline(view, analysis, calls, points)]
     if calls is not None:
-        name = view.id
         found += latency_figures(
-            f"{name}-latency",
+            f"{view.id}-latency",
             [("accepting", quantiles(calls.accept_ns)), ("waiting", quantiles(calls.wait_ns))],
             "time of an accept call",
         )
@@ -114,9 +112,7 @@ def run_figures(
 
 def overlay(named: Mapping[str, Calls]) -> list[Figure]:
     """The latency distributions of several runs over each other."""
-    curves: list[tuple[str, Quantiles]] = [
-        (name, quantiles(calls.accept_ns)) for name, calls in named.items()
-    ]
+    curves = [(name, quantiles(calls.accept_ns)) for name, calls in named.items()]
     return latency_figures("overlay", curves, "time of an accept call") if curves else []
 
 
@@ -186,18 +182,9 @@ def _stages(figure: go.Figure, view: RunView, analysis: Analysis) -> None:
     for stage, words in _STAGES.items():
         if isinstance(stages.get(stage), int):
             at = analysis.clocks.guest_ns(stages[stage]) / 1e9
-            figure.add_vline(x=at, line={"width": 1, "dash": "dot"})
-            figure.add_annotation(
-                x=at,
-                y=1,
-                yref="paper",
-                text=words,
-                textangle=-90,
-                showarrow=False,
-                xanchor="right",
-                yanchor="top",
-                font={"size": 10},
-            )
+            label = {"text": words, "textangle": -90, "font": {"size": 10}}
+            line = {"width": 1, "dash": "dot"}
+            figure.add_vline(x=at, line=line, annotation=label, annotation_position="top left")
     for splat in analysis.splats:
         if splat.guest_ns is not None:
             figure.add_vline(x=splat.guest_ns / 1e9, line={"width": 2, "color": "#d33"})
