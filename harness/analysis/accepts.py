@@ -150,10 +150,8 @@ class LatencyCounter:
 
 
 def figures(events: Events, bounds: StageBounds) -> AcceptFigures:
-    """One pass for calls, CPUs, stages and callers; one more for concurrency.
-
-    Raises PreconditionError where the file's calls are not in order.
-    """
+    """One pass for calls, CPUs, stages and callers; one more for concurrency. Raises
+    PreconditionError where the file's calls are not in order."""
     accept, wait, sizes = LatencyCounter(), LatencyCounter(), Counter[int]()
     cpus, stages, callers = _Sums(), _Sums(), _Sums()
     names: list[str] = []

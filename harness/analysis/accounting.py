@@ -12,11 +12,8 @@ _KIB_PER_PAGE = PAGE_SIZE // 1024
 
 
 def counters_agree(counters: Counters, when: str) -> Check:
-    """vmstat = meminfo = sum of nodes = sum of zones, in whole MAX_PAGE_ORDER blocks.
-
-    Exact, because nr_unaccepted moves by 1024 pages at a time, beyond any per-CPU stat threshold
-    (mm/vmstat.c, 6.12).
-    """
+    """Exact, because nr_unaccepted moves by 1024 pages at a time, beyond any per-CPU stat threshold
+    (mm/vmstat.c, 6.12)."""
     vmstat = counters.unaccepted_pages
     meminfo, rest = divmod(counters.meminfo_unaccepted_kib, _KIB_PER_PAGE)
     nodes = sum(counters.node_unaccepted_kib.values()) // _KIB_PER_PAGE
@@ -29,12 +26,8 @@ def counters_agree(counters: Counters, when: str) -> Check:
 
 
 def table_bounds_counter(counters: Counters, when: str) -> Check:
-    """0 <= nr_unaccepted - 512 * pending units <= 512 * unaccepted blocks.
-
-    Not equality: accepting a block accepts the first unit of the next one too, the guard against
-    load_unaligned_zeropad() (drivers/firmware/efi/unaccepted_memory.c, 6.12). Units of hotplugged
-    memory that the page allocator does not have are pending and nowhere counted.
-    """
+    """No equality because of the guard (drivers/firmware/efi/unaccepted_memory.c, 6.12). Units of
+    hotplugged memory that the page allocator does not have are pending and nowhere counted."""
     # Kernels with an older emulation patch do not tell: then all has to be counted.
     offline = counters.stat("pending_offline") if "pending_offline" in counters.emulation else 0
     pending = counters.stat("table_pending") - offline
@@ -50,11 +43,8 @@ def table_bounds_counter(counters: Counters, when: str) -> Check:
 
 
 def free_adds_up(counters: Counters, when: str) -> Check:
-    """nr_free_pages = buddyinfo + nr_unaccepted, within what moves between readings.
-
-    The files are read one after the other in a live guest, so per-CPU lists and a little traffic
-    are allowed for; a counter that leaks is off by whole blocks.
-    """
+    """The files are read one after the other in a live guest, so per-CPU lists and a little traffic
+    are allowed for; a counter that leaks is off by whole blocks."""
     sum_pages = counters.buddy_pages + counters.unaccepted_pages
     allowed = 2 * MAX_ORDER_PAGES + sum(zone.pcp_pages for zone in counters.zones)
     difference = counters.free_pages - sum_pages

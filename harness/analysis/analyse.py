@@ -95,11 +95,8 @@ class Analysis:
 
 
 def analyse(run_dir: Path) -> Analysis:
-    """Analyse a run that has ended.
-
-    Raises UsageError where `run_dir` is none, PreconditionError where its files cannot be believed
-    or the run broke before it was read a second time.
-    """
+    """Analyse a run that has ended. Raises UsageError where `run_dir` is none, PreconditionError
+    where its files cannot be believed or it broke before its second reading."""
     written = RunDir.load(run_dir).record
     if not {"counters_before", "counters_after"} <= written.keys():
         raise PreconditionError(

@@ -25,11 +25,8 @@ _SIGNAL = "conservation"
 
 
 def trace_accounts_for_all(trace: Trace, counters: Counters) -> Check:
-    """Units accepted by events + units accepted while the event was off = back end's count.
-
-    A lossy trace voids the check: ERROR, never PASS and never FAIL. That nothing was accepted is
-    an ERROR for a whole life, as each boot accepts something.
-    """
+    """That nothing was accepted is an ERROR for a guest's whole life, as each boot accepts
+    something."""
     accepted, untraced = counters.stat("accept_units"), counters.stat("untraced_units")
     if trace.since is not None:
         accepted -= trace.since.stat("accept_units")
@@ -64,10 +61,8 @@ def guards_explain(counters: Counters, pending: Iterable[PendingRun]) -> Check:
 
 
 def platform_guards_explain(counters: Counters, pending: Iterable[PendingRun], pages: int) -> Check:
-    """The same with what QEMU's platform has pending, `pages` of 4 KiB, instead of the table.
-
-    The table is firmware's, so its edges may lie inside blocks.
-    """
+    """The same with what QEMU's platform has pending, `pages` of 4 KiB. The table is firmware's, so
+    its edges may lie inside blocks."""
     name = "nr_unaccepted and the platform differ by the guard units"
     return _guards(name, counters, pending, pages // PAGES_PER_UNIT, _FIRMWARE_EDGES)
 

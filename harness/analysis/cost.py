@@ -52,10 +52,8 @@ def per_touched_page(run: RunView) -> float | None:
 
 
 def workload(run: RunView) -> float | None:
-    """All that the workload's workers executed, in user and kernel mode.
-
-    By the CPU time of its threads: a process that had the CPU in between is not in it.
-    """
+    """All that the workload's workers executed, in user and kernel mode, by the CPU time of its
+    threads."""
     return number(run.workload, "cpu_ns") if counted(run) else None
 
 

@@ -37,11 +37,8 @@ class FunctionCost(FileType, frozen=True):
 
 
 def parse_counts(lines: Iterable[str]) -> tuple[Numbers, Numbers]:
-    """Addresses of blocks and the instructions executed in them: the last whole count in `lines`.
-
-    The counts grow from one report to the next, so the last one has them all. Raises
-    PreconditionError where there is none, or one that is damaged.
-    """
+    """Addresses of blocks and the instructions executed in them: the last whole count in `lines`,
+    as counts grow. Raises PreconditionError where there is none, or one that is damaged."""
     found: tuple[list[int], list[int]] | None = None
     addresses: list[int] = []
     counts: list[int] = []
@@ -68,10 +65,8 @@ def parse_counts(lines: Iterable[str]) -> tuple[Numbers, Numbers]:
 
 
 def by_function(addresses: Numbers, counts: Numbers, kallsyms: str) -> tuple[FunctionCost, ...]:
-    """The counts by function, dearest first. `kallsyms`: the guest's /proc/kallsyms.
-
-    Raises PreconditionError where that has no kernel text.
-    """
+    """The counts by function, dearest first. Raises PreconditionError where the guest's `kallsyms`
+    has no kernel text."""
     symbols = sorted(
         (int(match[1], 16), match[2])
         for match in map(_SYMBOL.fullmatch, kallsyms.splitlines())

@@ -49,10 +49,8 @@ def kexec_cycles(reports: Sequence[Mapping[str, Any]]) -> tuple[KexecCycle, ...]
 
 
 def found_nothing_unaccepted(first: Counters, last: Counters) -> bool:
-    """Whether the last of several kernels was handed a table with nothing pending in it.
-
-    `first` and `last`: each one's first reading; equal where there was only one kernel.
-    """
+    """Whether the last of several kernels was handed a table with nothing pending in it; of each
+    its first reading, which are equal where there was only one kernel."""
     return first != last and bool(last.emulation) and last.stat("units_marked") == 0
 
 

@@ -23,11 +23,9 @@ def lkvs_check(
     load_ns: int,
     cycles: Sequence[KexecCycle] = (),
 ) -> Check:
-    """The verdict of one case. `load_ns`: what its workload took, guest clock; `cycles`: of the
-    KEXEC cases, with `before` read in the first kernel and `after` in the last.
-
-    ERROR where the kernel has not got the feature, or nothing was unaccepted to begin with.
-    """
+    """The verdict of one case, after `load_ns` of guest time. In KEXEC cases `before` is of the
+    first kernel, `after` of the last. ERROR where the feature is missing, or nothing was
+    unaccepted."""
     case = str(facts.get("case"))
     name = f"LKVS {case}"
     config = facts.get("config")

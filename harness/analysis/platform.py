@@ -38,10 +38,7 @@ def ledger_balances(info: PlatformInfo) -> Check:
 
 
 def stream_agrees(stream: PlatformEvents | None, info: PlatformInfo) -> Check:
-    """Pending at launch and every change in the stream = what QEMU counts as pending.
-
-    From the last launch, or from the snapshot that the guest was restored from. Losses void it.
-    """
+    """From the last launch on, or from the snapshot that the guest was restored from."""
     name = "platform: every call is in the stream"
     if stream is None:
         return Check(name, Status.ERROR, "there is no stream of platform events", _SIGNAL)
@@ -71,10 +68,7 @@ def stream_agrees(stream: PlatformEvents | None, info: PlatformInfo) -> Check:
 
 
 def pages_in_units(pending: Sequence[PendingRun], info: PlatformInfo) -> Check:
-    """What is pending is whole units of 2 MiB: the kernel's table can say nothing less.
-
-    A page pending beside accepted ones was forgotten: nobody will accept it before its use.
-    """
+    """A page pending beside accepted ones was forgotten: nobody will accept it before its use."""
     pages = sum(run.end - run.start for run in pending) // PAGE_SIZE
     name = "platform: what is pending is whole units"
     detail = f"{len(pending)} ranges, {pages} pages"
@@ -108,11 +102,8 @@ def kernel_events_agree(
     readings: tuple[Counters, Counters],
     platform: tuple[PlatformInfo, PlatformInfo],
 ) -> Check:
-    """Units in the kernel's accept events between two readings = pages that left pending.
-
-    What the kernel converts meanwhile, or converts back and accepts at once, leaves pending as it
-    was, or is in QEMU's count of conversions.
-    """
+    """What the kernel converts meanwhile, or converts back and accepts at once, leaves pending as
+    it was, or is in QEMU's count of conversions."""
     since, until = (reading.monotonic_ns for reading in readings)
     units = 0
     for batch in events.batches("time_ns", "units"):

@@ -60,10 +60,7 @@ def quiet(
 
 
 def waiting_bounded(events: Sequence[AcceptEvent], bounds: Bounds) -> Check | None:
-    """Calls do not wait for each other longer than accepting takes.
-
-    Only where acceptance has a cost: without one both are noise.
-    """
+    """Only where acceptance has a cost: without one, waiting and accepting are noise."""
     calls = [event for event in events if event.first]
     if not bounds.cost_ns_per_unit or len(calls) < _LEAST_CALLS:
         return None
@@ -78,10 +75,7 @@ def waiting_bounded(events: Sequence[AcceptEvent], bounds: Bounds) -> Check | No
 
 
 def calls_bounded(events: Sequence[AcceptEvent], bounds: Bounds) -> Check | None:
-    """Interrupts stay off no longer than for one block and its guard.
-
-    They are off over a whole call, so its units and its duration are what bounds them.
-    """
+    """Interrupts are off over a whole call, so its units and its duration are what bounds them."""
     if not events:
         return None
     calls: dict[int, list[AcceptEvent]] = {}

@@ -58,10 +58,8 @@ _FIELDS = {
 
 @dataclass
 class Pairs:
-    """Collects accept events from windows of hits; `finish` when there are no more.
-
-    From `since_ns` to `until_ns` all probes were on; outside, halves are not missed.
-    """
+    """Collects accept events from windows of hits; `finish` when there are no more. From `since_ns`
+    to `until_ns` all probes were on; outside, halves are not missed."""
 
     since_ns: int
     until_ns: int

@@ -128,10 +128,7 @@ def _call_events(call: _Open, back: Hit) -> tuple[list[ProbedAccept], bool]:
 
 
 def sources_agree(probes: Events, events: Events) -> Check:
-    """The probes and the trace event saw the same accepts while the probes were on: each range.
-
-    Count and bytes follow from that. Losses on either side void it.
-    """
+    """Range by range while the probes were on; count and bytes follow from that."""
     seen = [
         _ranges(some, probes.facts.since_ns, probes.facts.until_ns) for some in (probes, events)
     ]
@@ -162,10 +159,7 @@ def _ranges(source: Events, since_ns: int, until_ns: int) -> npt.NDArray[np.uint
 
 
 def probes_account_for_all(events: Events, before: Counters, after: Counters) -> Check:
-    """Units accepted by probed events since the reading `before` = what the back end counts since.
-
-    Losses void it. The reading must have been made with the probes on.
-    """
+    """Since the reading `before`, which must have been made with the probes on."""
     units = 0
     for batch in events.batches("time_ns", "units"):
         units += int(batch["units"][batch["time_ns"] >= before.monotonic_ns].sum())

@@ -77,10 +77,7 @@ def _steepest(samples: Samples) -> float | None:
 
 
 def samples_never_rise(samples: Samples, added_units: int = 0) -> Check:
-    """At every sample nr_unaccepted never rises, in whole MAX_PAGE_ORDER blocks.
-
-    But by units that were hot-added meanwhile.
-    """
+    """From sample to sample, but by units that were hot-added meanwhile, and in whole blocks."""
     name = "nr_unaccepted never rose from sample to sample"
     if UNACCEPTED not in samples.names or len(samples.values) < 2:
         return Check(name, Status.ERROR, f"{len(samples.values)} samples of it: nothing to compare")

@@ -66,10 +66,8 @@ class StallShare:
 
 
 def operations(reports: Sequence[Mapping[str, Any]]) -> Operations | None:
-    """From the reports of guest programs; None where none of them times operations.
-
-    Raises PreconditionError for reports that contradict themselves.
-    """
+    """From the reports of guest programs; None where none of them times operations. Raises
+    PreconditionError for reports that contradict themselves."""
     try:
         timed = [msgspec.convert(report, _Report) for report in reports if "histogram" in report]
     except msgspec.ValidationError as error:
@@ -95,10 +93,8 @@ def operations(reports: Sequence[Mapping[str, Any]]) -> Operations | None:
 
 
 def stall_shares(found: Operations, events: Events) -> tuple[StallShare, ...]:
-    """For all operations, and for each tail whose operations are known one by one.
-
-    The events are read once, a batch at a time, so that memory does not grow with the trace.
-    """
+    """For all operations, and for each tail whose operations are known one by one. Events are read
+    once, a batch at a time."""
     if not found.workers or found.histogram is None or not found.count:
         return ()
     spans = [_all_operations(found)]

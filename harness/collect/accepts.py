@@ -80,11 +80,8 @@ class EventTrace(AcceptTrace):
 
 
 class HistTrace(AcceptTrace):
-    """Only the distribution, from the kernel's own histograms: no event leaves the guest.
-
-    hist triggers (Documentation/trace/histogram.rst, 6.12); what they cannot count they say they
-    dropped. Writes hist.txt instead of events.parquet.
-    """
+    """Only the distribution, in hist.txt, by hist triggers (Documentation/trace/histogram.rst,
+    6.12): no event leaves the guest. What they cannot count they say they dropped."""
 
     source = "hist"
 

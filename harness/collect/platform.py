@@ -46,10 +46,8 @@ class PlatformWitness:
         """Whether nothing changed state while the counters were read the last time."""
 
     def read(self, moment: str) -> Counters:
-        """The guest's counters, and the platform's statistics of the same moment.
-
-        Reading itself may accept memory, so it is repeated until it did not.
-        """
+        """The guest's counters, and the platform's statistics of the same moment. Reading itself
+        may accept memory, so it is repeated until it did not."""
         for _ in range(_ATTEMPTS):
             first = self._ask()
             counters = read_counters(self._guest)
@@ -61,10 +59,8 @@ class PlatformWitness:
         return counters
 
     def last(self, pending_file: Path) -> Counters:
-        """As `read("after")`; which pages are pending goes to a file, the stream is stored.
-
-        All of it is of one moment: the guest is stopped for it.
-        """
+        """As `read("after")` with the guest stopped; which pages are pending goes to a file, and
+        the stream is stored."""
         for _ in range(_ATTEMPTS):
             first = self._ask()
             counters = read_counters(self._guest)
@@ -103,10 +99,8 @@ class PlatformWitness:
 
 
 def store_platform(run_dir: Path) -> bool:
-    """Put the raw stream, if there is one, into platform.parquet and remove it.
-
-    False where there is none. Raises PreconditionError where it cannot be believed; it stays then.
-    """
+    """Put the raw stream, if there is one, into platform.parquet and remove it; whether there was.
+    Raises PreconditionError where it cannot be believed; it stays then."""
     stream = run_dir / STREAM
     if not stream.exists():
         return False

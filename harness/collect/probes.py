@@ -94,12 +94,9 @@ def probes_at_call(probes: tuple[Probe, Probe], caller: str, offset: int) -> tup
 
 
 def boot_words() -> tuple[str, ...]:
-    """Words for the kernel's command line that set up kprobes at fs_initcall, long before init.
-
-    What is accepted before that is seen only in the counters (setup_boot_kprobe_events(),
-    kernel/trace/trace_kprobe.c, 6.12). A function that the kernel has not got costs a line in its
-    log.
-    """
+    """Words for the kernel's command line that set up kprobes at fs_initcall
+    (setup_boot_kprobe_events(), kernel/trace/trace_kprobe.c, 6.12). What is accepted before that is
+    seen only in the counters. A function that the kernel has not got costs a line in its log."""
     probes = list(probes_of(0, "accept_memory", False))
     for target in TARGETS.values():
         probes += platform_probes(target)
@@ -223,10 +220,8 @@ class ProbeTrace(AcceptTrace):
 
 
 class BothTraces(AcceptTrace):
-    """The trace event and the probes at once, in one ring buffer: to compare them.
-
-    What the probes saw goes to probes.parquet.
-    """
+    """The trace event and the probes, in probes.parquet, at once in one ring buffer: to compare
+    them."""
 
     source = "event"
 
@@ -254,12 +249,8 @@ def accept_trace(
     collect: Collect,
     refused: Callable[[str], None] = lambda why: None,
 ) -> AcceptTrace | None:
-    """The source that `collect` asks for; None where nothing is to be traced.
-
-    A kernel that cannot be traced by any source is not, where none is asked for by name; `refused`
-    is told why.
-    Raises PreconditionError where the kernel has not got what was asked for by name.
-    """
+    """The source that `collect` asks for; None where nothing is to be traced, or no source can and
+    none was asked for by name: `refused` is told why. Raises PreconditionError where one was."""
     mode = collect.trace
     if mode is TraceMode.OFF or (mode is TraceMode.AUTO and not spec.trace_boot):
         return None

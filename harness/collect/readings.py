@@ -32,11 +32,9 @@ def read_counters(guest: Guest) -> Counters:
 
 
 def measure_clock(guest: Guest) -> ClockPoint:
-    """Ask the guest's init for its CLOCK_MONOTONIC and keep the quickest answer of a few.
-
-    The answer was made somewhere between question and arrival: half of that is the error (as in
-    NTP, RFC 5905 section 8). Raises PreconditionError where init does not answer.
-    """
+    """The guest's CLOCK_MONOTONIC by the quickest answer of a few of its init, made somewhere
+    between question and arrival: half of that is the error (as in NTP, RFC 5905 section 8). Raises
+    PreconditionError where init does not answer."""
     points = []
     for _ in range(_CLOCK_ROUNDS):
         asked_ns = time.monotonic_ns()

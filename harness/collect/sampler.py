@@ -68,10 +68,8 @@ class Sampler:
         self._latest.feed(data)
 
     def stop(self) -> None:
-        """End the sampler, turn its stream into vmstat.parquet.
-
-        Raises PreconditionError where the stream makes no sense; it is then kept as it came.
-        """
+        """End the sampler, turn its stream into vmstat.parquet. Raises PreconditionError where the
+        stream makes no sense; it is then kept as it came."""
         try:
             self._command.stop()
         finally:

@@ -38,11 +38,8 @@ def make_room(
     kib: int | None = None,
     enable: str | None = None,
 ) -> None:
-    """Enlarge the trace buffer so that each CPU could hold the events of every block left.
-
-    Done before the workload and after boot: a large buffer at boot would itself accept memory.
-    `kib` per CPU overrides the estimate. `enable`: an event to record from then on.
-    """
+    """Have each CPU's buffer hold the events of every block left, or `kib`, and record `enable`
+    from then on. Done after boot: a large buffer at boot would itself accept memory."""
     wanted = blocks * events_per_block * _EVENT_BYTES // 1024
     kib = kib or min(max(_MIN_KIB, wanted), _MAX_KIB)
     script = f"cd {TRACEFS} && echo {kib} > buffer_size_kb && echo {_COMMS} > saved_cmdlines_size"
@@ -57,11 +54,8 @@ def use_monotonic_clock(guest: Guest) -> None:
 
 
 def switch_event(guest: Guest, on: bool, event: str = ACCEPT_EVENT) -> None:
-    """Record an event, or no more of it.
-
-    The accept event goes off before the last reading of the counters: from there on the back end
-    counts accepts as untraced, so that events and untraced units add up to all.
-    """
+    """The accept event goes off before the last reading of the counters: from there on the back end
+    counts accepts as untraced, so that events and untraced units add up to all."""
     guest.run(f"echo {int(on)} > {TRACEFS}/events/{event}/enable")
 
 
@@ -70,10 +64,8 @@ def event_format(guest: Guest, event: str = ACCEPT_EVENT) -> str:
 
 
 def stop_tracing(guest: Guest) -> Mapping[int, int]:
-    """Stop the ring buffer; the events that each CPU lost since boot.
-
-    Raises PreconditionError where a CPU does not say.
-    """
+    """Stop the ring buffer; the events that each CPU lost since boot. Raises PreconditionError
+    where a CPU does not say."""
     script = (
         f"cd {TRACEFS} && echo 0 > tracing_on && for cpu in per_cpu/cpu*; do "
         'echo "#${cpu#per_cpu/}"; cat $cpu/stats; done'

@@ -67,10 +67,8 @@ _NAMES = {
 
 
 def parse_counters(message: Any) -> Counters:
-    """Counters from the JSON of the guest's `cvm counters`. Raises PreconditionError.
-
-    Guest output is untrusted: every field is checked for type and range before it is believed.
-    """
+    """From the JSON of the guest's `cvm counters`, which is untrusted: each field's type and range
+    is checked. Raises PreconditionError."""
     try:
         fields = {
             **_renamed(message),

@@ -86,11 +86,8 @@ class EventsWriter:
         self._writer.add_key_value_metadata(metadata(facts))
 
     def add(self, columns: Mapping[str, Any], cpu: int) -> None:
-        """Append rows of one CPU, in the order in which they were written there.
-
-        `columns` holds all of SCHEMA but cpu and call. Raises PreconditionError for events that
-        contradict themselves.
-        """
+        """Append one CPU's rows in the order of writing; `columns`: all of SCHEMA but cpu and call.
+        Raises PreconditionError for events that contradict themselves."""
         first = np.asarray(columns["first"], dtype=bool)
         count = len(first)
         if not count:
@@ -119,11 +116,8 @@ class EventsWriter:
 def convert_frames(
     frames: Frames, layout: EventFormat, resolve: Resolve, writer: EventsWriter
 ) -> bool:
-    """Write all events of the carried patch's trace event among `frames`.
-
-    Returns whether pages say that events before them were dropped. Raises PreconditionError where
-    pages or events make no sense.
-    """
+    """Write all events of the carried patch's trace event; whether pages say that some were
+    dropped. Raises PreconditionError where pages or events make no sense."""
     callers: dict[int, str] = {}
     dropped = False
     for cpu in frames.pages:

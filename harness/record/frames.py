@@ -63,11 +63,8 @@ class Frames:
 
 
 def parse_frames(data: Bytes | FileStream) -> Frames:
-    """Find the frames in a whole stream.
-
-    Raises PreconditionError where the stream is cut off or is no such stream: a part of a trace is
-    never taken for the whole.
-    """
+    """Find the frames in a whole stream. Raises PreconditionError where it is cut off or none: a
+    part of a trace is never taken for the whole."""
     pages: dict[int, list[tuple[int, int]]] = {}
     comms: dict[int, str] = {}
     at = 0

@@ -34,21 +34,16 @@ class Histogram:
         return int(self.counts.sum())
 
     def bounds(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """The lowest value and the width of each bucket.
-
-        As floats, which hold whole numbers below 2^53 exactly: 104 days in nanoseconds.
-        """
+        """The lowest value and the width of each bucket. Floats hold whole numbers below 2^53
+        exactly: 104 days in ns."""
         bits = self.sub_bucket_bits
         shift = np.maximum((self.indexes >> bits) - 1, 0)
         width = np.exp2(shift.astype(np.float64))
         return (self.indexes - (shift << bits)) * width, width
 
     def percentiles(self, percents: Sequence[float]) -> npt.NDArray[np.float64]:
-        """The middle of the bucket that holds each percentile: the smallest value that at least
-        that share of all values does not exceed (numpy's "inverted_cdf").
-
-        Raises PreconditionError if nothing was recorded.
-        """
+        """The middle of the bucket that holds each percentile (numpy's "inverted_cdf"). Raises
+        PreconditionError if nothing was recorded."""
         if self.total == 0:
             raise PreconditionError("a percentile of an empty histogram")
         ranks = np.ceil(np.asarray(percents, dtype=np.float64) / 100 * self.total)
@@ -84,10 +79,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 def parse_histogram(message: Any) -> Histogram:
-    """A histogram from the JSON object in a guest program's report. Raises PreconditionError.
-
-    Guest output is untrusted: indexes and counts are checked for type, range and order.
-    """
+    """From the JSON in a guest program's report, which is untrusted. Raises PreconditionError."""
     try:
         found = msgspec.convert(message, _Message)
     except msgspec.ValidationError as error:

@@ -32,10 +32,8 @@ def read_events(path: Path) -> list[Event]:
 
 
 def told(event: Event, kind: type[_T]) -> _T:
-    """The `kind` whose fields are among those of `event`. Raises UsageError where they make none.
-
-    Who an event is about and when it was are other fields of it.
-    """
+    """The `kind` whose fields are among those of `event`; who it is about and when it was are
+    others. Raises UsageError where they make none."""
     fields = {name: event[name] for name in kind.__struct_fields__ if name in event}
     where = f"event {event['event']} of {event.get('utc')}"
     return convert(fields, kind, where, "the journal was damaged: start anew")

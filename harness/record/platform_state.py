@@ -216,10 +216,7 @@ def parse_fatal(data: object) -> Fatal:
 
 
 def parse_pending(text: str, grain: int = UNIT_SIZE) -> tuple[PendingRun, ...]:
-    """The runs of `pending`, ascending, in multiples of `grain` bytes.
-
-    Raises PreconditionError; guest output is untrusted.
-    """
+    """The runs of `pending`, ascending, in multiples of `grain` bytes. Raises PreconditionError."""
     runs = []
     last = 0
     for line in text.splitlines():
@@ -240,10 +237,8 @@ def pending_units(runs: Iterable[PendingRun], start: int, size: int) -> int:
 
 
 def parse_pending_pages(answer: object) -> tuple[PendingRun, ...]:
-    """The pending memory that QEMU answers to QUERY_PAGES, ascending, in bytes.
-
-    Its edges need not be those of units. Raises PreconditionError.
-    """
+    """The pending memory in QEMU's answer to QUERY_PAGES, ascending, in bytes; its edges need not
+    be those of units. Raises PreconditionError."""
     ranges = _convert(answer, list[_Range], "the pending pages")
     runs: list[PendingRun] = []
     last = 0

@@ -76,10 +76,8 @@ class Batch:
 
 
 def read_batches(pages: npt.NDArray[np.uint8], layout: EventFormat) -> Iterator[Batch]:
-    """The events with `layout` among one CPU's `pages`, a batch of bounded size at a time.
-
-    `pages` may be a memory map. Raises PreconditionError where it is not whole ring-buffer pages.
-    """
+    """The events with `layout` among one CPU's `pages`, a bounded batch at a time. Raises
+    PreconditionError where these are not whole ring-buffer pages."""
     for batches in read_mixed(pages, (layout,)):
         yield batches[0]
 

@@ -52,10 +52,8 @@ class Samples:
 
 
 def parse_samples(lines: Iterable[str]) -> Samples:
-    """The stream of `cvm sample`. Raises PreconditionError for anything that does not fit.
-
-    A stream that was cut off is accepted up to its last whole line and says it is not complete.
-    """
+    """The stream of `cvm sample`, one that was cut off up to its last whole line. Raises
+    PreconditionError for anything that does not fit."""
     names: tuple[str, ...] = ()
     rows: list[Sequence[int]] = []
     missed = cpu_ns = 0
@@ -99,10 +97,8 @@ def write_samples(run_dir: Path, samples: Samples) -> None:
 
 
 def read_samples(run_dir: Path) -> Samples | None:
-    """A run's samples; None where it took none. A stream left by a run that broke is read, too.
-
-    Raises PreconditionError for a file that cannot be read as samples.
-    """
+    """A run's samples, of a run that broke its stream; None where it took none. Raises
+    PreconditionError."""
     path, stream = run_dir / FILE, run_dir / STREAM
     if not path.exists():
         if not stream.exists():

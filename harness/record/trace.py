@@ -45,11 +45,9 @@ class AcceptEvent:
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[AcceptEvent]:
-    """The accept events among `lines` of a tracefs `trace` file, in file order.
-
-    Other events and comments are passed over. Raises PreconditionError for an accept event that
-    is cut off or contradicts itself: a trace is believed whole or not at all.
-    """
+    """The accept events among `lines` of a tracefs `trace` file, in file order. Raises
+    PreconditionError for one that is cut off or contradicts itself: a trace is believed whole or
+    not at all."""
     for line in lines:
         if ": accept_memory:" not in line or line.startswith("#"):
             continue
@@ -72,10 +70,8 @@ _LOSSES = ("overrun", "commit overrun", "dropped events")
 
 
 def lost_events(stats: str) -> int:
-    """Events lost, from one tracefs per_cpu/cpu*/stats text (ring_buffer counters, 6.12).
-
-    Raises PreconditionError where a counter is missing: unknown losses are not zero losses.
-    """
+    """Events lost, from one tracefs per_cpu/cpu*/stats text (ring_buffer counters, 6.12). Raises
+    PreconditionError where a counter is missing: unknown losses are not zero losses."""
     lost = 0
     for name in _LOSSES:
         match = re.search(rf"^{name}: (\d{{1,19}})$", stats, re.MULTILINE)

@@ -32,10 +32,8 @@ _UNITS: dict[str, tuple[str, float, str | None]] = {
 
 
 def kcidb(runs: Sequence[RunView], origin: str) -> dict[str, Any]:
-    """The report of `runs`, submitted by the CI system called `origin`.
-
-    Raises UsageError where KCIDB would not take the name.
-    """
+    """The report of `runs` by the CI system `origin`. Raises UsageError where KCIDB would not take
+    the name."""
     if not _ORIGIN.fullmatch(origin):
         raise UsageError(
             f"KCIDB takes no origin like {origin!r}", hint="use lower-case letters, digits and _"

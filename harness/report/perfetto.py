@@ -92,10 +92,7 @@ class _Writer:
 
 
 def write_perfetto(view: RunView, path: Path) -> None:
-    """Write the trace of `view` to `path`.
-
-    Raises PreconditionError where the run's files cannot be believed or it did not end.
-    """
+    """Raises PreconditionError where the run's files cannot be believed or it did not end."""
     found = analyse(view.path)
     stages = _stages(view, found)
     shift_ns = max(0, -min((begin for _, begin, _ in stages), default=0))

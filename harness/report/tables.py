@@ -23,10 +23,8 @@ _FACTS: dict[str, pa.DataType] = {
 
 
 def metric_table(runs: Sequence[RunView]) -> pa.Table:
-    """One row a run: what it was, then a column for every metric, null where it has none.
-
-    Units and meanings are in the schema's metadata.
-    """
+    """One row a run: what it was, then a column for every metric, null where it has none. Units and
+    meanings are in the schema's metadata."""
     names = [field.name for field in dataclasses.fields(Row)]
     facts = [pa.field(name, _FACTS.get(name, pa.string())) for name in names]
     metrics = [

@@ -74,10 +74,7 @@ _PER_PAGE = (_PAGE - _HEADER) // _RECORD.itemsize
 
 
 def write_trace_dat(view: RunView, path: Path) -> None:
-    """Write the accept events of one finished run.
-
-    Raises PreconditionError for a run that has not finished or has no events.
-    """
+    """Raises PreconditionError for a run that has not finished or has no events."""
     analyse(view.path)  # a run whose figures do not hold together is not passed on
     names = _Names()
     pages = {cpu: b"".join(found) for cpu, found in _cpus(view.path / FILE, names).items()}

@@ -96,10 +96,7 @@ def runs_page(views: Sequence[RunView], trends: Sequence[MetricHistory] = ()) ->
 
 
 def night_page(directory: Path, trends: Sequence[MetricHistory] = ()) -> Page:
-    """A page about the night in `directory`: its cells, then the runs that tell why.
-
-    Raises UsageError where its results cannot be read.
-    """
+    """The night in `directory`: its cells, then the runs that tell why. Raises UsageError."""
     night = load_night(directory)
     cells = sorted(night.cells, key=_urgency)
     views = []
@@ -128,10 +125,8 @@ def night_page(directory: Path, trends: Sequence[MetricHistory] = ()) -> Page:
 
 
 def series_page(directory: Path, trends: Sequence[MetricHistory] = ()) -> Page:
-    """A page about the checked series in `directory`: which commit is bad, and what each costs.
-
-    Raises UsageError where its results cannot be read.
-    """
+    """The checked series in `directory`: which commit is bad, what each costs. Raises
+    UsageError."""
     series = load_series(directory)
     statuses = [commit.status for commit in series.rows]
     return Page(

@@ -52,10 +52,8 @@ def text(words: str) -> str:
 
 
 def quantiles(values: Array, points: int = QUANTILE_POINTS) -> Quantiles:
-    """The values at up to `points` ranks, dense towards the largest, which is always among them.
-
-    Each is one of `values` (numpy's "inverted_cdf"): nothing is interpolated.
-    """
+    """The values at up to `points` ranks, dense towards the largest, which is always among them;
+    none is interpolated (numpy's "inverted_cdf")."""
     ordered = np.sort(values)
     count = len(ordered)
     tail = np.geomspace(1.0, 1.0 / max(count, 2), points // 2)
@@ -65,10 +63,8 @@ def quantiles(values: Array, points: int = QUANTILE_POINTS) -> Quantiles:
 
 
 def thin(x: Array, y: Array, points: int, sampler: Any = LINE) -> tuple[Array, Array, bool]:
-    """At most `points` of a curve, and whether any were left out.
-
-    Of a LINE the shape is kept, of a CLOUD the least and the largest of each stretch.
-    """
+    """At most `points` of a curve, and whether any were left out. Of a LINE the shape is kept, of a
+    CLOUD the least and the largest of each stretch."""
     if len(x) <= points:
         return x, y, False
     some = points // 2 * 2 if sampler is CLOUD else points
@@ -77,10 +73,8 @@ def thin(x: Array, y: Array, points: int, sampler: Any = LINE) -> tuple[Array, A
 
 
 def seconds_axis(title: str, *values: Array) -> dict[str, Any]:
-    """A log axis of seconds over `values`, marked as people say it: 20µs, 1ms.
-
-    plotly's own marks between decades of a log axis are digits without a unit.
-    """
+    """A log axis of seconds over `values`, marked 20µs, 1ms: plotly's own marks between decades of
+    a log axis are digits without a unit."""
     every = np.concatenate([one[one > 0] for one in values if len(one)] or [np.ones(1)])
     low, high = np.floor(np.log10(every.min())), np.ceil(np.log10(every.max()))
     steps = (1, 1.5, 2, 3, 5, 7) if high - low <= 2 else (1, 2, 5) if high - low <= 3 else (1,)

@@ -64,10 +64,8 @@ def _embedded(content: Any) -> str:
 
 @cache
 def _library() -> str:
-    """plotly.js's basic bundle, compressed: 0.5 MB of base64.
-
-    The whole library is four times as large, and takes a slow machine seconds to start.
-    """
+    """plotly.js's basic bundle, compressed: 0.5 MB of base64. The whole library is four times as
+    large, and takes a slow machine seconds to start."""
     packed = importlib.resources.files(__package__).joinpath("vendor", LIBRARY).read_bytes()
     return base64.b64encode(packed).decode("ascii")
 
