@@ -4,11 +4,12 @@ the function that asks it of the evidence; its docstring is what docs/invariants
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from harness.analysis import accounting, conservation, platform, pressure, probes, timeline
+from harness.analysis import accounting, platform, pressure, probes, timeline
 from harness.analysis.evidence import Evidence, Scope
 from harness.analysis.kexec import kexec_checks
 from harness.base.spec import AcceptMode
@@ -40,7 +41,6 @@ class Invariant:
 
 INVARIANTS: list[Invariant] = []
 _EMULATED, _UNDER_TCG = "emulated", "tdx and snp under TCG"
-_RUN, _WINDOW = (Scope.RUN,), (Scope.WINDOW,)
 
 
 def judge(evidence: Evidence, scope: Scope, waived: Collection[str] = ()) -> list[Check]:
@@ -55,8 +55,8 @@ def judge(evidence: Evidence, scope: Scope, waived: Collection[str] = ()) -> lis
 def _row(
     name: str,
     signals: Sequence[str],
-    *,
     where: str = "every target",
+    *,
     scopes: tuple[Scope, ...] = (Scope.RUN, Scope.WINDOW),
 ) -> Callable[[Ask], Ask]:
     def append(ask: Ask) -> Ask:
@@ -64,6 +64,11 @@ def _row(
         return ask
 
     return append
+
+
+_of_runs = functools.partial(_row, scopes=(Scope.RUN,))
+_of_windows = functools.partial(_row, scopes=(Scope.WINDOW,))
+_of_boots = functools.partial(_row, scopes=(Scope.BOOT,))
 
 
 @_row("Counters agree", ["counters"])
@@ -74,7 +79,7 @@ def _agree(e: Evidence) -> Iterator[Check]:
     return (accounting.counters_agree(*reading) for reading in e.readings)
 
 
-@_row("The table bounds the counter", ["table"], where=_EMULATED)
+@_row("The table bounds the counter", ["table"], _EMULATED)
 def _bounded_by_table(e: Evidence) -> Iterator[Check]:
     """0 ≤ `nr_unaccepted` − 512 × pending units ≤ 512 × unaccepted blocks, pending units of
     hotplugged memory that is offline left aside. It is not an equality: accepting a block also
@@ -89,7 +94,7 @@ def _free_adds_up(e: Evidence) -> Iterator[Check]:
     return (accounting.free_adds_up(*reading) for reading in e.readings)
 
 
-@_row("No violation", [*accounting.VIOLATIONS.values()], where=_EMULATED)
+@_row("No violation", [*accounting.VIOLATIONS.values()], _EMULATED)
 def _no_violations(e: Evidence) -> Iterator[Check]:
     """No unit accepted twice, none touched while unaccepted, and the kernel's table and the back
     end never disagree."""
@@ -107,7 +112,7 @@ def _never_rises(e: Evidence) -> Iterator[Check]:
         yield timeline.samples_never_rise(e.samples, e.added_units)
 
 
-@_row("Units are conserved", ["conservation"], where=_EMULATED)
+@_row("Units are conserved", ["conservation"], _EMULATED)
 def _conserved(e: Evidence) -> Iterator[Check]:
     """Units marked at boot + added − removed = units the back end accepted + units still pending.
     Exactly. Not asked of a kernel that was started by one that had accepted everything."""
@@ -117,7 +122,7 @@ def _conserved(e: Evidence) -> Iterator[Check]:
         yield accounting.conserved(e.first, "in the first kernel")
 
 
-@_row("The trace accounts for all", ["conservation"], where="emulated, where accepts were recorded")
+@_row("The trace accounts for all", ["conservation"], "emulated, where accepts were recorded")
 def _accounted_for(e: Evidence) -> Iterator[Check]:
     """Units in accept events + units accepted while the event was off, as in earliest boot, = units
     the back end accepted. Exactly; a trace that lost events voids the check (ERROR). Probes and the
@@ -126,11 +131,11 @@ def _accounted_for(e: Evidence) -> Iterator[Check]:
         return
     if not e.handed_nothing:  # else what there was to account for is of the kernels before
         if e.trace is not None:
-            yield conservation.trace_accounts_for_all(e.trace, e.after)
+            yield accounting.trace_accounts_for_all(e.trace, e.after)
         elif e.probed is not None and e.before is not None:
             yield probes.probes_account_for_all(e.probed, e.before, e.after)
     if e.histograms and e.before is not None:
-        yield conservation.hist_accounts_for_all(e.histograms, e.before, e.after)
+        yield accounting.hist_accounts_for_all(e.histograms, e.before, e.after)
 
 
 @_row("The console is clean", [*Kind])
@@ -157,31 +162,28 @@ def _quiet(
     yield from pressure.quiet(name, signal, e.before, e.after, events)
 
 
-@_row("No reclaim", ["reclaim"], scopes=_WINDOW)
+@_of_windows("No reclaim", ["reclaim"])
 def _no_reclaim(e: Evidence) -> Iterator[Check]:
     """No reclaim, allocation stall or OOM kill while a block is unaccepted, unless the test asks
     for it."""
     return _quiet(e, "reclaim", "reclaim", pressure.RECLAIM)
 
 
-@_row("No huge page falls back", ["thp-fallback"], scopes=_WINDOW)
+@_of_windows("No huge page falls back", ["thp-fallback"])
 def _no_thp_fallback(e: Evidence) -> Iterator[Check]:
     """No fault for a huge page falls back to small ones while a block is unaccepted."""
     return _quiet(e, "THP fallback", "thp-fallback", pressure.THP, asked=True)
 
 
-@_row("No compaction stall", ["compaction"], scopes=_WINDOW)
+@_of_windows("No compaction stall", ["compaction"])
 def _no_compaction(e: Evidence) -> Iterator[Check]:
     """No task stalls in compaction while a block is unaccepted, unless the test asks for
     reclaim."""
     return _quiet(e, "compaction stall", "compaction", pressure.COMPACTION)
 
 
-@_row(
-    "Waiting is bounded",
-    ["waiting"],
-    where="emulated with a cost model, where accepts are traced",
-    scopes=_WINDOW,
+@_of_windows(
+    "Waiting is bounded", ["waiting"], "emulated with a cost model, where accepts are traced"
 )
 def _waiting_bounded(e: Evidence) -> Iterator[Check]:
     """Time that calls wait for other CPUs does not exceed time accepting. Asked where acceptance
@@ -190,7 +192,7 @@ def _waiting_bounded(e: Evidence) -> Iterator[Check]:
         yield from filter(None, [pressure.waiting_bounded(e.calls, e.bounds)])
 
 
-@_row("Calls are bounded", ["irqs-off"], where="where accepts are traced", scopes=_WINDOW)
+@_of_windows("Calls are bounded", ["irqs-off"], "where accepts are traced")
 def _calls_bounded(e: Evidence) -> Iterator[Check]:
     """Interrupts stay off for one block and its guard: three units a call, and 400 ms beyond their
     cost and what the host kept the vCPU waiting. A test may ask for larger calls."""
@@ -198,7 +200,7 @@ def _calls_bounded(e: Evidence) -> Iterator[Check]:
         yield from filter(None, [pressure.calls_bounded(e.calls, e.bounds)])
 
 
-@_row("Boot accepts what it needs", ["boot-budget"], where=_EMULATED, scopes=(Scope.BOOT,))
+@_of_boots("Boot accepts what it needs", ["boot-budget"], _EMULATED)
 def _boot_budget(e: Evidence) -> Iterator[Check]:
     """Before PID 1: 32 units, 2 for each vCPU, the memory of the page structs, and what KASAN and
     the like take."""
@@ -206,12 +208,7 @@ def _boot_budget(e: Evidence) -> Iterator[Check]:
         yield pressure.boot_within_budget(e.after, e.vcpus, e.overhead)
 
 
-@_row(
-    "Guards explain the counter",
-    ["table"],
-    where="emulated, nothing pending in offline memory",
-    scopes=_RUN,
-)
+@_of_runs("Guards explain the counter", ["table"], "emulated, nothing pending in offline memory")
 def _guards(e: Evidence) -> Iterator[Check]:
     """Number 2, to the unit: the blocks that have a unit pending are the blocks that
     `nr_unaccepted` counts, but for accepted ones right below pending memory, and at most four at
@@ -220,12 +217,10 @@ def _guards(e: Evidence) -> Iterator[Check]:
     if e.witness is not None or e.pending is None or e.after is None:
         return
     if not e.after.emulation.get("pending_offline"):
-        yield conservation.guards_explain(e.after, e.pending)
+        yield accounting.guards_explain(e.after, e.pending)
 
 
-@_row(
-    "Probes and trace event agree", ["conservation"], where="runs that recorded both", scopes=_RUN
-)
+@_of_runs("Probes and trace event agree", ["conservation"], "runs that recorded both")
 def _sources(e: Evidence) -> Iterator[Check]:
     """Every range that one of them saw while the probes were on, the other saw too. Losses on
     either side void it (ERROR)."""
@@ -233,7 +228,7 @@ def _sources(e: Evidence) -> Iterator[Check]:
         yield probes.sources_agree(e.probed, e.recorded)
 
 
-@_row("Eager leaves nothing", ["eager"], where="every target, `--accept eager`", scopes=_RUN)
+@_of_runs("Eager leaves nothing", ["eager"], "every target, `--accept eager`")
 def _eager(e: Evidence) -> Iterator[Check]:
     """Nothing is unaccepted when init starts."""
     if e.accept_mode is AcceptMode.EAGER:
@@ -241,12 +236,7 @@ def _eager(e: Evidence) -> Iterator[Check]:
         yield check("eager: nothing unaccepted at init", pages == 0, f"{pages} pages", "eager")
 
 
-@_row(
-    "The next kernel gets its memory",
-    ["kexec"],
-    where="every target, where a workload used kexec",
-    scopes=_RUN,
-)
+@_of_runs("The next kernel gets its memory", ["kexec"], "every target, where a workload used kexec")
 def _next_kernels(e: Evidence) -> Iterator[Check]:
     """After each kexec the next kernel has all of the memory, finds no more unaccepted than was
     left, and after a drain nothing was left."""
@@ -272,23 +262,17 @@ def host_check(watch: HostRecord | None) -> Check | None:
     return Check(name, Status.PASS, "no panic, oops, warning, lockup, stall or OOM kill")
 
 
-@_row(
-    "The host's kernel is clean",
-    [],
-    where="tdx and snp, where the host's log can be read",
-    scopes=_RUN,
-)
+@_of_runs("The host's kernel is clean", [], "tdx and snp, where the host's log can be read")
 def _host(e: Evidence) -> Iterator[Check]:
     """No report of trouble by the host's kernel during the run; that it ran out of memory is
     MISS."""
     yield from filter(None, [host_check(e.record.host_watch)])
 
 
-@_row(
+@_of_runs(
     "There was something to accept",
     ["precondition"],
-    where="every target, `--accept lazy`, with a workload",
-    scopes=_RUN,
+    "every target, `--accept lazy`, with a workload",
 )
 def _something_to_accept(e: Evidence) -> Iterator[Check]:
     """Memory was unaccepted before the workload, or there was nothing to see (ERROR)."""
@@ -297,7 +281,7 @@ def _something_to_accept(e: Evidence) -> Iterator[Check]:
         yield accounting.something_to_accept(reading)
 
 
-@_row("The platform's pages are conserved", ["conservation"], where=_UNDER_TCG, scopes=_RUN)
+@_of_runs("The platform's pages are conserved", ["conservation"], _UNDER_TCG)
 def _platform_conserves(e: Evidence) -> Iterator[Check]:
     """Pages pending at launch + made pending since = accepted + converted + still pending, by
     QEMU's statistics and, each for itself, by its event stream; a stream that lost records voids
@@ -313,12 +297,7 @@ def _platform_conserves(e: Evidence) -> Iterator[Check]:
     yield platform.pages_in_units(e.pending, e.witness.after)
 
 
-@_row(
-    "The platform saw nothing illegal",
-    ["illegal-access", "double-accept"],
-    where=_UNDER_TCG,
-    scopes=_RUN,
-)
+@_of_runs("The platform saw nothing illegal", ["illegal-access", "double-accept"], _UNDER_TCG)
 def _platform_unharmed(e: Evidence) -> Iterator[Check]:
     """No access that the platform forbids, whether it was let pass (`on-violation`) or not, and no
     acceptance of what was accepted already."""
@@ -327,7 +306,7 @@ def _platform_unharmed(e: Evidence) -> Iterator[Check]:
         yield platform.nothing_accepted_twice(e.witness.after)
 
 
-@_row("Witnesses agree", ["table", "conservation"], where=_UNDER_TCG, scopes=_RUN)
+@_of_runs("Witnesses agree", ["table", "conservation"], _UNDER_TCG)
 def _witnesses_agree(e: Evidence) -> Iterator[Check]:
     """`nr_unaccepted` and the pages that QEMU has pending differ by exactly the guard units; units
     in the kernel's accept events = units that left pending by QEMU meanwhile. Read when nothing is
@@ -339,6 +318,6 @@ def _witnesses_agree(e: Evidence) -> Iterator[Check]:
         cause = "pages changed state during each reading of the counters"
         yield Check("witnesses compared at rest", Status.ERROR, cause, "conservation")
     elif last is not None and e.pending is not None:
-        yield conservation.platform_guards_explain(e.after, e.pending, last.pages.pending)
+        yield accounting.platform_guards_explain(e.after, e.pending, last.pages.pending)
         if e.events is not None and e.before is not None and first is not None:
             yield platform.kernel_events_agree(e.events, (e.before, e.after), (first, last))

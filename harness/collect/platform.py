@@ -45,34 +45,25 @@ class PlatformWitness:
         self.at_rest = True
         """Whether nothing changed state while the counters were read the last time."""
 
-    def read(self, moment: str) -> Counters:
-        """The guest's counters, and the platform's statistics of the same moment. Reading itself
-        may accept memory, so it is repeated until it did not."""
-        for _ in range(_ATTEMPTS):
-            first = self._ask()
-            counters = read_counters(self._guest)
-            answer = self._ask()
-            self.at_rest = first["flow"] == answer["flow"]
-            if self.at_rest:
-                break
-        self.statistics[moment] = answer
-        return counters
+    def read(self, moment: str, pending_file: Path | None = None) -> Counters:
+        """The guest's counters, and the platform's statistics of the same moment.
 
-    def last(self, pending_file: Path) -> Counters:
-        """As `read("after")` with the guest stopped; which pages are pending goes to a file, and
-        the stream is stored."""
+        Reading itself may accept memory, so it is repeated until it did not. With `pending_file`
+        the guest is stopped, what is pending goes to that file, and the stream is stored.
+        """
         for _ in range(_ATTEMPTS):
             first = self._ask()
             counters = read_counters(self._guest)
-            with self._stopped():
+            with self._stopped() if pending_file else contextlib.nullcontext():
                 answer = self._ask()
                 self.at_rest = first["flow"] == answer["flow"]
-                if self.at_rest:
+                if self.at_rest and pending_file:
                     pending_file.write_text(pending_text(self._pending()))
                     self._guest.qmp.execute(FLUSH)
                     store_platform(self._run_dir)
-                    break
-        self.statistics["after"] = answer
+            if self.at_rest:
+                break
+        self.statistics[moment] = answer
         return counters
 
     def _pending(self) -> tuple[PendingRun, ...]:

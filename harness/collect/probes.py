@@ -169,22 +169,24 @@ class ProbeTrace(AcceptTrace):
 
     def _choose(self, calls: tuple[Probe, Probe]) -> str:
         """Define all probes; how they were."""
-        for flavour in ("fprobe", "kprobe"):
-            if self._define((*calls, *self._platform), flavour):
-                return flavour
         function = self._platform[0].function
+        if flavour := self._first_taken(calls):
+            return flavour
         offset = call_site(self._guest, calls[0].function, function)
         if offset is not None:
             self._platform = probes_at_call(self._platform, calls[0].function, offset)
-            for flavour in ("fprobe", "kprobe"):
-                if self._define((*calls, *self._platform), flavour):
-                    return f"{flavour}, kprobes where {function}() is called"
+            if flavour := self._first_taken(calls):
+                return f"{flavour}, kprobes where {function}() is called"
         raise PreconditionError(
             "the guest's kernel takes neither fprobes nor kprobes on accept_memory() and "
             f"{function}()",
             hint="it needs CONFIG_UNACCEPTED_MEMORY, and CONFIG_FPROBE_EVENTS or "
             "CONFIG_KPROBE_EVENTS",
         )
+
+    def _first_taken(self, calls: tuple[Probe, Probe]) -> str:
+        probes = (*calls, *self._platform)
+        return next((f for f in ("fprobe", "kprobe") if self._define(probes, f)), "")
 
     def _exists(self, some: Sequence[Probe]) -> bool:
         return all(tracefs.has_event(self._guest, f"{GROUP}/{probe.name}") for probe in some)

@@ -60,8 +60,6 @@ class Flow(_Answer, frozen=True):
 
 
 class ResultCount(_Answer, frozen=True):
-    """Calls that returned one result."""
-
     result: str
     calls: int
 
@@ -74,15 +72,11 @@ class Level(_Answer, frozen=True):
 
 
 class ViolationCount(_Answer, frozen=True):
-    """Accesses of one kind that the platform forbids."""
-
     kind: str
     count: int
 
 
 class CallCount(_Answer, frozen=True):
-    """Calls of the guest to its platform."""
-
     interface: str
     number: int
     calls: int
@@ -97,8 +91,6 @@ class FaultCount(_Answer, frozen=True):
 
 
 class EventStats(_Answer, frozen=True):
-    """The event stream: records written, and not written."""
-
     written: int
     dropped: int
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ _END = re.compile(
     r"#end samples=(\d{1,12}) missed=(\d{1,12}) cpu_ns=(\d{1,18}) reason=([a-z-]{1,40})"
 )
 _ALWAYS = ("vmstat.nr_free_pages", "vmstat.nr_unaccepted")
-"""Columns that every sample has; it may end after them."""
+"""Behind `full` in every sample."""
 FILE = "vmstat.parquet"
 STREAM = "vmstat.txt"
 """The stream as it comes; there only while a run is under way, or after one that broke."""
@@ -56,7 +57,7 @@ def parse_samples(lines: Iterable[str]) -> Samples:
     PreconditionError for anything that does not fit."""
     names: tuple[str, ...] = ()
     rows: list[Sequence[int]] = []
-    missed = cpu_ns = 0
+    missed = cpu_ns = always = 0
     complete = False
     for line in lines:
         if not line.endswith("\n"):
@@ -68,6 +69,7 @@ def parse_samples(lines: Iterable[str]) -> Samples:
             if names:
                 raise PreconditionError("the sampler named its columns twice")
             names = _columns(text)
+            always = _always(names)
         elif text.startswith("#end"):
             match = _END.fullmatch(text)
             if not match:
@@ -76,7 +78,7 @@ def parse_samples(lines: Iterable[str]) -> Samples:
                 raise PreconditionError(f"{match[1]} samples were sent, {len(rows)} came")
             missed, cpu_ns, complete = int(match[2]), int(match[3]), True
         else:
-            rows.append(_row(text, names, rows))
+            rows.append(_row(text, names, always, rows))
     values = np.array(rows, dtype=np.int64).reshape(len(rows), len(names))
     return Samples(names, values, missed, complete, cpu_ns)
 
@@ -124,26 +126,21 @@ def _columns(text: str) -> tuple[str, ...]:
     return names
 
 
-def _row(text: str, names: tuple[str, ...], before: Sequence[Sequence[int]]) -> list[int]:
+def _always(names: tuple[str, ...]) -> int:
+    """How many leading columns every sample has; it may end after them."""
+    at = names.index("full") + 1 if "full" in names else len(names)
+    return at + sum(1 for _ in itertools.takewhile(_ALWAYS.__contains__, names[at:]))
+
+
+def _row(
+    text: str, names: tuple[str, ...], always: int, before: Sequence[Sequence[int]]
+) -> list[int]:
     try:
         row = [int(word) for word in text.split(" ")]
     except ValueError:
         raise PreconditionError(f"not a sample: {text[:100]!r}") from None
-    if _short(row, names) and before:
+    if before and len(row) == always < len(names) and row[names.index("full")] == 0:
         row += before[-1][len(row) :]  # what it did not read anew
     if len(row) != len(names) or any(not -(1 << 63) <= value < 1 << 63 for value in row):
         raise PreconditionError(f"a sample of {len(row)} numbers, {len(names)} were announced")
     return row
-
-
-def _short(row: Sequence[int], names: tuple[str, ...]) -> bool:
-    """Whether a sample says that it holds the leading columns alone."""
-    if "full" not in names or len(row) > len(names):
-        return False
-    at = names.index("full")
-    counts = names[at + 1 : len(row)]
-    return at < len(row) and row[at] == 0 and set(counts) <= set(_ALWAYS) and _ends(names, len(row))
-
-
-def _ends(names: tuple[str, ...], width: int) -> bool:
-    return width == len(names) or names[width] not in _ALWAYS

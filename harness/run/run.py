@@ -91,7 +91,7 @@ class Run:
     def _last_reading(self) -> Counters:
         if self._witness is None:
             return self.counters()
-        counters = self._witness.last(self.directory.path / PENDING_FILE)
+        counters = self._witness.read("after", self.directory.path / PENDING_FILE)
         self._record_platform()
         return counters
 
