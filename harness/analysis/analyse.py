@@ -14,8 +14,7 @@ from harness.analysis.accepts import AcceptFigures, StageBounds, figures
 from harness.analysis.evidence import Evidence, Scope, Trace, Witness
 from harness.analysis.functions import FunctionCost, read_functions
 from harness.analysis.invariants import judge
-from harness.analysis.kexec import kexec_cycles
-from harness.analysis.lkvs import lkvs_check
+from harness.analysis.kexec import kexec_cycles, lkvs_check
 from harness.analysis.probes import PROBES_FILE
 from harness.analysis.timeline import SampleFigures, sample_figures
 from harness.analysis.workload import Operations, StallShare, operations, stall_shares

@@ -106,18 +106,10 @@ def parse_devices(answer: object) -> tuple[MemoryDevice, ...]:
     devices = []
     try:
         for item in answer if isinstance(answer, list) else []:
-            data = item["data"]
-            is_dimm = item["type"] == "dimm"
-            devices.append(
-                MemoryDevice(
-                    kind=item["type"],
-                    id=str(data.get("id", "")),
-                    address=int(data["addr"] if is_dimm else data["memaddr"]),
-                    size=int(data["size"]),
-                    max_size=int(data["size"] if is_dimm else data["max-size"]),
-                    node=int(data["node"]),
-                )
-            )
+            kind, data = item["type"], item["data"]
+            place, most = ("addr", "size") if kind == "dimm" else ("memaddr", "max-size")
+            numbers = (int(data[name]) for name in (place, "size", most, "node"))
+            devices.append(MemoryDevice(kind, str(data.get("id", "")), *numbers))
     except (KeyError, TypeError, ValueError) as error:
         raise PreconditionError(
             f"QEMU's memory devices could not be read: {type(error).__name__}: {error}"

@@ -9,8 +9,6 @@ from typing import Any
 from harness.base.status import Status
 from harness.jobs.catalogue.entry import BugEntry
 from harness.jobs.catalogue.runner import BugResult, node_ids
-from harness.jobs.catalogue.verdicts import Judged
-from harness.record.attempts import CaseVerdict
 
 
 def entry_rows(entries: Sequence[BugEntry]) -> list[tuple[str, ...]]:
@@ -78,19 +76,12 @@ def result_rows(results: Sequence[BugResult]) -> list[tuple[str, ...]]:
         if not result.judged:
             rows.append((result.entry.id, "–", f"not caught: {result.entry.uncaught}", "–", "–"))
         for index, judged in enumerate(result.judged):
-            name = result.entry.id if index == 0 else ""
-            rows.append((name, *_judged_cells(judged), _off(result, judged)))
+            name, verdict = result.entry.id if index == 0 else "", judged.verdict
+            word = judged.signal if judged.caught else f"NOT CAUGHT: {judged.signal}"
+            off = (v.status.value for v in result.clean if v.test == verdict.test)
+            seconds = f"{verdict.seconds:.1f} s"
+            rows.append((name, verdict.name, word, seconds, next(off, "not run")))
     return rows
-
-
-def _judged_cells(judged: Judged) -> tuple[str, str, str]:
-    word = judged.signal if judged.caught else f"NOT CAUGHT: {judged.signal}"
-    return judged.verdict.name, word, f"{judged.verdict.seconds:.1f} s"
-
-
-def _off(result: BugResult, judged: Judged) -> str:
-    same = (v.status.value for v in result.clean if v.test == judged.verdict.test)
-    return next(same, "not run")
 
 
 def summary(results: Sequence[BugResult], version: str) -> str:
@@ -104,15 +95,10 @@ def summary(results: Sequence[BugResult], version: str) -> str:
             lines.append(f"{result.entry.id}: known not to be caught: {result.entry.uncaught}")
         elif not result.caught:
             lines.append(f"{result.entry.id}: NOT CAUGHT")
-        lines += [_alarm(result, verdict) for verdict in result.false_alarms]
+        for verdict in result.false_alarms:
+            said = f"{verdict.name} is {verdict.status.value} with every bug off: {verdict.cause}"
+            lines.append(f"{result.entry.id}: {said}")
     return "\n".join(lines)
-
-
-def _alarm(result: BugResult, verdict: CaseVerdict) -> str:
-    return (
-        f"{result.entry.id}: {verdict.name} is {verdict.status.value} with every bug off: "
-        f"{verdict.cause}"
-    )
 
 
 def result_record(result: BugResult) -> dict[str, Any]:

@@ -102,8 +102,9 @@ def _tests(run: RunView, origin: str, build_id: str) -> Iterator[dict[str, Any]]
         whole["start_time"] = started.isoformat()
     if run.duration_s is not None:
         whole["duration"] = run.duration_s
-    if excerpt := _console_tail(run):
-        whole["log_excerpt"] = excerpt
+    lines = tail(run.path / "console.log", max_bytes=_EXCERPT_BYTES // 4)
+    if lines:
+        whole["log_excerpt"] = "\n".join(lines)[-_EXCERPT_BYTES:]
     whole["misc"] = {"rerun": run.text("rerun"), "spec": _inert_tree(run.get("spec") or {})}
     yield whole
     seen: set[str] = set()
@@ -130,11 +131,6 @@ def _environment(run: RunView) -> dict[str, Any]:
         f"({run.text('accel', 'name')}) on {run.text('host', 'cpu')}",
         "misc": {"host": _inert_tree(host or {}), "cost_model": run.text("cost_model")},
     }
-
-
-def _console_tail(run: RunView) -> str:
-    lines = tail(run.path / "console.log", max_bytes=_EXCERPT_BYTES // 4)
-    return "\n".join(lines)[-_EXCERPT_BYTES:]
 
 
 def _inert_tree(value: object) -> Any:

@@ -126,17 +126,9 @@ def _cpus(path: Path, names: _Names) -> dict[int, list[bytes]]:
 def _events(batch: pa.RecordBatch, names: _Names) -> npt.NDArray[np.void]:
     events = np.zeros(batch.num_rows, _PAYLOAD)
     columns = {name: batch.column(name) for name in batch.schema.names}
-    for ours, theirs in (
-        ("common_pid", "pid"),
-        ("start", "start_phys"),
-        ("end", "end_phys"),
-        ("duration_ns", "duration_ns"),
-        ("wait_ns", "wait_ns"),
-        ("units", "units"),
-        ("first", "first"),
-        ("irqs_off", "irqs_off"),
-    ):
-        events[ours] = columns[theirs].to_numpy(zero_copy_only=False)
+    renamed = {"common_pid": "pid", "start": "start_phys", "end": "end_phys"}
+    for ours in (*renamed, "duration_ns", "wait_ns", "units", "first", "irqs_off"):
+        events[ours] = columns[renamed.get(ours, ours)].to_numpy(zero_copy_only=False)
     events["common_type"] = _EVENT_ID
     events["common_flags"] = np.where(events["irqs_off"], _IRQS_OFF, 0)
     callers = columns["caller"]

@@ -15,8 +15,8 @@ from harness.analysis.kexec import (
     found_nothing_unaccepted,
     kexec_checks,
     kexec_cycles,
+    lkvs_check,
 )
-from harness.analysis.lkvs import lkvs_check
 from harness.base.status import PreconditionError, Status, UsageError, worst
 from harness.record.counters import Counters
 from harness.record.rundir import plain

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from harness.analysis.lkvs import lkvs_check
+from harness.analysis.kexec import lkvs_check
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import Status, UsageError
 from harness.base.units import GIB

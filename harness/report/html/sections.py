@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from harness.analysis.analyse import analyse
 from harness.analysis.metrics import figures_of
@@ -73,16 +72,13 @@ def section(view: RunView, points: int) -> tuple[RunSection, Calls | None]:
     return found, calls
 
 
-def _reported(view: RunView) -> list[Any]:
-    """The splats of run.json; those on the console where the run broke before it recorded any."""
-    recorded = view.get("splats")
-    return recorded if isinstance(recorded, list) else plain(splats(view.path / "console.log"))
-
-
 def _splats(view: RunView) -> tuple[SplatText, ...]:
     found = []
     known = view.get("source_lines")
-    for splat in _reported(view)[:_SPLATS]:
+    recorded = view.get("splats")
+    if not isinstance(recorded, list):  # the run broke before it recorded any
+        recorded = plain(splats(view.path / "console.log"))
+    for splat in recorded[:_SPLATS]:
         line = dig(splat, "line")
         if not isinstance(line, str):
             continue
