@@ -48,7 +48,6 @@ class CpuShare:
 
     @property
     def gib_per_s(self) -> float | None:
-        """GiB per second of this CPU's accept time."""
         return gib_per_s(self.units, self.accept_ns)
 
 

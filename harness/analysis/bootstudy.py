@@ -53,8 +53,6 @@ class MeanInterval:
 
 @dataclass(frozen=True)
 class StudyRow:
-    """All boots of one size."""
-
     memory_bytes: int
     vcpus: int
     lazy_init_ns: MeanInterval

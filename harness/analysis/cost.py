@@ -58,7 +58,6 @@ def workload(run: RunView) -> float | None:
 
 
 def counted(run: RunView) -> bool:
-    """Whether the guest's time is instructions."""
     return bool(run.get("spec", "clock") == "icount")
 
 

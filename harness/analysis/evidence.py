@@ -94,7 +94,6 @@ class Evidence:
 
     @property
     def readings(self) -> tuple[tuple[Counters, str], ...]:
-        """Each reading, and when it was made."""
         both = ((self.before, "before the workload"), (self.after, "after the workload"))
         return tuple((counters, when) for counters, when in both if counters is not None)
 

@@ -104,7 +104,6 @@ class _Span:
         self._first: int | None = None
 
     def add(self, batch: Mapping[str, Array]) -> None:
-        """Count the accepts of a batch that are of this memory."""
         first = self._step.address
         last = first + self._step.size_bytes
         time_ns = batch["time_ns"]

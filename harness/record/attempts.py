@@ -44,7 +44,6 @@ class CaseLine(FileType, frozen=True):
     """A line of a --verdicts file: one phase of a test that ended."""
 
     test: str
-    """pytest node id."""
     status: Status
     signals: tuple[str, ...]
     expected: tuple[str, ...]

@@ -84,12 +84,12 @@ def parse_init(message: GuestMessage) -> InitMessage:
 
 def parse_ready(message: GuestMessage) -> ReadyMessage:
     """The "ready" message's meaning. Raises PreconditionError if a field cannot be right."""
-    boot_id = message.string("boot_id") or ""
+    boot_id = message.string("boot_id")
     if not _BOOT_ID.fullmatch(boot_id):
         raise PreconditionError(f"the guest's ready message has no boot id in it: {boot_id!r}")
     return ReadyMessage(
         boot_id,
-        (message.string("cmdline") or "").strip(),
+        message.string("cmdline").strip(),
         _count(message, "monotonic_ns"),
         dict(message.fields),
     )

@@ -8,7 +8,7 @@ import enum
 import re
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 from harness.base.text import printable
 
@@ -171,19 +171,6 @@ class Splat:
         return f"{self.kind.value}: {self.line}"
 
 
-@dataclass
-class _Open:
-    kind: Kind
-    line: bytes
-    host_ns: int
-    guest_ns: int | None
-    context: list[bytes] = field(default_factory=list)
-
-    def freeze(self) -> Splat:
-        context = tuple(printable(line) for line in self.context)
-        return Splat(self.kind, printable(self.line), self.host_ns, self.guest_ns, context)
-
-
 class ConsoleScanner:
     """Feed it the console in pieces of any size; the result does not depend on where they end."""
 
@@ -192,8 +179,9 @@ class ConsoleScanner:
         """The first splat after which the guest does no more work, without its context."""
         self._partial = bytearray()
         self._tail: deque[bytes] = deque(maxlen=TAIL_LINES)
-        self._found: list[_Open] = []
-        self._open: _Open | None = None
+        self._found: list[tuple[Splat, list[bytes]]] = []
+        """With the lines that followed each."""
+        self._open: tuple[Splat, list[bytes]] | None = None
 
     def feed(self, data: bytes, host_ns: int) -> None:
         """Take the next bytes, which came in at host CLOCK_MONOTONIC `host_ns`."""
@@ -211,7 +199,9 @@ class ConsoleScanner:
     @property
     def splats(self) -> tuple[Splat, ...]:
         """What was found so far; the last one's context may still grow."""
-        return tuple(found.freeze() for found in self._found)
+        return tuple(
+            replace(splat, context=tuple(map(printable, context))) for splat, context in self._found
+        )
 
     def tail(self, count: int = TAIL_LINES) -> tuple[str, ...]:
         """The last lines, made printable; the unfinished one included."""
@@ -232,25 +222,25 @@ class ConsoleScanner:
         hit = _ANY.search(text) if _HINT.search(text) else None
         if hit and hit.lastindex:
             kind = _KINDS[hit.lastindex - 1]
-            if not (self._open and self._open.kind in _CONTINUES.get(kind, frozenset())):
+            if not (self._open and self._open[0].kind in _CONTINUES.get(kind, frozenset())):
                 stamp = int(prefix[1]) * 10**9 + int(prefix[2]) * 1000 if prefix else None
-                self._begin(_Open(kind, text, host_ns, stamp))
+                self._begin(Splat(kind, printable(text), host_ns, stamp))
                 return
             if kind in FATAL and self.fatal is None:
                 self.fatal = Splat(kind, printable(text), host_ns)
         if self._open:
-            self._open.context.append(text)
-            if _END.search(text) or len(self._open.context) >= MAX_CONTEXT:
+            context = self._open[1]
+            context.append(text)
+            if _END.search(text) or len(context) >= MAX_CONTEXT:
                 self._open = None
 
-    def _begin(self, found: _Open) -> None:
-        if found.kind in FATAL and self.fatal is None:
-            self.fatal = found.freeze()
-        if len(self._found) >= MAX_SPLATS:
-            self._open = None
-            return
-        self._found.append(found)
-        self._open = found
+    def _begin(self, splat: Splat) -> None:
+        if splat.fatal and self.fatal is None:
+            self.fatal = splat
+        self._open = None
+        if len(self._found) < MAX_SPLATS:
+            self._open = (splat, [])
+            self._found.append(self._open)
 
 
 def unexpected(splats: Iterable[Splat], expected: frozenset[Kind]) -> tuple[Splat, ...]:

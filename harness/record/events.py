@@ -171,7 +171,5 @@ def named(keys: Array, names: Mapping[int, str], unknown: str) -> pa.DictionaryA
 
 
 class Events(ColumnFile[TraceFacts]):
-    """A run's events."""
-
     def __init__(self, path: Path) -> None:
         super().__init__(path, SCHEMA, TraceFacts, "accept events")

@@ -83,11 +83,9 @@ class CellResult(FileType, frozen=True):
     done: bool
     seconds: float = 0.0
     command: str = ""
-    """How to do it again by hand."""
     places: tuple[str, ...] = ()
     """Directories of its attempts, below the night's."""
     failed: tuple[str, ...] = ()
-    """Tests that failed, one line each."""
     flakes: tuple[Flake, ...] = ()
     known: tuple[str, ...] = ()
     """Expected defects that showed."""

@@ -233,7 +233,5 @@ def _named(numbers: Array, names: Sequence[str]) -> pa.DictionaryArray:
 
 
 class PlatformEvents(ColumnFile[StreamFacts]):
-    """A run's platform.parquet."""
-
     def __init__(self, path: Path) -> None:
         super().__init__(path, SCHEMA, StreamFacts, "platform events")

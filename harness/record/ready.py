@@ -49,9 +49,10 @@ class GuestMessage:
         value = self.fields.get(name)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
-    def string(self, name: str) -> str | None:
+    def string(self, name: str) -> str:
+        """The string field `name`; "" if there is none or it is something else."""
         value = self.fields.get(name)
-        return value if isinstance(value, str) else None
+        return value if isinstance(value, str) else ""
 
 
 def parse_message(line: bytes, host_ns: int = 0) -> GuestMessage:

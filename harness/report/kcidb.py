@@ -95,7 +95,12 @@ def _tests(run: RunView, origin: str, build_id: str) -> Iterator[dict[str, Any]]
             **more,
         }
 
-    whole = test("", run.status.value, environment=_environment(run))
+    where = f"{run.text('spec', 'target')} guest under QEMU {run.text('qemu', 'version')}"
+    machine = {
+        "comment": f"{where} ({run.text('accel', 'name')}) on {run.text('host', 'cpu')}",
+        "misc": {"host": _inert_tree(run.get("host") or {}), "cost_model": run.text("cost_model")},
+    }
+    whole = test("", run.status.value, environment=machine)
     if comment := run.text("cause"):
         whole["comment"] = comment
     if started := run.started:
@@ -122,15 +127,6 @@ def _number(metric: Metric, value: float) -> dict[str, Any]:
     unit, factor, prefix = _UNITS.get(metric.unit, (metric.unit, 1, None))
     number: dict[str, Any] = {"value": value * factor, "unit": unit}
     return number | {"prefix": prefix} if prefix else number
-
-
-def _environment(run: RunView) -> dict[str, Any]:
-    host = run.get("host")
-    return {
-        "comment": f"{run.text('spec', 'target')} guest under QEMU {run.text('qemu', 'version')} "
-        f"({run.text('accel', 'name')}) on {run.text('host', 'cpu')}",
-        "misc": {"host": _inert_tree(host or {}), "cost_model": run.text("cost_model")},
-    }
 
 
 def _inert_tree(value: object) -> Any:

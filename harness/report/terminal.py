@@ -77,7 +77,6 @@ def columns(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) ->
 
 
 def latency_cell(latency: Latency | None) -> str:
-    """p50 / p99 / max."""
     if latency is None:
         return "–"
     return " / ".join(format_ns(v) for v in (latency.p50_ns, latency.p99_ns, latency.max_ns))
