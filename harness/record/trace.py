@@ -8,7 +8,6 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,6 +23,7 @@ _EVENT = re.compile(
     r"first=(?P<first>[01]) duration_ns=(?P<duration_ns>\d{1,19}) wait_ns=(?P<wait_ns>\d{1,19}) "
     r"irqs_off=(?P<irqs_off>[01]) caller=(?P<caller>\S{1,200})"
 )
+_NUMBERS = ("cpu", "pid", "units", "duration_ns", "wait_ns")
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,17 @@ def parse_events(lines: Iterable[str]) -> Iterator[AcceptEvent]:
             raise PreconditionError(
                 f"an accept event contradicts itself: {units} units from {start:#x} to {end:#x}"
             )
-        time_ns = int(match["seconds"]) * 10**9 + int(match["micros"]) * 1000
-        comm = match["comm"].strip()
-        fields = {**match.groupdict(), "time_ns": time_ns, "comm": comm, "start": start, "end": end}
-        yield msgspec.convert(fields, AcceptEvent, strict=False)
+        numbers = {name: int(match[name]) for name in _NUMBERS}
+        yield AcceptEvent(
+            time_ns=int(match["seconds"]) * 10**9 + int(match["micros"]) * 1000,
+            comm=match["comm"].strip(),
+            start=start,
+            end=end,
+            first=match["first"] == "1",
+            irqs_off=match["irqs_off"] == "1",
+            caller=match["caller"],
+            **numbers,
+        )
 
 
 _LOSSES = ("overrun", "commit overrun", "dropped events")
