@@ -45,9 +45,7 @@ _EMULATED, _UNDER_TCG = "emulated", "tdx and snp under TCG"
 
 def judge(evidence: Evidence, scope: Scope, waived: Collection[str] = ()) -> list[Check]:
     """Every invariant of `scope` that `evidence` can show, but for signals that are `waived`.
-
-    Raises PreconditionError where a figure is missing that the guest's kernel must have.
-    """
+    Raises PreconditionError where a figure is missing that the guest's kernel must have."""
     found = [c for row in INVARIANTS if scope in row.scopes for c in row.ask(evidence)]
     return [c for c in found if c.signal not in waived]
 

@@ -46,11 +46,9 @@ class PlatformWitness:
         """Whether nothing changed state while the counters were read the last time."""
 
     def read(self, moment: str, pending_file: Path | None = None) -> Counters:
-        """The guest's counters, and the platform's statistics of the same moment.
-
-        Reading itself may accept memory, so it is repeated until it did not. With `pending_file`
-        the guest is stopped, what is pending goes to that file, and the stream is stored.
-        """
+        """The guest's counters and the platform's statistics of one moment: as reading itself may
+        accept memory, it is repeated until it did not. With `pending_file` the guest is stopped,
+        what is pending goes to that file, and the stream is stored."""
         for _ in range(_ATTEMPTS):
             first = self._ask()
             counters = read_counters(self._guest)

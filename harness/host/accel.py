@@ -18,6 +18,7 @@ import threading
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from harness.base.reader import read_json
 from harness.base.spec import Accel, Clock
 from harness.base.status import HostError
 from harness.base.store import Store, digest_of
@@ -76,8 +77,7 @@ def probe_kvm(qemu: Qemu, store: Store, patience_s: float = DEADLINE_S) -> Accel
         entry = store.fetch("accel-probe", digest, run)
     except _Impatient as given_up:
         return given_up.probe
-    answer = json.loads((entry / "probe.json").read_text())
-    return AccelProbe(bool(answer["kvm_works"]), str(answer["evidence"]))
+    return read_json(entry / "probe.json", AccelProbe)
 
 
 def _boot_probe(qemu: Qemu, deadline_s: float) -> AccelProbe:

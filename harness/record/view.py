@@ -32,8 +32,6 @@ class CheckText(NamedTuple):
 
 @dataclass(frozen=True)
 class RunView:
-    """One run, read once."""
-
     path: Path
     record: Mapping[str, Any]
     """run.json."""

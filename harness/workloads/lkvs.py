@@ -2,7 +2,7 @@
 """The acceptance cases of Intel's LKVS (BM/tdx-guest) by name, with the preconditions they lack.
 
 A case sets the guest's shape and what runs in it; what it asserts is judged from the record, by
-harness/analysis/lkvs.py.
+harness/analysis/kexec.py.
 """
 
 from __future__ import annotations
