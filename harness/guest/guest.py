@@ -20,7 +20,6 @@ from harness.guest.judge import Judge, Live
 from harness.guest.machine import ChannelFds, Machine
 from harness.guest.monitor import Channels, Monitor
 from harness.guest.process import QemuProcess
-from harness.guest.ssh.stock import ssh_command
 from harness.host.lease import Lease, sweep
 from harness.record.boot import BootRecord
 from harness.record.console import Kind, Splat
@@ -255,7 +254,9 @@ class Guest:
             running.abandon()
 
     def stock_ssh(self) -> list[str]:
-        """The stock ssh client's command line for this guest. See harness.guest.ssh.stock."""
+        """The stock ssh client's command line for this guest: add what to run there."""
+        from harness.guest.ssh.session import ssh_command
+
         return ssh_command(self.ssh_port, require_started(self._keys))
 
     def put(self, source: Path | bytes, remote: str, *, deadline_s: float = 60.0) -> None:

@@ -9,6 +9,8 @@ device has its size at MEMORY_DEVICE_SIZE_CHANGE.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -54,8 +56,7 @@ class Hotplug:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self._made = 0
-        self._memory: MemoryBlocks | None = None
+        self._names = (f"dimm{number}" for number in itertools.count(1))
 
     # What there is.
 
@@ -82,12 +83,10 @@ class Hotplug:
         text = self._guest.run(f"cat {_PENDING}", max_output=_MAX_BLOCKS_TEXT).text
         return pending_units(parse_pending(text), device.address, device.max_size)
 
-    @property
+    @functools.cached_property
     def block_size(self) -> int:
         """Bytes of a memory block of this guest: the grain of DIMMs."""
-        if self._memory is None:
-            self._memory = self.blocks()
-        return self._memory.block_size
+        return self.blocks().block_size
 
     # DIMMs.
 
@@ -104,7 +103,9 @@ class Hotplug:
                 f"a DIMM of {format_size(size)} is not a multiple of the guest's memory blocks",
                 hint=f"use a multiple of {format_size(self.block_size)}",
             )
-        name = self._new_name()
+        # Others may have plugged some into this guest before.
+        taken = {device.id for device in self.devices()}
+        name = next(name for name in self._names if name not in taken)
         with self._backend(name, size):
             with self._recorded("plug", name, node) as record:
                 memory = f"{name}ram"
@@ -114,14 +115,6 @@ class Hotplug:
                 self._await_plug(name, size)
                 self._see_blocks(device)
             return Dimm(**vars(device), step=_step(record))
-
-    def _new_name(self) -> str:
-        """One that no DIMM has: others may have plugged some into this guest before."""
-        taken = {device.id for device in self.devices()}
-        while True:
-            self._made += 1
-            if (name := f"dimm{self._made}") not in taken:
-                return name
 
     def _await_plug(self, name: str, size: int) -> None:
         def answered() -> str | None:

@@ -212,7 +212,12 @@ class Monitor:
         self._loop = loop
         ended = asyncio.Event()
         console_end, ready_end = asyncio.Event(), asyncio.Event()
-        loop.add_reader(self._process.pidfd, self._reap, ended)
+
+        def reap() -> None:
+            loop.remove_reader(self._process.pidfd)
+            ended.set()
+
+        loop.add_reader(self._process.pidfd, reap)
         self._read(self._channels.console, self._on_console, console_end)
         self._read(self._channels.ready, self._on_ready, ready_end)
         with self._transcript.open("w") as transcript:
@@ -237,10 +242,6 @@ class Monitor:
         while client.runstate is Runstate.RUNNING:
             await client.runstate_changed()
         self._notify()
-
-    def _reap(self, ended: asyncio.Event) -> None:
-        asyncio.get_running_loop().remove_reader(self._process.pidfd)
-        ended.set()
 
     def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         now = time.monotonic_ns()
@@ -319,13 +320,13 @@ class Monitor:
             self._notify()
 
     def _let_panic_talk(self) -> None:
-        if not self.panicked and not self._panic_timer:
-            loop = asyncio.get_running_loop()
-            self._panic_timer = loop.call_later(self._panic_talk_s, self._declare_panic)
+        def declare() -> None:
+            self.panicked = True
+            self._notify()
 
-    def _declare_panic(self) -> None:
-        self.panicked = True
-        self._notify()
+        if not self._panic_timer:
+            loop = asyncio.get_running_loop()
+            self._panic_timer = loop.call_later(self._panic_talk_s, declare)
 
 
 async def _quietly(task: Awaitable[None]) -> None:

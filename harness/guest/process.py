@@ -49,7 +49,7 @@ class QemuProcess:
         command = [_setpriv(), "--pdeathsig", "KILL", "--", *argv]
         try:
             with log.open("wb") as output:
-                self._popen = (
+                self._popen: subprocess.Popen[bytes] = (
                     _spawner(os.getpid())
                     .submit(
                         subprocess.Popen,
@@ -70,16 +70,14 @@ class QemuProcess:
 
     def poll(self) -> int | None:
         """The exit status (negative: the signal), None while it runs. Reaps."""
-        status: int | None = self._popen.poll()
-        return status
+        return self._popen.poll()
 
     def wait(self, seconds: float) -> int | None:
         """The exit status, None if it still runs after `seconds`."""
         try:
-            status: int = self._popen.wait(seconds)
+            return self._popen.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-        return status
 
     def kill(self) -> None:
         """SIGKILL, and wait for the end. Nothing to do if it has ended."""

@@ -7,6 +7,7 @@ long, and ends with the last console lines and the run directory.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -32,15 +33,6 @@ class WaitEnd:
 
 class Expired(HarnessError):
     """A deadline passed. The judge of the race turns it into a verdict."""
-
-    def __init__(self, what: str, waited_s: float) -> None:
-        super().__init__(f"waited {waited_s:.1f} s for {what}")
-        self.what = what
-        self.waited_s = waited_s
-
-
-def _keep(error: HarnessError) -> HarnessError:
-    return error
 
 
 class Changes:
@@ -76,7 +68,7 @@ class Race:
         verdict: Callable[[], WaitEnd | None],
         *,
         evidence: Callable[[], tuple[str, ...]] = tuple,
-        judge: Callable[[HarnessError], HarnessError] = _keep,
+        judge: Callable[[HarnessError], HarnessError] = lambda error: error,
         time_scale: float = 1.0,
         changes: Changes | None = None,
     ) -> None:
@@ -91,20 +83,51 @@ class Race:
         """Something changed: every waiter looks again. Cheap; safe under a caller's lock."""
         self.changes.notify()
 
-    def wait(self, what: str, probe: Callable[[], T | None], deadline_s: float | None) -> T:
+    def wait(
+        self,
+        what: str,
+        probe: Callable[[], T | None],
+        deadline_s: float | None,
+        *,
+        started: float | None = None,
+    ) -> T:
         """The first value of `probe()` that is not None, within `deadline_s` (before scaling).
 
         Raises GuestFailure, HostError or PreconditionError for a verdict; what the judge makes of
-        Expired at the deadline. `probe` is called without any lock held.
+        Expired at the deadline. `probe` is called without any lock held. `started` is when waiting
+        for it began (time.monotonic()), if not now.
         """
-        return Timer(self, what, deadline_s).wait(probe)
+        try:
+            return self._wait(what, probe, deadline_s, started)
+        except Expired as expired:
+            raise self.judge(expired) from None
 
     def poll(self, what: str, probe: Callable[[], T | None], deadline_s: float) -> T | None:
         """As `wait`, but None at the deadline."""
         try:
-            return Timer(self, what, deadline_s, judged=False).wait(probe)
+            return self._wait(what, probe, deadline_s)
         except Expired:
             return None
+
+    def _wait(
+        self,
+        what: str,
+        probe: Callable[[], T | None],
+        deadline_s: float | None,
+        started: float | None = None,
+    ) -> T:
+        start = time.monotonic() if started is None else started
+        end = math.inf if deadline_s is None else start + deadline_s * self.time_scale
+        while True:
+            seen = self.changes.seen()
+            value = probe()
+            if value is not None:
+                return value
+            now = time.monotonic()
+            self.check(what, now - start)
+            if now >= end:
+                raise Expired(f"waited {now - start:.1f} s for {what}")
+            self.changes.sleep(seen, end - now)
 
     def call(
         self,
@@ -137,7 +160,7 @@ class Race:
         thread.join()
         return future.result()
 
-    def check(self, what: str, waited_s: float = 0.0) -> None:
+    def check(self, what: str, waited_s: float) -> None:
         """Raise the verdict, if there is one."""
         verdict = self._verdict()
         if verdict:
@@ -151,36 +174,3 @@ class Race:
         """`error` with the evidence appended to its details."""
         error.details = (*error.details, *self._evidence())
         return error
-
-
-class Timer:
-    """One deadline shared by several waits, e.g. for the pieces of one command's output."""
-
-    def __init__(
-        self, race: Race, what: str, deadline_s: float | None, *, judged: bool = True
-    ) -> None:
-        self._race = race
-        self._what = what
-        self._judged = judged
-        self._start = time.monotonic()
-        self._end = None if deadline_s is None else self._start + deadline_s * race.time_scale
-
-    def wait(self, probe: Callable[[], T | None]) -> T:
-        """As Race.wait, with what is left of the deadline."""
-        while True:
-            seen = self._race.changes.seen()
-            value = probe()
-            if value is not None:
-                return value
-            self._race.changes.sleep(seen, self.check())
-
-    def check(self) -> float:
-        """Seconds left. Raises as Race.wait if there is a verdict or nothing is left."""
-        now = time.monotonic()
-        self._race.check(self._what, now - self._start)
-        if self._end is None:
-            return _LONGEST_NAP_S
-        if now >= self._end:
-            expired = Expired(self._what, now - self._start)
-            raise self._race.judge(expired) if self._judged else expired
-        return self._end - now

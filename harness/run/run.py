@@ -10,9 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from harness.analysis.analyse import PENDING_FILE, WORKLOAD_FILE, Analysis, analyse
-from harness.base.overhead import Overhead
 from harness.base.progress import Progress, silent
-from harness.base.spec import GuestSpec
 from harness.base.status import HarnessError, HostError, PreconditionError
 from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, format_size
 from harness.collect.accepts import AcceptTrace
@@ -23,11 +21,13 @@ from harness.collect.readings import measure_clock, read_counters, save_function
 from harness.collect.sampler import Sampler
 from harness.guest.guest import Guest
 from harness.host.state import HostWatch
+from harness.kernel.overhead import overhead
 from harness.record.clocks import ClockPoint
 from harness.record.counters import Counters
 from harness.record.rundir import RunDir, plain, write_json
 from harness.record.samples import FILE as SAMPLES_FILE
-from harness.targets.base import GuestEvidence, Proof, Target, lazy_in_force
+from harness.run.prepared import Prepared
+from harness.targets.base import GuestEvidence, Proof, lazy_in_force
 from harness.workloads.base import Notify, Workload, WorkloadResult
 
 _MAX_CONSOLE = 4 << 20
@@ -43,21 +43,19 @@ class Run:
     def __init__(
         self,
         directory: RunDir,
-        spec: GuestSpec,
-        target: Target,
+        prepared: Prepared,
         guest: Guest,
-        collect: Collect = Collect(),  # noqa: B008 - frozen
-        watch: HostWatch | None = None,
-        overhead: Overhead = Overhead(),  # noqa: B008 - frozen
+        collect: Collect,
+        watch: HostWatch | None,
     ) -> None:
         self.directory = directory
-        self.overhead = overhead
+        self.overhead = overhead(prepared.kernel)
         """What its kernel's own checks cost it."""
         self._watch = watch
-        self.spec = spec
+        self.spec = prepared.spec
         self.guest = guest
         self.collect = collect
-        self._target = target
+        self._target = prepared.target
         self._trace: AcceptTrace | None = None
         self._sampler: Sampler | None = None
         self._clock: list[ClockPoint] = []
@@ -66,8 +64,7 @@ class Run:
         self._progress: Progress = silent
         self._stage = ""
         self.before: Counters | None = None
-        witness = PlatformWitness(guest, directory.path) if guest.machine.witness else None
-        self._witness = witness
+        self._witness = PlatformWitness(guest, directory.path) if guest.machine.witness else None
 
     @property
     def traced(self) -> bool:
@@ -80,31 +77,18 @@ class Run:
 
     def _reading(self, moment: str) -> Counters:
         """Every counter, and what the emulated platform says at the same moment, on record."""
-        if self._witness is None:
+        witness = self._witness
+        if witness is None:
             return self.counters()
-        counters = self._witness.read(moment)
+        pending = self.directory.path / PENDING_FILE if moment == "after" else None
+        counters = witness.read(moment, pending)
         if moment == "proven":
-            self._witness.statistics["before"] = self._witness.statistics["proven"]
-        self._record_platform()
+            witness.statistics["before"] = witness.statistics["proven"]
+        platform = {"statistics": witness.statistics, "at_rest": witness.at_rest}
+        self.directory.update(platform=platform)
         return counters
 
-    def _last_reading(self) -> Counters:
-        if self._witness is None:
-            return self.counters()
-        counters = self._witness.read("after", self.directory.path / PENDING_FILE)
-        self._record_platform()
-        return counters
-
-    def _record_platform(self) -> None:
-        assert self._witness
-        self.directory.update(
-            platform={
-                "statistics": self._witness.statistics,
-                "at_rest": self._witness.at_rest,
-            }
-        )
-
-    def prove(self) -> tuple[Proof, ...]:
+    def prove(self) -> None:
         """Check that the guest is what its target claims; record it; take the first reading.
 
         Raises PreconditionError where a proof does not hold, naming it and what was seen.
@@ -129,7 +113,6 @@ class Run:
                     hint=proof.hint or _HINT,
                 )
         self._open_record(before)
-        return proofs
 
     def _proofs(self, evidence: GuestEvidence) -> tuple[Proof, ...]:
         least = self._target.least_unaccepted_pages(self.spec)
@@ -236,7 +219,7 @@ class Run:
         self._stop_sampler()
         if self._trace:
             self._trace.pause()
-        after = self._last_reading()
+        after = self._reading("after")
         self.directory.update(counters_after=after)
         if after.emulation:
             pending = self.guest.get(_PENDING, _MAX_PENDING)

@@ -31,7 +31,6 @@ from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
 from harness.kernel.backtrace import call_trace, load_image
 from harness.kernel.build import build_kernel
 from harness.kernel.kernel import Kernel, KernelRequest, kernel_of_disk
-from harness.kernel.overhead import overhead
 from harness.record.console import unexpected
 from harness.record.run import run_record
 from harness.record.rundir import RunDir
@@ -170,9 +169,6 @@ class Session:
     def _waiting(self, why: str) -> None:
         self.progress("wait", 0, None, f"waiting: {why}")
 
-    def _say(self, line: str) -> None:
-        self.progress("boot", 0, None, line)
-
     @contextlib.contextmanager
     def _boot(
         self, prepared: Prepared, rerun: str, collect: Collect, watch: HostWatch | None
@@ -185,26 +181,17 @@ class Session:
                     guest = boot_again(
                         lambda: stack.enter_context(_cold_guest(prepared, directory, rerun)),
                         directory,
-                        self._say,
+                        lambda line: self.progress("boot", 0, None, line),
                     )
-                run = Run(
-                    directory,
-                    prepared.spec,
-                    prepared.target,
-                    guest,
-                    collect,
-                    watch,
-                    overhead(prepared.kernel),
-                )
+                run = Run(directory, prepared, guest, collect, watch)
                 try:
                     run.prove()
                     yield run
                 finally:
                     run.record_boot()
                     bad = unexpected(guest.splats, guest.expected_splats)
-                    _locate(
-                        prepared.kernel, [at for splat in bad for at in splat.context], directory
-                    )
+                    trace = [line for splat in bad for line in splat.context]
+                    _locate(prepared.kernel, trace, directory)
         except BaseException as error:
             if watch:
                 directory.update(host_watch=watch.record())

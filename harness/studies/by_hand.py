@@ -18,7 +18,7 @@ import tenacity
 
 from harness.base.status import HostError
 from harness.guest.process import QemuProcess
-from harness.guest.ssh.stock import ssh_command
+from harness.guest.ssh.session import ssh_command
 from harness.image.build import compose_initrd
 from harness.image.keys import Keys
 from harness.run.prepared import INITRD, Prepared

@@ -19,7 +19,7 @@ import numpy as np
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import HostError
 from harness.base.units import GIB, MIB
-from harness.guest.ssh.stock import SSH
+from harness.guest.ssh.session import SSH
 from harness.kernel.kernel import Kernel
 from harness.run.prepared import Prepared
 from harness.run.session import Session

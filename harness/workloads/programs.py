@@ -90,7 +90,6 @@ class Slab(Program):
     name = "slab"
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Make the files."""
         notify(f"making {self.files:,} files")
         with tmpfs(guest, "slab") as path:
             return self.run_program(guest, 60 + self.files * _S_PER_OPERATION, "--path", path)
@@ -108,7 +107,6 @@ class ForkStorm(Program):
     name = "fork-storm"
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Fork."""
         notify(f"forking {self.forks:,} children")
         deadline_s = deadline_for(self.forks * self.bytes) + self.forks * _S_PER_OPERATION
         return self.run_program(guest, deadline_s)
@@ -125,7 +123,6 @@ class Atomic(Program):
     name = "atomic"
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Send."""
         notify(f"sending {self.datagrams:,} datagrams to {self.listeners} listeners")
         return self.run_program(guest, 60 + self.datagrams * _S_PER_OPERATION)
 
@@ -141,7 +138,6 @@ class Mlock(Program):
     name = "mlock"
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Lock."""
         notify(f"locking {format_size(self.bytes)}")
         return self.run_program(guest, deadline_for(self.bytes))
 
@@ -176,7 +172,6 @@ class Churn(Program):
     name = "churn"
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Churn."""
         notify(f"allocating and freeing for {self.seconds} s")
         return self.run_program(guest, 120 + self.seconds * 20.0)
 

@@ -25,7 +25,7 @@ from paramiko.common import cMSG_CHANNEL_REQUEST
 from harness.base.status import HarnessError, PreconditionError
 from harness.base.text import printable
 from harness.guest.ssh.channel import open_session
-from harness.guest.wait import Race, Timer
+from harness.guest.wait import Race
 
 MAX_OUTPUT = 8 << 20
 """Bytes kept of each stream of a command unless told otherwise."""
@@ -255,7 +255,7 @@ class RunningCommand:
 
     def _drain(self, channel: paramiko.Channel) -> None:
         """Take both streams as they come, until both have ended. Raises what the race raises."""
-        timer = Timer(self._race, f"the end of {short(self.line)}", None)
+        what, started = f"the end of {short(self.line)}", time.monotonic()
 
         def finished() -> bool:
             return bool(channel.closed or (channel.eof_received and channel.exit_status_ready()))
@@ -267,11 +267,11 @@ class RunningCommand:
             # Asked before draining: what came before the end is then in the buffers.
             over = finished()
             if self._move(channel):
-                timer.check()
+                self._race.check(what, time.monotonic() - started)
             elif over:
                 break
             else:
-                timer.wait(ready)
+                self._race.wait(what, ready, None, started=started)
         if channel.exit_status == _NO_STATUS and not self._transport.is_active():
             raise self._lost("connection closed")
 

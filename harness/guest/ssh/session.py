@@ -29,9 +29,12 @@ from harness.guest.ssh.commands import (
     short,
 )
 from harness.guest.wait import Race
-from harness.image.keys import Keys
+from harness.image.keys import Keys, known_hosts_line
 
-USER = "root"
+SSH = "ssh"
+"""The stock client, for people and for comparison."""
+_USER = "root"
+_HOST = "127.0.0.1"
 _BANNER_S = 2.0
 
 
@@ -81,7 +84,7 @@ class SshSession:
         transport.start_client(timeout=SETUP_S * self._race.time_scale)
         if transport.get_remote_server_key().asbytes() != host_key.asbytes():
             raise paramiko.SSHException("the server's key is not the guest's: not our guest")
-        transport.auth_publickey(USER, client_key)
+        transport.auth_publickey(_USER, client_key)
 
     def _knock(self) -> socket.socket:
         """A connected socket on which the server's banner waits to be read.
@@ -103,7 +106,7 @@ class SshSession:
 
     def _knock_once(self) -> socket.socket:
         attempt = socket.create_connection(
-            ("127.0.0.1", self._port), timeout=_BANNER_S * self._race.time_scale
+            (_HOST, self._port), timeout=_BANNER_S * self._race.time_scale
         )
         self._socket = attempt
         try:
@@ -172,3 +175,18 @@ def _parse_host_key(text: str) -> paramiko.PKey:
     if kind != "ssh-ed25519":
         raise ValueError(f"the guest's host key is {kind!r}, not ssh-ed25519")
     return paramiko.Ed25519Key(data=base64.b64decode(rest.split()[0]))
+
+
+def ssh_command(port: int, keys: Keys) -> list[str]:
+    """A command line that ends in the guest's name: add what to run there.
+
+    The guest's host key is pinned, in a file that this writes beside the client's key.
+    """
+    known = keys.private_key.with_name("known_hosts")
+    known.write_text(known_hosts_line(_HOST, port, keys.host_public_key))
+    return [
+        SSH,
+        *("-F", "none", "-p", str(port), "-i", str(keys.private_key), "-o", "IdentitiesOnly=yes"),
+        *("-o", f"UserKnownHostsFile={known}", "-o", "StrictHostKeyChecking=yes"),
+        *("-o", "LogLevel=ERROR", f"{_USER}@{_HOST}"),
+    ]
