@@ -146,7 +146,7 @@ class Defect:
 
 DEFECTS = {
     # Found when the page is touched, or else when the run is judged.
-    "accept-lie": Defect("accept-lie", *[FOUND | {"conservation"}] * 2),
+    "accept-lie": Defect("accept-lie", FOUND | {"conservation"}, FOUND | {"conservation"}),
     "accept-refuse": Defect(
         "accept-refuse", frozenset({"panic"}), frozenset({"terminated"}), count=0
     ),
