@@ -32,10 +32,8 @@ class HugePages(enum.StrEnum):
 
 
 class KernelHashes(enum.StrEnum):
-    """Whether QEMU hands the hashes of kernel, initrd and command line to an SNP guest's firmware.
-
-    AUTO: where the firmware has room for them; such a firmware starts nothing without them.
-    """
+    """Whether an SNP guest's firmware gets the hashes of kernel, initrd and command line; AUTO:
+    where it has room for them, as such a firmware starts nothing without."""
 
     AUTO = "auto"
     ON = "on"
@@ -135,11 +133,6 @@ class PageLevel(enum.StrEnum):
     LARGE = "2M"
     HUGE = "1G"
 
-    @property
-    def number(self) -> int:
-        """0, 1 or 2, as in page tables and in TDG.MEM.PAGE.ACCEPT."""
-        return [*PageLevel].index(self)
-
 
 class FaultKind(enum.StrEnum):
     """A defect that the emulated platform shows on purpose."""
@@ -209,7 +202,7 @@ def parse_fault(text: str) -> Fault:
 FAULTS = ValueKind(
     "faults",
     tuple,
-    lambda text, _: tuple(parse_fault(word) for word in text.split(";") if word),
+    lambda text: tuple(parse_fault(word) for word in text.split(";") if word),
     lambda faults: ";".join(map(str, faults)),
     "FAULT;…",
 )

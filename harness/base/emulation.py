@@ -43,11 +43,8 @@ class CostModel:
 
     @property
     def ns_per_page(self) -> int:
-        """What accepting a page of 4 KiB costs by itself.
-
-        Accepting all memory so took more than 20 times as long as by 2 MiB (cover letter of the
-        first patch set for unaccepted memory, 2021-08-10).
-        """
+        """What accepting a page of 4 KiB costs by itself: all memory so took more than 20 times as
+        long as by 2 MiB (cover letter of the first patch set for unaccepted memory, 2021-08-10)."""
         return self.ns_per_unit * 20 // PAGES_PER_UNIT
 
     def describe(self) -> str:
@@ -78,7 +75,7 @@ def cost_model(name: str) -> CostModel:
 COST = ValueKind(
     "cost model",
     CostModel,
-    lambda text, _: cost_model(text),
+    cost_model,
     lambda cost: str(cost.ns_per_unit) if cost.name == "custom" else cost.name,
     "MODEL",
 )

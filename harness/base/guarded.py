@@ -47,10 +47,8 @@ def run_guarded(
     """Run `argv` to its end and return its exit code; `line` gets each line it prints.
 
     Whatever ends us first, it ends too: an exception (Ctrl-C) terminates its process group, our
-    death kills it. `unfinished` exists from its start until it has ended in an orderly way. The
-    death signal is tied to the calling thread (prctl(2)), which waits here all the time.
-
-    Raises DeadlineExceeded after `deadline_s`, once the whole group has ended.
+    death kills it (prctl(2): tied to the calling thread, which waits here). `unfinished` exists
+    from its start until it has ended in an orderly way. Raises DeadlineExceeded after `deadline_s`.
     """
     if unfinished:
         unfinished.touch()

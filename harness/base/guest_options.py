@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The table of guest options: the `option` fields of GuestSpec and its parts.
-
-A new option is one field there. Command line, pytest options, plan keys, the `acceptance` mark,
-rerun commands and docs/options.md follow from it.
-"""
+"""The table of guest options: the `option` fields of GuestSpec and its parts. Command line, pytest
+options, plan keys, the `acceptance` mark, rerun commands and docs/options.md follow from it."""
 
 from __future__ import annotations
 
@@ -39,24 +36,17 @@ def _options(cls: Any) -> tuple[Option, ...]:
     return tuple(found)
 
 
-@functools.cache
-def _by_name(cls: Any) -> Mapping[str, Option]:
-    return {option.name: option for option in _options(cls)}
-
-
 def guest_option(name: str, where: str = "") -> Option:
     """The option called `name`. Raises UsageError with the nearest; `where` begins its text."""
-    known = _by_name(SPEC)
+    known = {option.name: option for option in _options(SPEC)}
     if name not in known:
         raise unknown(f"{where}guests have no option", name, known)
     return known[name]
 
 
 def read_options(given: Mapping[str, object]) -> dict[str, Any]:
-    """Option name -> value of what is `given`; None stands for the default and is left out.
-
-    Raises UsageError for a name that is no option, and for what is no value of it.
-    """
+    """Option name -> value of what is `given`; None stands for the default and is left out. Raises
+    UsageError."""
     values = {
         name: guest_option(name).value(value) for name, value in given.items() if value is not None
     }
@@ -70,7 +60,6 @@ def blank_spec(target: TargetName, memory: int) -> GuestSpec:
 
 
 def value_of(spec: GuestSpec, option: Option) -> Any:
-    """The option's value in `spec`."""
     return functools.reduce(getattr, option.path, spec)
 
 

@@ -40,19 +40,19 @@ def size(text: str, option: str) -> int:
         raise UsageError(f"{option}: {error}") from None
 
 
-def number(text: str, option: str) -> int:
+def number(text: str) -> int:
     """The number meant by `text`, in any base that Python writes: 196608, 0x30000."""
     try:
         return int(text, 0)
     except ValueError:
-        raise UsageError(f"{option}: not a number: {text!r}") from None
+        raise ValueError(f"not a number: {text!r}") from None
 
 
-def existing_file(path: str | Path, option: str) -> Path:
-    """The absolute path of a file that is there. Raises UsageError naming the option."""
-    found = Path(path).expanduser()
+def existing_file(text: str) -> Path:
+    """The absolute path of a file that is there. Raises ValueError."""
+    found = Path(text).expanduser()
     if not found.is_file():
-        raise UsageError(f"{option}: no such file: {path}")
+        raise ValueError(f"no such file: {text}")
     return found.absolute()
 
 
@@ -75,18 +75,14 @@ class PackagedFirmware:
         return f"debian:{self.suite}" if self.suite else "debian"
 
 
-def firmware(text: str, option: str) -> Path | PackagedFirmware:
+def firmware(text: str) -> Path | PackagedFirmware:
     """The image file or package meant by `text`: debian, debian:SUITE, or a file that is there.
-
-    Raises UsageError naming the option.
-    """
+    Raises ValueError."""
     package = re.fullmatch(r"debian(?::([a-z][a-z0-9-]*))?", text)
-    return PackagedFirmware(package[1] or "") if package else existing_file(text, option)
+    return PackagedFirmware(package[1] or "") if package else existing_file(text)
 
 
 class Door(enum.Flag):
-    """A place where guest options can be given."""
-
     CLI = enum.auto()
     """`cvm-harness run`, `boot` and every other verb that starts guests."""
     PYTEST = enum.auto()
@@ -107,9 +103,8 @@ class ValueKind:
 
     name: str
     value_type: type | UnionType
-    """Of the value itself."""
-    read: Callable[[str, str], Any]
-    """(text, option) -> value. Raises UsageError naming the option."""
+    read: Callable[[str], Any]
+    """Raises ValueError or UsageError."""
     write: Callable[[Any], str]
     """The text that `read` makes the same value of."""
     metavar: str
@@ -119,34 +114,28 @@ class ValueKind:
     """Every text that `read` takes; empty where they cannot be listed."""
 
 
-def _flag(text: str, option: str) -> bool:
-    raise UsageError(f"{option} is true or false, not {text!r}")
-
-
 def _write_size(size: int) -> str:
     return f"{size // MIB}M" if size % MIB == 0 else str(size)
 
 
-def _words(text: str, option: str) -> tuple[str, ...]:
+def _words(text: str) -> tuple[str, ...]:
     try:
         return tuple(shlex.split(text))
     except ValueError as error:
-        raise UsageError(f"{option}: {error}: {text!r}") from None
+        raise ValueError(f"{error}: {text!r}") from None
 
 
-def _names(text: str, _option: str) -> tuple[str, ...]:
-    return tuple(name for name in text.split(",") if name)
-
-
-SIZE = ValueKind("size", int, size, _write_size, "SIZE")
+SIZE = ValueKind("size", int, parse_size, _write_size, "SIZE")
 NUMBER = ValueKind("number", int, number, str, "N", plan=int)
 BITS = ValueKind("bits", int, number, hex, "BITS")
-FLAG = ValueKind("flag", bool, _flag, str, "", plan=bool)
-TEXT = ValueKind("text", str, lambda text, _: text, str, "TEXT")
+FLAG = ValueKind("flag", bool, bool, str, "", plan=bool)
+TEXT = ValueKind("text", str, str, str, "TEXT")
 FILE = ValueKind("file", Path, existing_file, str, "FILE")
 FIRMWARE = ValueKind("firmware", Path | PackagedFirmware, firmware, str, "FILE or debian[:SUITE]")
 WORDS = ValueKind("words", tuple, _words, shlex.join, "WORDS")
-NAMES = ValueKind("names", tuple, _names, ",".join, "NAME,…")
+NAMES = ValueKind(
+    "names", tuple, lambda text: tuple(filter(None, text.split(","))), ",".join, "NAME,…"
+)
 
 
 def one_of(kind: type[_Choice], what: str) -> ValueKind:
@@ -155,7 +144,7 @@ def one_of(kind: type[_Choice], what: str) -> ValueKind:
     return ValueKind(
         "choice",
         kind,
-        lambda text, _: choice(kind, text, what),
+        lambda text: choice(kind, text, what),
         lambda member: str(member.value),
         f"[{'|'.join(known)}]",
         choices=known,
@@ -168,7 +157,6 @@ class OptionFacts:
 
     kind: ValueKind
     help: str
-    """One full sentence."""
     name: str = ""
     """As a keyword, a plan's key and a mark's argument; empty: the field's own name."""
     targets: tuple[str, ...] = ()
@@ -225,17 +213,17 @@ class Option:
         return f"{self.row.help.removesuffix('.')}{only}.{shown}"
 
     def applies_to(self, target: str) -> bool:
-        """Whether guests of `target` can have it."""
         return not self.row.targets or target in self.row.targets
 
     def value(self, given: object) -> Any:
-        """What `given` means: a text, or a value of the option's own type.
-
-        Raises UsageError naming the option. None for what stands for the default ("auto").
-        """
+        """What `given` means, a text or a value of the option's own type; None for what stands for
+        the default ("auto"). Raises UsageError naming the option."""
         kind = self.row.kind
-        if isinstance(given, str | Path) and kind.value_type is not str:
-            return kind.read(str(given), self.flag)
+        if isinstance(given, str | Path) and kind.value_type not in (str, bool):
+            try:
+                return kind.read(str(given))
+            except ValueError as error:
+                raise UsageError(f"{self.flag}: {error}") from None
         if isinstance(given, bool) is not (kind.value_type is bool) or not isinstance(
             given, kind.value_type
         ):

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""TOML and JSON files into typed values: unknown keys are refused, every error names its place.
-
-msgspec converts; what it finds wrong is told here as a person would: the file, the place in it,
-what was expected, and the key that a misspelled one is nearest to.
-"""
+"""TOML and JSON files into typed values by msgspec: unknown keys are refused, and every error names
+the file, the place in it, what was expected, and what a misspelled key is nearest to."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,11 +34,8 @@ ENGLISH = {
 
 
 class FileType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file, or a table of one, holds.
-
-    A ValueError or UsageError of `__post_init__` is told with its place. Fields of a type that has
-    a class method `from_file` are made by it, of the value in the file.
-    """
+    """What a file, or a table of one, holds. A ValueError or UsageError of `__post_init__` is told
+    with its place. Fields of a type that has a class method `from_file` are made by it."""
 
 
 class Words(tuple[str, ...]):
@@ -70,20 +64,19 @@ def read_json(path: Path, kind: type[_T], hint: str = "") -> _T:
 
 def parse_toml(text: str, kind: type[_T], where: str, hint: str = "") -> _T:
     """TOML as a `kind`. Raises UsageError, in which `where` names the text."""
-    try:
-        data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{where} is not TOML: {error}", hint=hint) from error
-    return convert(data, kind, where, hint)
+    return convert(_loaded(tomllib.loads, text, f"{where} is not TOML", hint), kind, where, hint)
 
 
 def parse_json(text: str | bytes, kind: type[_T], where: str, hint: str = "") -> _T:
     """JSON as a `kind`. Raises UsageError, in which `where` names the text."""
+    return convert(_loaded(json.loads, text, f"{where} is not JSON", hint), kind, where, hint)
+
+
+def _loaded(load: Callable[[Any], object], text: str | bytes, otherwise: str, hint: str) -> object:
     try:
-        data = json.loads(text)
+        return load(text)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{where} is not JSON: {error}", hint=hint) from error
-    return convert(data, kind, where, hint)
+        raise UsageError(f"{otherwise}: {error}", hint=hint) from error
 
 
 def convert(data: object, kind: type[_T], where: str, hint: str = "") -> _T:

@@ -83,7 +83,7 @@ MAX_SLOTS = 256
 
 _TARGET = replace(
     one_of(TargetName, "target"),  # read as None for "auto"
-    read=lambda text, _: None if text == "auto" else choice(TargetName, text, "target"),
+    read=lambda text: None if text == "auto" else choice(TargetName, text, "target"),
     metavar=f"[auto|{'|'.join(TargetName)}]",
     choices=("auto", *TargetName),
 )
@@ -91,10 +91,8 @@ _TARGET = replace(
 
 @dataclass(frozen=True)
 class GuestSpec:
-    """One guest: everything about it that a run can vary.
-
-    What a target cannot be is not checked here, but where the two meet: Target.check().
-    """
+    """One guest: everything about it that a run can vary. What a target cannot be is checked where
+    the two meet: Target.check()."""
 
     target: TargetName = option(
         TargetName.EMULATED,
@@ -156,9 +154,7 @@ class GuestSpec:
         0, SIZE, "Each NUMA node's virtio-mem device can grow to this size.", needs="maxmem"
     )
     memmap_on_memory: bool = option(
-        False,
-        FLAG,
-        "Plugged memory holds its own memory map (memory_hotplug.memmap_on_memory=).",
+        False, FLAG, "Plugged memory holds its own memory map (memory_hotplug.memmap_on_memory=)."
     )
     auto_online: AutoOnline = option(
         AutoOnline.MOVABLE,

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The verdicts, their exit codes, and the exceptions that carry one.
-
-The names are KCIDB's six test statuses; the exit codes are listed in README.md.
-"""
+"""The verdicts (KCIDB's six test statuses), their exit codes, the exceptions that carry one."""
 
 from __future__ import annotations
 
@@ -31,7 +28,6 @@ class Status(enum.Enum):
 
     @property
     def exit_code(self) -> int:
-        """The process exit code this status maps to."""
         return {Status.FAIL: 1, Status.ERROR: 3, Status.MISS: 69}.get(self, 0)
 
 
@@ -42,11 +38,8 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 
 class HarnessError(Exception):
-    """A failure with a cause a person can act on.
-
-    `cause` is one line naming what went wrong; `hint` is the next step, if one is known;
-    `details` are further lines worth showing (console tail, compiler output).
-    """
+    """A failure with a cause a person can act on: `cause` and `hint` (the next step) are a line
+    each, `details` further lines worth showing (console tail, compiler output)."""
 
     status = Status.MISS
     exit_code = Status.MISS.exit_code

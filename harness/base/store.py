@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A content-addressed store: digest of all inputs -> directory, built at most once.
-
-A builder works in a temporary directory under the entry's lock and is published by rename, so an
-entry either exists whole or not at all, however the builder ends. What a killed builder left is
-removed by the next one to take the same lock, or by `sweep`.
-"""
+"""A content-addressed store: digest of all inputs -> directory, built at most once under a lock and
+published by rename, so that an entry exists whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,7 +35,6 @@ def digest_of(*parts: object) -> str:
 
 
 def digest_file(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -74,16 +69,21 @@ class Store:
         waiting: Callable[[], None] = lambda: None,
     ) -> Path:
         """The entry's directory, after `build(directory)` has filled it if it did not exist.
-
-        `waiting` is called once if another process is building the same entry.
-
-        Raises HostError if the disk is full.
-        """
+        `waiting` is called once if another process builds it. Raises HostError if the disk is
+        full."""
         final = self.path(kind, digest)
         if not final.is_dir():
             with self.disk_full_is_named(), self.lock(f"{kind}-{digest}", waiting=waiting):
                 if not final.is_dir():
-                    self._build(final, build)
+                    temporary = self.root / "tmp" / f"{kind}-{digest}"
+                    shutil.rmtree(temporary, ignore_errors=True)
+                    temporary.mkdir(parents=True)
+                    try:
+                        build(temporary)
+                        final.parent.mkdir(parents=True, exist_ok=True)
+                        temporary.rename(final)
+                    finally:
+                        shutil.rmtree(temporary, ignore_errors=True)
         self.mark_used(final)
         return final
 
@@ -111,17 +111,6 @@ class Store:
                 hint="cvm-harness gc, or set CVM_HARNESS_CACHE to a larger file system",
             ) from error
 
-    def _build(self, final: Path, build: Callable[[Path], None]) -> None:
-        temporary = self.root / "tmp" / f"{final.parent.name}-{final.name}"
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        try:
-            build(temporary)
-            final.parent.mkdir(parents=True, exist_ok=True)
-            temporary.rename(final)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
     @contextlib.contextmanager
     def lock(self, name: str, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
         """Hold the named lock (flock: the kernel drops it however the holder ends)."""
@@ -135,14 +124,12 @@ class Store:
             ) from error
         lock = FileLock(path)
         try:
-            lock.acquire(timeout=0)
+            held = lock.acquire(timeout=0)
         except Timeout:
             waiting()
-            lock.acquire()
-        try:
+            held = lock.acquire()
+        with held:
             yield
-        finally:
-            lock.release()
 
     def work(self, name: str) -> Path:
         """A mutable work area kept between builds (a kernel's object tree). Hold a lock to use."""
@@ -162,7 +149,8 @@ class Store:
         found = []
         for directory in (self.root / "entries").glob("*/*"):
             with contextlib.suppress(FileNotFoundError):  # another process has removed it
-                found.append(_entry(directory))
+                size, used = tree_size(directory), _used_at(directory)
+                found.append(Entry(directory.parent.name, directory.name, directory, size, used))
         return sorted(found, key=lambda entry: entry.last_used)
 
     def remove(self, kind: str, digest: str) -> bool:
@@ -171,11 +159,8 @@ class Store:
         return path.is_dir() and self._remove(f"{kind}-{digest}", path)
 
     def sweep(self, max_bytes: int, kind: str | None = None) -> list[Entry]:
-        """Remove least recently used entries until `max_bytes` hold the rest, and dead leftovers.
-
-        With `kind`, only entries of that kind are counted and removed. Entries and leftovers that a
-        process has locked are passed over. Returns what was removed.
-        """
+        """Remove least recently used entries (of `kind`, if given) until `max_bytes` hold the rest,
+        and dead leftovers; what a process has locked is passed over. Returns what was removed."""
         for leftover in (self.root / "tmp").glob("*"):
             self._remove(leftover.name, leftover)
         entries = [entry for entry in self.entries() if kind in (None, entry.kind)]
@@ -202,11 +187,6 @@ class Store:
         return True
 
 
-def _entry(directory: Path) -> Entry:
-    size = tree_size(directory)
-    return Entry(directory.parent.name, directory.name, directory, size, _used_at(directory))
-
-
 def _used_at(directory: Path) -> float:
     used = directory / _USED
     return (used if used.exists() else directory).stat().st_mtime
@@ -217,6 +197,5 @@ def tree_size(directory: Path) -> int:
     total = 0
     for path in directory.rglob("*"):
         with contextlib.suppress(OSError):  # removed under our feet
-            stat = path.lstat()
-            total += stat.st_blocks * 512
+            total += path.lstat().st_blocks * 512
     return total

@@ -17,8 +17,5 @@ def inert(text: str) -> str:
     return printable(text.encode("utf-8", "backslashreplace"))
 
 
-def _escape(character: str) -> str:
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+def _escape(c: str) -> str:
+    return f"\\x{ord(c):02x}" if c.isascii() else c.encode("ascii", "backslashreplace").decode()

@@ -67,21 +67,19 @@ def doctor(
     this the target cannot run. SKIP: not needed, or not visible.
     """
     from harness.base.store import Store
-    from harness.host.view import HostView, LiveHost, RecordedHost, RecordingHost
+    from harness.host.view import HostView, LiveHost, RecordedHost
     from harness.targets.doctor import diagnose
 
     out, err = terminal.consoles()
     wanted = choice(TargetName, target, "target") if target else None
     view: HostView = RecordedHost.load(recording) if recording else LiveHost(_KVM_PATIENCE_S)
-    if report:
-        view = RecordingHost(view)
     diagnosis = diagnose(view, Store().root, wanted)
     if as_json:
         out.print_json(json.dumps(plain(as_data(diagnosis))))
     else:
         show(out, diagnosis)
-    if report and isinstance(view, RecordingHost):
-        from harness.host.bundle import write_bundle
+    if report:
+        from harness.host.state import write_bundle
 
         write_bundle(report, view, as_data(diagnosis), runs)
         err.print(f"written: {report} (look through it before you send it)", markup=False)

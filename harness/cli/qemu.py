@@ -61,8 +61,7 @@ def tree(source: Path | None, into: Path | None) -> None:
     """
     from harness.base.store import Store
     from harness.kernel.patch_tree import write_tree
-    from harness.qemu.recipe import qemu_series
-    from harness.qemu.source import open_source
+    from harness.qemu.source import open_source, qemu_series
 
     out, err = terminal.consoles()
     with ProgressLine(err) as progress:
@@ -77,8 +76,7 @@ def tree(source: Path | None, into: Path | None) -> None:
 def refresh(tree: Path) -> None:
     """Write the carried patches back from the commits of TREE (here, if none is given)."""
     from harness.kernel.patch_tree import refresh as write_back
-    from harness.qemu.recipe import qemu_series
-    from harness.qemu.source import upstream_version
+    from harness.qemu.source import qemu_series, upstream_version
 
     out, _ = terminal.consoles()
     changed = write_back(tree, qemu_series(), lambda read: upstream_version(read("VERSION")))

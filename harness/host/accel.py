@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Which accelerator works here, found out by booting a 512-byte guest.
-
-A present /dev/kvm proves nothing: on some nested machines KVM opens and creates a VM, and then QEMU
-aborts, or the guest hangs, or its kernel is emulated (kvm_pvm). The answer is remembered per QEMU,
-host kernel and host boot.
-"""
+"""Which accelerator works here, found out by booting a 512-byte guest: on some nested machines KVM
+creates a VM, and then QEMU aborts, or the guest hangs, or its kernel is emulated (kvm_pvm)."""
 
 from __future__ import annotations
 
@@ -22,6 +18,7 @@ from harness.base.reader import read_json
 from harness.base.spec import Accel, Clock
 from harness.base.status import HostError
 from harness.base.store import Store, digest_of
+from harness.host.lease import host_boot_id
 from harness.host.refusals import KVM_GAVE_UP
 from harness.qemu.binary import Qemu
 
@@ -41,42 +38,27 @@ DEADLINE_S = 10.0
 
 @dataclass(frozen=True)
 class AccelProbe:
-    """Whether KVM can run a guest, and the evidence."""
-
     kvm_works: bool
     evidence: str
     timed_out: bool = False
 
 
-class _Impatient(Exception):
-    """A probe was given up before it could be sure."""
-
-    def __init__(self, probe: AccelProbe) -> None:
-        super().__init__(probe.evidence)
-        self.probe = probe
-
-
 def probe_kvm(qemu: Qemu, store: Store, patience_s: float = DEADLINE_S) -> AccelProbe:
-    """Boot the probe guest under KVM once per (guest, QEMU, kernel, boot); remember the answer.
-
-    Whoever cannot wait gives less `patience_s`; silence in that time is not remembered.
-    """
-    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    guest = BOOT_SECTOR.hex()
-    digest = digest_of(
-        guest, str(qemu.binary), qemu.version, platform.release(), boot_id, os.getuid()
-    )
+    """Boot the probe guest under KVM once per (guest, QEMU, kernel, boot); remember the answer, but
+    not silence in less `patience_s` than usual."""
+    host = (platform.release(), host_boot_id(), os.getuid())
+    digest = digest_of(BOOT_SECTOR.hex(), str(qemu.binary), qemu.version, *host)
 
     def run(directory: Path) -> None:
         probe = _boot_probe(qemu, patience_s)
         if probe.timed_out and patience_s < DEADLINE_S:
-            raise _Impatient(probe)
+            raise TimeoutError(probe.evidence)
         (directory / "probe.json").write_text(json.dumps(asdict(probe)))
 
     try:
         entry = store.fetch("accel-probe", digest, run)
-    except _Impatient as given_up:
-        return given_up.probe
+    except TimeoutError as given_up:
+        return AccelProbe(False, str(given_up), timed_out=True)
     return read_json(entry / "probe.json", AccelProbe)
 
 

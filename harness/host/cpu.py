@@ -58,7 +58,6 @@ def kernel_is_older(view: HostView, *version: int) -> bool:
 
 
 def available_memory(view: HostView) -> int:
-    """MemAvailable in bytes; 0 where unknown."""
     match = re.search(r"^MemAvailable:\s+(\d+) kB$", text(view, "/proc/meminfo") or "", re.M)
     return int(match[1]) * 1024 if match else 0
 
@@ -74,24 +73,13 @@ def is_on(value: str | None) -> bool:
 
 
 def misc_cgroup(view: HostView, resource: str) -> tuple[int, int] | None:
-    """(capacity, in use) of a miscellaneous cgroup resource of the whole machine.
-
-    Documentation/admin-guide/cgroup-v2.rst, "Misc". None where the file or the row is missing:
-    in a container, on cgroup v1, or without the feature. Usage is -1 where it is not shown.
-    """
-    capacity = _row(text(view, "/sys/fs/cgroup/misc.capacity"), resource)
-    if capacity is None:
-        return None
-    used = _row(text(view, "/sys/fs/cgroup/misc.current"), resource)
-    return capacity, -1 if used is None else used
-
-
-def _row(table: str | None, name: str) -> int | None:
-    for line in (table or "").splitlines():
-        key, _, value = line.partition(" ")
-        if key == name and value.strip().isdecimal():
-            return int(value)
-    return None
+    """(capacity, in use or -1) of a miscellaneous cgroup resource of the whole machine
+    (cgroup-v2.rst, "Misc"). None in a container, on cgroup v1, or without the feature."""
+    capacity, used = (
+        re.search(rf"^{resource} (\d+)$", text(view, f"/sys/fs/cgroup/misc.{file}") or "", re.M)
+        for file in ("capacity", "current")
+    )
+    return (int(capacity[1]), int(used[1]) if used else -1) if capacity else None
 
 
 def in_container(view: HostView) -> bool:

@@ -3,16 +3,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import enum
 import fcntl
 import mmap
-import os
 import platform
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 # void f(u32 leaf, u32 subleaf, u32 out[4]), System V ABI:
 #   push rbx; mov eax, edi; mov ecx, esi; mov r8, rdx; cpuid;
@@ -38,10 +37,7 @@ _STATUS = struct.Struct("<BBBBIIIQQ")
 guest_count, current_tcb, reported_tcb."""
 
 
-@dataclass(frozen=True)
-class Registers:
-    """What CPUID returned."""
-
+class Registers(NamedTuple):
     eax: int
     ebx: int
     ecx: int
@@ -49,11 +45,9 @@ class Registers:
 
 
 def cpuid(leaf: int, subleaf: int = 0) -> Registers:
-    """Execute CPUID, which needs no privilege, on the CPU we happen to run on.
-
-    A leaf above the highest supported one gives zeros here, where hardware may repeat another
-    leaf. Raises OSError where it cannot be executed (not x86-64, no executable memory).
-    """
+    """Execute CPUID, which needs no privilege, on the CPU we happen to run on; zeros for a leaf
+    above the highest. Raises OSError where it cannot be executed (not x86-64, no executable
+    memory)."""
     highest = _execute(leaf & 0x8000_0000, 0).eax
     return _execute(leaf, subleaf) if leaf <= highest else Registers(0, 0, 0, 0)
 
@@ -86,14 +80,12 @@ class VmType(enum.IntEnum):
 
 def check_extension(number: int) -> int:
     """KVM_CHECK_EXTENSION on the system. Raises OSError where /dev/kvm cannot be opened."""
-    with _opened(KVM) as descriptor:
-        return fcntl.ioctl(descriptor, _CHECK_EXTENSION, number)
+    with Path(KVM).open("r+b", buffering=0) as device:
+        return fcntl.ioctl(device, _CHECK_EXTENSION, number)
 
 
 @dataclass(frozen=True)
 class SnpStatus:
-    """What the SNP firmware says of itself."""
-
     api_major: int
     api_minor: int
     build: int
@@ -114,16 +106,7 @@ def snp_platform_status() -> SnpStatus:
     """
     answer = ctypes.create_string_buffer(_STATUS.size)
     command = bytearray(_COMMAND.pack(_SNP_PLATFORM_STATUS, ctypes.addressof(answer), 0))
-    with _opened(SEV) as descriptor:
-        fcntl.ioctl(descriptor, _ISSUE_CMD, command)
+    with Path(SEV).open("r+b", buffering=0) as device:
+        fcntl.ioctl(device, _ISSUE_CMD, command)
     major, minor, _, _, build, _, guests, _, _ = _STATUS.unpack(answer.raw)
     return SnpStatus(major, minor, build, guests)
-
-
-@contextlib.contextmanager
-def _opened(device: str) -> Iterator[int]:
-    descriptor = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)

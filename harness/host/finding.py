@@ -11,11 +11,8 @@ from harness.base.status import Status
 
 @dataclass(frozen=True)
 class Finding:
-    """One probe's answer.
-
-    PASS: fine. MISS: what the category names cannot be had. SKIP: not needed by everyone, or not
-    visible to this user; the evidence says which.
-    """
+    """One probe's answer. MISS: what the category names cannot be had. SKIP: not needed by
+    everyone, or not visible to this user; the evidence says which."""
 
     name: str
     category: str
@@ -25,7 +22,6 @@ class Finding:
 
 
 def ok(name: str, category: str, evidence: str) -> Finding:
-    """All is well."""
     return Finding(name, category, Status.PASS, evidence)
 
 

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Firmware for a confidential guest, found by QEMU's firmware descriptors; why each other was not.
-
-Descriptors: QEMU docs/interop/firmware.json. They are looked for in the user's, the
-administrator's and the packages' directory; a file masks those of the same name in later
-directories, and of what is left the first by name that fits is taken.
-"""
+"""Firmware for a confidential guest, by QEMU's descriptors (its docs/interop/firmware.json), else
+from the distribution's packages; and why each other image was not taken."""
 
 from __future__ import annotations
 
@@ -14,13 +10,17 @@ import os
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
+from harness.base.options import PackagedFirmware
+from harness.base.progress import Progress
 from harness.base.status import HostError, UsageError
+from harness.base.store import Store
 from harness.host import ovmf
 from harness.host.view import HostView, reason
+from harness.kernel import apt, packages
 
 _MACHINE = "pc-q35-9.1"
 """Stands for every q35 version in the descriptors' patterns ("pc-q35-*")."""
@@ -31,14 +31,16 @@ PLAIN_IMAGES = (
     Path("/usr/share/edk2/x64/OVMF.4m.fd"),
 )
 """OVMF as one file, where distributions put it."""
+IMAGE = PurePosixPath("usr/share/ovmf/OVMF.fd")
+"""In the packages, of which ovmf only depends on the other since Debian 14."""
+_PACKAGES = ("ovmf-generic", "ovmf")
+_NONE = f"it has neither {' nor '.join(_PACKAGES)}"
 ASKED = "asked for"
 """Where an image is from that the user named. It may be one that accepts all memory."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """What a target asks of its firmware."""
-
     feature: str
     """In the descriptor: "amd-sev-snp", "intel-tdx"."""
     metadata: uuid.UUID | None
@@ -119,7 +121,6 @@ class _Descriptor(msgspec.Struct):
 
 
 def descriptor_directories() -> list[Path]:
-    """Where descriptors are, the most important first."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
     return [config / "qemu/firmware", Path("/etc/qemu/firmware"), Path("/usr/share/qemu/firmware")]
 
@@ -130,11 +131,8 @@ def find_firmware(
     asked: Path | None = None,
     directories: Iterable[Path] | None = None,
 ) -> Firmware:
-    """The image `asked` for, or the first that fits. Raises HostError with every candidate's fate.
-
-    Where no descriptor fits, a plain OVMF image with the right metadata will do. Raises UsageError
-    for an `asked` image that cannot be one.
-    """
+    """The image `asked` for, or the first that fits: by descriptor, else a plain OVMF image. Raises
+    HostError with every candidate's fate, UsageError for an `asked` image that cannot be one."""
     if asked is not None:
         try:
             return judge(view, asked, ASKED, demand)
@@ -183,6 +181,7 @@ def no_firmware(demand: Demand, search: str, rejected: Sequence[str]) -> HostErr
 
 
 def _descriptors(view: HostView, directories: Iterable[Path]) -> list[str]:
+    """By name; a file masks those of the same name in later directories."""
     found: dict[str, str] = {}
     for directory in directories:
         for path in view.glob(f"{directory}/*.json"):
@@ -243,3 +242,95 @@ def judge(view: HostView, path: Path, source: str, demand: Demand) -> Firmware:
                 )
     area = table.get(str(ovmf.SEV_HASH_TABLE), "")  # address and size, both 0 where there is none
     return Firmware(path.absolute(), source, bool(area.strip("0")))
+
+
+def named_image(
+    asked: Path | PackagedFirmware | None,
+    demand: Demand,
+    view: HostView,
+    store: Store,
+    progress: Progress,
+) -> Path | None:
+    """The file that was `asked` for, fetched where a package was. Raises as `fetch_firmware`."""
+    if isinstance(asked, PackagedFirmware):
+        return fetch_firmware(demand, view, store, progress, asked.suite).path
+    return asked
+
+
+def find_or_fetch(
+    demand: Demand,
+    view: HostView,
+    store: Store,
+    progress: Progress,
+    asked: Path | PackagedFirmware | None = None,
+) -> Firmware:
+    """What is `asked` for, else the first image of this machine that fits, else a package's. Raises
+    as `find_firmware`."""
+    if isinstance(asked, PackagedFirmware):
+        return fetch_firmware(demand, view, store, progress, asked.suite)
+    if asked is not None:
+        return find_firmware(demand, view, asked)
+    found, rejected = search(demand, view, descriptor_directories())
+    return found or fetch_firmware(demand, view, store, progress, rejected=rejected)
+
+
+def fetch_firmware(
+    demand: Demand,
+    view: HostView,
+    store: Store,
+    progress: Progress,
+    suite: str = "",
+    rejected: Sequence[str] = (),
+) -> Firmware:
+    """The image of the first suite that meets `demand`; only `suite`, where that is named.
+    `rejected` were passed over before. Raises UsageError for an unknown suite, HostError where none
+    fits."""
+    passed = list(rejected)
+    suites = [step.suite for step in apt.machine_steps(suite)]
+    for name in suites:
+        try:
+            found = _judged(packages.fetch(_wanted(name), store, progress), demand, view)
+        except packages.PackageNotFoundError:
+            found = f"{name}: {_NONE}"
+        if isinstance(found, Firmware):
+            progress("firmware", 0, None, found.source)
+            return replace(found, rejected=tuple(passed))
+        passed.append(found)
+    places = ", ".join(suites) or "none (no archive of this release)"
+    raise no_firmware(demand, f"suites searched: {places}", passed)
+
+
+def foreseen_firmware(demand: Demand, view: HostView, store: Store) -> Firmware | None:
+    """What `find_or_fetch` gives without fetching; None where it would fetch."""
+    found, _ = search(demand, view, descriptor_directories())
+    for step in () if found else apt.machine_steps():
+        if held := packages.held(_wanted(step.suite), store):
+            judged = _judged(held, demand, view)
+            if isinstance(judged, Firmware):
+                return judged
+    return found
+
+
+def _judged(found: packages.Unpacked, demand: Demand, view: HostView) -> Firmware | str:
+    (record,) = found.records
+    source = f"package {record.package} {record.version} of {record.suite}"
+    try:
+        return judge(view, found.directory / IMAGE, source, demand)
+    except UnfitError as unfit:
+        return f"{source}: {unfit}"
+
+
+def _wanted(suite: str) -> packages.Wanted:
+    def choose(archives: apt.Apt) -> list[apt.Candidate]:
+        offered = (archives.newest([name]) for name in _PACKAGES)
+        return [candidate for candidate in offered if candidate][:1]
+
+    def unpack(files: Sequence[Path], directory: Path, progress: Progress) -> None:
+        (package,) = files
+        packages.unpack_files(package, directory, lambda path: path == IMAGE)
+        package.unlink()
+        if not (directory / IMAGE).is_file():
+            raise HostError(f"{package.name} holds no {IMAGE}")
+
+    name = f"ovmf-{suite}"
+    return packages.Wanted(name, "firmware", "ovmf-1", choose, unpack, _NONE, suite=suite)

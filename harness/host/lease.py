@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Who runs which guest, on disk, so that the next run sweeps what even SIGKILL left behind.
-
-A lease is a small JSON file in a directory that only this user can write. It is made before QEMU is
-spawned and removed after QEMU is reaped; one whose harness is gone is swept, and its QEMU killed if
-the PDEATHSIG did not get it.
-"""
+"""Who runs which guest, on disk: a lease is made before QEMU is spawned and removed after it is
+reaped; of one whose harness is gone the next run kills the QEMU, if the PDEATHSIG did not."""
 
 from __future__ import annotations
 
@@ -39,8 +35,6 @@ _Text = Annotated[str, Meta(min_length=1)]
 
 
 class LeaseRecord(FileType, frozen=True):
-    """What a lease file says."""
-
     guest_id: _Text
     """Also QEMU's -name: finds a QEMU that was spawned but not yet recorded."""
     boot_id: _Text
@@ -84,7 +78,6 @@ def process_id(pid: int) -> ProcessId | None:
 
 
 def own_process() -> ProcessId:
-    """This process."""
     own = process_id(os.getpid())
     assert own is not None  # we run
     return own
@@ -95,14 +88,10 @@ class Lease:
 
     def __init__(self, run_dir: Path) -> None:
         self._path = lease_directory() / f"cvm-{secrets.token_hex(8)}.json"
-        harness = own_process()
-        self.record = LeaseRecord(self._path.stem, host_boot_id(), harness, None, str(run_dir))
+        self.guest_id = self._path.stem
+        own, run = own_process(), str(run_dir)
+        self.record = LeaseRecord(self.guest_id, host_boot_id(), own, None, run)
         self._write()
-
-    @property
-    def guest_id(self) -> str:
-        """The guest's unique name, e.g. "cvm-0123456789abcdef"."""
-        return self.record.guest_id
 
     def spawned(self, pid: int) -> None:
         """QEMU is running as `pid`."""
@@ -110,7 +99,6 @@ class Lease:
         self._write()
 
     def release(self) -> None:
-        """QEMU has been reaped."""
         self._path.unlink(missing_ok=True)
 
     def _write(self) -> None:

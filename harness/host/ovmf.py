@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What an OVMF image says it can do: the GUIDed table that QEMU reads from its end.
-
-Layout: edk2 OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm; reader: QEMU
-hw/i386/pc_sysfw_ovmf.c, pc_system_parse_ovmf_flash(). The table grows downwards from 32 bytes
-below the end of the image; each entry is data, u16 length (of all of it), 16 bytes GUID.
-"""
+"""What an OVMF image says it can do: the GUIDed table that QEMU reads from its end (edk2
+OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm; QEMU hw/i386/pc_sysfw_ovmf.c)."""
 
 from __future__ import annotations
 
@@ -36,7 +32,8 @@ _SHORT_HEADER, _LONG_HEADER = 4, 8
 
 
 def guided_table(image: bytes) -> Mapping[uuid.UUID, bytes]:
-    """The entries of the table at the end of `image`; empty where there is no sound one."""
+    """The entries of the table at the end of `image`; empty where there is no sound one. It grows
+    downwards from 32 bytes below the end: data, u16 length (of all of the entry), 16 bytes GUID."""
     end = len(image) - _FOOTER_END
     if end < _ENTRY_TAIL or _guid(image, end) != _FOOTER:
         return {}
@@ -67,10 +64,8 @@ def read_table(path: Path) -> Mapping[uuid.UUID, bytes]:
 
 
 def drivers_mention(image: bytes, guid: uuid.UUID) -> bool | None:
-    """Whether the packed drivers of `image` hold `guid`; None where none can be unpacked.
-
-    Sections: UEFI Platform Initialization specification 1.8, volume 3, 3.2.5.
-    """
+    """Whether the packed drivers of `image` hold `guid`; None where none can be unpacked. Sections:
+    UEFI Platform Initialization specification 1.8, volume 3, 3.2.5."""
     found = None
     for volume in _unpacked(image):
         if guid.bytes_le in volume:

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What QEMU says when it will not start a guest, and what to do about it.
-
-The texts are QEMU's own (7.2 to 11.1: accel/kvm/kvm-all.c, target/i386/sev.c,
-target/i386/kvm/tdx.c, hw/i386/pc_sysfw.c, softmmu/); what they mean is from platform documentation.
-"""
+"""What QEMU (7.2 to 11.1: accel/kvm, target/i386, hw/i386, softmmu) says when it will not start a
+guest, and what to do about it."""
 
 from __future__ import annotations
 

@@ -1,27 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Leases of what a host has little of: confidential keys, memory, and its undivided attention.
-
-A claim is a file that names its process; claims of dead processes do not count. Leasing is apart
-from running: a guest is started under a claim, a timing run under an exclusive one.
-"""
+"""What a host has little of: memory, and by leases confidential keys and its undivided attention. A
+claim is a file that names its process; claims of dead processes do not count."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import os
+import resource
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 from filelock import FileLock
-from tenacity import RetryError, Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from harness.base.reader import FileType, read_json
+from harness.base.spec import GuestSpec
 from harness.base.status import HostError, UsageError
-from harness.base.units import format_size
+from harness.base.units import GIB, MIB, format_size
 from harness.host.lease import ProcessId, lease_directory, own_process, process_id
 from harness.record.rundir import plain
 
@@ -50,8 +49,6 @@ class Supply:
 
 
 class _Held(FileType, frozen=True):
-    """What a claim's file says."""
-
     claim: Claim
     process: ProcessId
 
@@ -64,10 +61,8 @@ def reserve(
     deadline_s: float = DEADLINE_S,
     waiting: Callable[[str], None] = lambda why: None,
 ) -> Iterator[None]:
-    """Hold `claim`. Waits while others hold too much, telling `waiting` what it waits for.
-
-    Raises HostError at the deadline, and at once for a claim that no waiting can satisfy.
-    """
+    """Hold `claim`. Waits while others hold too much, telling `waiting` what it waits for. Raises
+    HostError at the deadline, and at once for a claim that no waiting can satisfy."""
     _check_possible(claim, supply)
     directory = lease_directory() / "claims"
     directory.mkdir(mode=0o700, exist_ok=True)
@@ -77,25 +72,22 @@ def reserve(
         with FileLock(directory / "lock"):
             why = _conflict(claim, supply, _held(directory))
             if not why:
-                return _write(directory, claim)
+                path = directory / f"claim-{secrets.token_hex(8)}.json"
+                path.write_text(json.dumps(plain(_Held(claim, own_process()))))
+                return path
         if why not in said:
             said.add(why)
             waiting(why)
         return None
 
-    retrying = Retrying(
-        retry=retry_if_result(lambda path: path is None),
-        wait=wait_fixed(_INTERVAL_S),
-        stop=stop_after_delay(deadline_s),
-    )
-    try:
-        path = retrying(attempt)
-    except RetryError:
-        raise HostError(
-            f"waited {deadline_s:.0f} s for the host: {'; '.join(said)}",
-            hint="run it when the others have ended, or on another host",
-        ) from None
-    assert path is not None
+    deadline = time.monotonic() + deadline_s
+    while not (path := attempt()):
+        if time.monotonic() >= deadline:
+            raise HostError(
+                f"waited {deadline_s:.0f} s for the host: {'; '.join(said)}",
+                hint="run it when the others have ended, or on another host",
+            )
+        time.sleep(_INTERVAL_S)
     try:
         yield
     finally:
@@ -148,7 +140,37 @@ def _held(directory: Path) -> list[_Held]:
     return found
 
 
-def _write(directory: Path, claim: Claim) -> Path:
-    path = directory / f"claim-{secrets.token_hex(8)}.json"
-    path.write_text(json.dumps(plain(_Held(claim, own_process()))))
-    return path
+_MEMMAP_SHARE = 1 / 64
+"""struct page: 64 bytes per 4 KiB page (include/linux/mm_types.h), touched early in boot."""
+_FIXED = 512 * MIB
+"""QEMU itself, TCG's translation cache, kernel, initramfs and early over-acceptance."""
+
+
+def needed_memory(spec: GuestSpec) -> int:
+    """Bytes of host memory a lazy guest needs to boot; what it never touches costs nothing."""
+    return int(spec.memory * _MEMMAP_SHARE) + _FIXED
+
+
+def check_room(spec: GuestSpec, available: int | None = None) -> None:
+    """Raise HostError where the guest cannot be mapped, or could not boot in what is free."""
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit != resource.RLIM_INFINITY and spec.memory + GIB > limit:
+        raise HostError(
+            f"a guest of {format_size(spec.memory)} cannot be mapped: this process may map only "
+            f"{format_size(limit)} (RLIMIT_AS)",
+            hint="raise it (ulimit -v unlimited) or choose a smaller --memory",
+        )
+    overcommit = Path("/proc/sys/vm/overcommit_memory").read_text().strip()
+    free = psutil.virtual_memory().available if available is None else available
+    if overcommit == "2" and spec.memory > free:
+        raise HostError(
+            f"a guest of {format_size(spec.memory)} cannot be mapped: vm.overcommit_memory is 2 "
+            f"and {format_size(free)} are available",
+            hint="choose a smaller --memory, or set vm.overcommit_memory=0",
+        )
+    if needed_memory(spec) > free:
+        raise HostError(
+            f"a guest of {format_size(spec.memory)} needs {format_size(needed_memory(spec))} of "
+            f"host memory to boot, and {format_size(free)} are available",
+            hint="choose a smaller --memory or free some memory",
+        )

@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""The host as it was for a run, and what happened to it meanwhile. Reads only."""
+"""The host as it was for a run, what happened to it meanwhile, and the report that is sent back."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import io
+import json
 import os
+import re
+import tarfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from harness.base.status import HostError
 from harness.host.cpu import is_on, kernel_release, parameter
 from harness.host.view import HostView, text
 from harness.record.console import ConsoleScanner, Splat
+from harness.record.rundir import plain
 
 _MODULES = ("kvm", "kvm_amd", "kvm_intel", "ccp")
 _FILES = {
@@ -91,7 +97,6 @@ class KernelLog:
         return found
 
     def close(self) -> None:
-        """Give back the descriptor."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -136,7 +141,6 @@ class HostWatch:
         self._log.close()
 
     def record(self) -> HostRecord:
-        """What has happened so far."""
         for line in self._log.lines():
             self._scanner.feed(line.encode() + b"\n", time.monotonic_ns())
         after = read_stats(self._stats)
@@ -157,3 +161,46 @@ def read_stats(directory: Path) -> dict[str, int]:
                 if path.is_file():
                     found[path.name] = int(path.read_text())
     return found
+
+
+_RUN_FILES = ("run.json", "repro.sh", "qemu.log", "qmp.jsonl", "console.log", "hang.txt")
+_MAX_FILE = 8 << 20
+_ABOUT = re.compile(r"kvm|sev|snp|tdx|ccp|rmp|amd-vi|iommu|seam|tme|microcode|bios", re.IGNORECASE)
+
+
+def write_bundle(
+    target: Path, view: HostView, diagnosis: dict[str, object], runs: Iterable[Path]
+) -> None:
+    """Write the report. Raises HostError where the file cannot be written."""
+    facts = host_state(view)
+    log = "\n".join(line for line in kernel_log() if _ABOUT.search(line))
+    content = {
+        "diagnosis.json": _json(diagnosis),
+        "facts.json": _json(facts),
+        "dmesg.txt": log.encode() or b"not visible to this user\n",
+        "host.json": _json(view.answers),
+    }
+    try:
+        with tarfile.open(target, "w:gz") as archive:
+            for name, data in content.items():
+                _add(archive, f"cvm-report/{name}", data)
+            for directory in runs:
+                for name in _RUN_FILES:
+                    path = directory / name
+                    if path.is_file():
+                        with path.open("rb") as file:
+                            file.seek(max(0, path.stat().st_size - _MAX_FILE))
+                            data = file.read()
+                        _add(archive, f"cvm-report/runs/{directory.resolve().name}/{name}", data)
+    except OSError as error:
+        raise HostError(f"cannot write the report {target}: {error.strerror}") from error
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(plain(content), indent=1, sort_keys=True) + "\n").encode()
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mtime = len(data), int(time.time())
+    archive.addfile(entry, io.BytesIO(data))

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The one window through which probes look at a host: live, recorded, or live while recording.
-
-Every probe is a function of a `HostView`, so a host that someone else has can be looked at here: a
-recording is a small JSON file, made by `cvm-harness doctor --report`. Nothing here changes a host.
-"""
+"""The one window through which probes look at a host, live or recorded: a recording is a small JSON
+file, made by `cvm-harness doctor --report`. Nothing here changes a host."""
 
 from __future__ import annotations
 
@@ -32,16 +29,30 @@ _TOOL_DEADLINE_S = 10
 class HostView(abc.ABC):
     """Questions about a host. All raise OSError where there is no answer."""
 
+    def __init__(self) -> None:
+        self.answers: dict[str, Any] = {}
+        """What was asked so far: a recording."""
+
     @abc.abstractmethod
-    def answer(self, kind: str, *words: str) -> Any:
+    def _look(self, kind: str, *words: str) -> Any:
         """The answer to one question, as JSON has it."""
+
+    def answer(self, kind: str, *words: str) -> Any:
+        """The same, kept."""
+        question = " ".join((kind, *words))
+        try:
+            self.answers[question] = self._look(kind, *words)
+        except OSError as error:
+            code = errno.errorcode.get(error.errno or 0, "")
+            self.answers[question] = {"error": code or str(error)}
+            raise
+        return self.answers[question]
 
     def read(self, path: str) -> str:
         """The beginning of a file, up to MAX_READ bytes."""
         return str(self.answer("read", path))
 
     def glob(self, pattern: str) -> list[str]:
-        """Paths that match, sorted."""
         return list(map(str, self.answer("glob", pattern)))
 
     def open_read_write(self, path: str) -> None:
@@ -66,10 +77,8 @@ class HostView(abc.ABC):
         return int(self.answer("number", name))
 
     def tool(self, *argv: str) -> str:
-        """What a program prints (stdout and stderr) for a question that changes nothing.
-
-        "qemu" stands for the QEMU that the harness uses.
-        """
+        """What a program ("qemu": the one that the harness uses) prints, stdout and stderr, for a
+        question that changes nothing."""
         return str(self.answer("tool", *argv))
 
     def ovmf_table(self, path: str) -> dict[str, str]:
@@ -87,21 +96,18 @@ class HostView(abc.ABC):
 
 
 class LiveHost(HostView):
-    """This machine."""
-
     def __init__(self, kvm_patience_s: float = accel.DEADLINE_S) -> None:
         """`kvm_patience_s`: how long to wait for a probe guest that KVM may never let run."""
+        super().__init__()
         self._kvm_patience_s = kvm_patience_s
-        self._said: dict[tuple[str, ...], str] = {}
 
-    def answer(self, kind: str, *words: str) -> Any:
+    def _look(self, kind: str, *words: str) -> Any:
         if kind == "kvm-guest":
             probe = accel.probe_kvm(_qemu(), Store(), self._kvm_patience_s)
             return [probe.kvm_works, probe.evidence]
         if kind == "tool":
-            if words not in self._said:
-                self._said[words] = _output(*words)
-            return self._said[words]
+            known = self.answers.get(" ".join((kind, *words)))
+            return known if isinstance(known, str) else _output(*words)
         return _ANSWERS[kind](*words)
 
 
@@ -116,8 +122,7 @@ def _open(path: str) -> bool:
 
 
 def _cpuid(leaf: str, subleaf: str) -> list[str]:
-    found = devices.cpuid(int(leaf, 0), int(subleaf))
-    return [hex(value) for value in (found.eax, found.ebx, found.ecx, found.edx)]
+    return list(map(hex, devices.cpuid(int(leaf, 0), int(subleaf))))
 
 
 def _number(name: str) -> int:
@@ -181,28 +186,11 @@ def _qemu() -> Qemu:
         raise OSError(errno.ENOENT, error.cause) from error
 
 
-class RecordingHost(HostView):
-    """Passes questions on to another view and keeps every answer."""
-
-    def __init__(self, view: HostView) -> None:
-        self._view = view
-        self.answers: dict[str, Any] = {}
-
-    def answer(self, kind: str, *words: str) -> Any:
-        question = " ".join((kind, *words))
-        try:
-            self.answers[question] = self._view.answer(kind, *words)
-        except OSError as error:
-            code = errno.errorcode.get(error.errno or 0, "")
-            self.answers[question] = {"error": code or str(error)}
-            raise
-        return self.answers[question]
-
-
 class RecordedHost(HostView):
     """A host as it was when it was recorded. What was not asked then is not there (ENOENT)."""
 
     def __init__(self, answers: dict[str, Any]) -> None:
+        super().__init__()
         self._answers = answers
 
     @classmethod
@@ -216,7 +204,7 @@ class RecordedHost(HostView):
             raise UsageError(f"{path} is not a recorded host: it holds no object")
         return cls(data)
 
-    def answer(self, kind: str, *words: str) -> Any:
+    def _look(self, kind: str, *words: str) -> Any:
         unasked: Any = [] if kind == "glob" else {"error": "ENOENT"}
         answer = self._answers.get(" ".join((kind, *words)), unasked)
         if isinstance(answer, dict) and "error" in answer:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,6 @@ that takes none of these says so when it loads the plugin."""
 
 @dataclass(frozen=True)
 class Layer:
-    """One built layer."""
-
     name: str
     digest: str
     path: Path
@@ -50,7 +49,6 @@ class Image:
 
     @property
     def digest(self) -> str:
-        """Names the image as a whole."""
         return digest_of("image", [layer.digest for layer in self.layers])
 
 
@@ -77,9 +75,7 @@ def build_program(store: Store) -> Path:
 
 def build_plugin(store: Store, qemu: Qemu) -> Path:
     """The shared library for QEMU's `-plugin file=` that counts instructions by block of code.
-
-    Raises HostError where it cannot be compiled.
-    """
+    Raises HostError where it cannot be compiled."""
     version = next((api for first, api in _API_VERSIONS if qemu.number >= first), 1)
 
     def build(directory: Path) -> None:
@@ -111,8 +107,9 @@ def _optional(store: Store, name: str) -> Layer:
     if name not in layers.OPTIONAL:
         known = ", ".join(layers.OPTIONAL)
         raise UsageError(f"unknown image layer {name!r}", hint=f"known layers: {known}")
-    inputs = _digests(layers.optional_inputs(name))
-    return _layer(store, name, inputs, lambda: layers.optional(name))
+    nodes = layers.optional(name)
+    inputs = [(node.path, node.mode, hashlib.sha256(node.data).hexdigest()) for node in nodes]
+    return _layer(store, name, inputs, lambda: nodes)
 
 
 def _modules(store: Store, directory: Path) -> Layer:

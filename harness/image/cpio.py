@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Initramfs archives ("newc" cpio) written without root and byte for byte reproducibly.
-
-Format: the kernel's Documentation/driver-api/early-userspace/buffer-format.rst. Times are 0, owners
-are root, inode numbers count from 1 in order of names. Device nodes are only records in the
-archive: it is the kernel that makes them.
-"""
+"""Initramfs archives ("newc" cpio, driver-api/early-userspace/buffer-format.rst) written without
+root and reproducibly: times are 0, owners root, inode numbers count from 1 in order of names."""
 
 from __future__ import annotations
 
@@ -28,7 +24,6 @@ class Node:
     data: bytes = b""
     """A file's content or a symbolic link's target."""
     device: tuple[int, int] = (0, 0)
-    """Major and minor number of a device node."""
 
     def __post_init__(self) -> None:
         parts = self.path.split("/")
@@ -37,7 +32,6 @@ class Node:
 
 
 def file(path: str, data: bytes, mode: int = 0o644) -> Node:
-    """A regular file."""
     return Node(path, stat.S_IFREG | mode, data)
 
 
@@ -47,20 +41,16 @@ def directory(path: str, mode: int = 0o755) -> Node:
 
 
 def symlink(path: str, target: str) -> Node:
-    """A symbolic link."""
     return Node(path, stat.S_IFLNK | 0o777, target.encode())
 
 
 def character_device(path: str, major: int, minor: int, mode: int) -> Node:
-    """A character device node."""
     return Node(path, stat.S_IFCHR | mode, device=(major, minor))
 
 
 def archive(nodes: Iterable[Node]) -> bytes:
-    """The archive of `nodes` and the directories above them, sorted, so parents come first.
-
-    Of two nodes with one path the later one counts.
-    """
+    """The archive of `nodes` and the directories above them, sorted, so parents come first. Of two
+    nodes with one path the later one counts."""
     chosen = {node.path: node for node in nodes}
     parents = {str(p) for path in chosen for p in PurePosixPath(path).parents} - {"."}
     every = {path: directory(path) for path in parents} | chosen

@@ -20,7 +20,6 @@ PACKAGES = {
     "kexec": "kexec-tools",
     "stress-ng": "stress-ng",
 }
-"""Debian package of each program."""
 _WARN = ("-Wall", "-Wextra", "-Werror")
 _SMALL = ("-Os", "-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-s")
 _REPRODUCIBLE = ("-Wl,--build-id=none",)

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One run's SSH keys. Both sides are new each time, so the guest that answers is the one we made.
-
-The client's key is RSA: an emulated guest checks an RSA signature in a few milliseconds and an
-Ed25519 one in 40 (dropbear 2022.83, TCG). The guest's host key, with which it signs, is Ed25519.
-"""
+"""One run's SSH keys, new each time, so that the guest that answers is the one we made. The
+client's is RSA: an emulated guest checks it in a few ms, Ed25519 in 40 (dropbear 2022.83, TCG)."""
 
 from __future__ import annotations
 
@@ -87,11 +84,6 @@ class Keys:
         """The same keys in `directory`, which is made if need be."""
         files = {PRIVATE_KEY: self.private_key.read_bytes(), LAYER: self.layer.read_bytes()}
         return Keys.restore(directory, files, self.authorized_key, self.host_public_key)
-
-
-def known_hosts_line(host: str, port: int, public_key: str) -> str:
-    """A line for OpenSSH's known_hosts that pins the guest's key."""
-    return f"[{host}]:{port} {public_key}\n"
 
 
 def write_secret(path: Path, *parts: bytes) -> Path:

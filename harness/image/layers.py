@@ -19,7 +19,6 @@ _NOT_LINKED = {"bin/busybox", "linuxrc", "sbin/init"}
 
 
 def sources() -> list[Path]:
-    """The C files of the guest's own program."""
     return sorted((RECIPE / "src").glob("*.c"))
 
 
@@ -39,6 +38,7 @@ def base(cvm: Path) -> list[Node]:
     """busybox, dropbear, our program and /init. `cvm` is the compiled program."""
     busybox = hosttools.find("busybox")
     hosttools.require_static(busybox, "busybox-static")
+    applets = hosttools.applets(busybox)
     nodes = [
         cpio.directory("root", 0o700),
         cpio.directory("tmp", 0o1777),
@@ -51,7 +51,7 @@ def base(cvm: Path) -> list[Node]:
         cpio.symlink("etc/mtab", "/proc/mounts"),
         cpio.symlink("var/run", "/run"),
         cpio.file("bin/busybox", busybox.read_bytes(), 0o755),
-        *(_applet(path) for path in hosttools.applets(busybox) if path not in _NOT_LINKED),
+        *(cpio.symlink(path, "/bin/busybox") for path in applets if path not in _NOT_LINKED),
         *program("dropbear", "usr/sbin/dropbear"),
     ]
     root = RECIPE / "root"
@@ -60,36 +60,21 @@ def base(cvm: Path) -> list[Node]:
     return nodes
 
 
-def _applet(path: str) -> Node:
-    return cpio.symlink(path, "/bin/busybox")
-
-
 def program(name: str, where: str) -> list[Node]:
     """The host's program `name` at `where`, with its libraries at the paths they have on the host,
     which are those that its loader searches."""
     binary = hosttools.find(name)
-    return [
-        cpio.file(where, binary.read_bytes(), 0o755),
-        *_copies(hosttools.libraries(binary)),
-    ]
-
-
-def optional_inputs(name: str) -> list[Path]:
-    """Every file an optional layer is made from."""
-    binary = hosttools.find(OPTIONAL[name])
-    return [binary, *hosttools.libraries(binary), *_extra(name)]
+    return [cpio.file(where, binary.read_bytes(), 0o755), *_copies(hosttools.libraries(binary))]
 
 
 def optional(name: str) -> list[Node]:
     """An optional layer, without what the base layer has."""
     shared = {str(path) for path in hosttools.libraries(hosttools.find("dropbear"))}
-    nodes = program(OPTIONAL[name], f"usr/bin/{OPTIONAL[name]}") + _copies(_extra(name))
+    nodes = program(OPTIONAL[name], f"usr/bin/{OPTIONAL[name]}")
+    if name == "stress-ng":
+        # glibc loads it with dlopen() when a thread is cancelled; ldd does not show that.
+        nodes += _copies([hosttools.compiler_library("libgcc_s.so.1")])
     return [node for node in nodes if f"/{node.path}" not in shared]
-
-
-def _extra(name: str) -> list[Path]:
-    # glibc loads libgcc_s with dlopen() when a thread is cancelled; ldd does not show that.
-    return [hosttools.compiler_library("libgcc_s.so.1")] if name == "stress-ng" else []
 
 
 def _copies(paths: Iterable[Path]) -> list[Node]:

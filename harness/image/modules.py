@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The modules a guest needs from a distribution kernel's tree, in the order to load them.
-
-PID 1 loads them with finit_module(2) in the order of /etc/modules.list: no modprobe, no udev, no
-decompression in the guest.
-"""
+"""The modules a guest needs from a distribution kernel's tree. PID 1 loads them in the order of
+/etc/modules.list, with finit_module(2): no modprobe, no udev, no decompression in the guest."""
 
 from __future__ import annotations
 
 import gzip
 import lzma
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import zstandard
@@ -29,6 +26,11 @@ _SYMBOLS = ("VIRTIO_PCI", "VIRTIO_NET", "VIRTIO_CONSOLE")
 """Of REQUIRED."""
 
 _DEPENDS = re.compile(rb"\0depends=([^\0]*)\0")
+_UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    ".xz": lzma.decompress,
+    ".gz": gzip.decompress,
+    ".zst": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+}
 _SUFFIX = re.compile(r"\.ko(\.(xz|zst|gz))?$")
 
 
@@ -58,17 +60,19 @@ class ModuleTree:
             if _SUFFIX.search(path.name)
         }
         self.builtin = {module_name(Path(line)) for line in self._lines("modules.builtin")}
-        self._depends = dict(map(_dependency_line, self._lines("modules.dep")))
+        split = (line.partition(":") for line in self._lines("modules.dep"))
+        self._depends = {
+            module_name(Path(path)): [module_name(Path(needed)) for needed in needs.split()]
+            for path, _, needs in split
+        }
 
     def _lines(self, name: str) -> list[str]:
         path = self.directory / name
         return path.read_text().splitlines() if path.exists() else []
 
     def depends(self, name: str) -> list[str]:
-        """The modules `name` needs, by modules.dep, or where depmod has not run, by its .modinfo.
-
-        Packages carry no modules.dep: their installation scripts make it.
-        """
+        """The modules `name` needs, by modules.dep, or by its .modinfo where depmod has not run:
+        packages carry no modules.dep."""
         if name in self._depends:
             return self._depends[name]
         match = _DEPENDS.search(self.content(name))
@@ -76,17 +80,8 @@ class ModuleTree:
         return [_underscored(dependency) for dependency in names if dependency]
 
     def content(self, name: str) -> bytes:
-        """The module, decompressed."""
         path = self.files[name]
-        data = path.read_bytes()
-        match path.suffix:
-            case ".xz":
-                return lzma.decompress(data)
-            case ".gz":
-                return gzip.decompress(data)
-            case ".zst":
-                return zstandard.ZstdDecompressor().decompressobj().decompress(data)
-        return data
+        return _UNPACK.get(path.suffix, bytes)(path.read_bytes())
 
     def load_order(self, wanted: Iterable[str]) -> list[str]:
         """`wanted` and all they need, each after what it needs; what is built in is left out."""
@@ -127,13 +122,7 @@ def _underscored(name: str) -> str:
     return name.strip().replace("-", "_")
 
 
-def _dependency_line(line: str) -> tuple[str, list[str]]:
-    path, _, dependencies = line.partition(":")
-    return module_name(Path(path)), [module_name(Path(d)) for d in dependencies.split()]
-
-
 def nodes(tree: ModuleTree) -> list[Node]:
-    """The modules layer."""
     order = tree.chosen()
     paths = {name: f"lib/modules/{tree.version}/{name}.ko" for name in order}
     listing = "".join(f"/{paths[name]}\n" for name in order)

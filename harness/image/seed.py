@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""What makes a distribution's disk image a guest of this harness: a cloud-init seed (NoCloud).
-
-The image is not changed. On its first boot cloud-init takes the keys, our program and a service
-that speaks on the ready port as our own PID 1 does (docs/guest-image.md).
-"""
+"""A cloud-init seed (NoCloud) for a distribution's disk image, which is not changed: keys, our
+program and a service that speaks on the ready port as our own PID 1 does (docs/guest-image.md)."""
 
 from __future__ import annotations
 

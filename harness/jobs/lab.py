@@ -297,8 +297,7 @@ def _newest(runs: Path) -> Path | None:
 def keep_kernel(bzimage: Path, directory: Path) -> BuiltKernel:
     """A copy of a built kernel under `directory`, laid out as packages do, so that its
     configuration and modules are found again from the image alone."""
-    from harness.kernel.bzimage import read_bzimage
-    from harness.kernel.prebuilt import beside
+    from harness.kernel.prebuilt import beside, read_bzimage
 
     image = read_bzimage(bzimage)
     config, modules = beside(bzimage, image.release)

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""From "symbol+0x1/0x2" in a kernel's report to file and line, by addr2line as faddr2line does."""
+"""From addresses on a stack to symbols as the kernel prints them, and from those to file and line
+(by addr2line, as faddr2line does)."""
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import itertools
 import re
+import struct
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -31,8 +34,6 @@ _FRAME = re.compile(
 
 @dataclass(frozen=True)
 class Frame:
-    """A line of a call trace."""
-
     where: str
     """ "symbol+0xoffset/0xsize", offset and size in bytes."""
     symbol: str
@@ -53,11 +54,9 @@ def frames(lines: Iterable[str]) -> tuple[Frame, ...]:
 
 
 def source_lines(vmlinux: Path, wanted: Sequence[Frame]) -> dict[str, str]:
-    """For each frame's `where` "mm/slub.c:12, inlined at mm/slub.c:34", innermost first.
-
-    What is not in `vmlinux`, or has no line, is left out: a module's function, assembly, a symbol
-    that is there twice in the same size. Raises HostError where binutils are missing or fail.
-    """
+    """For each frame's `where` "mm/slub.c:12, inlined at mm/slub.c:34", innermost first; left out
+    is what is not in `vmlinux`, has no line, or is there twice. Raises HostError without
+    binutils."""
     if not wanted:
         return {}
     with unpacked(vmlinux) as plain:
@@ -136,3 +135,93 @@ def _lines(said: str) -> list[str]:
             name = line.partition(" ")[0]
             records[-1].append(re.sub(r"^(?:\.{1,2}/)+", "", name))
     return [", inlined at ".join(record) for record in records]
+
+
+_ALIGN = 2 << 20
+"""Granule of virtual KASLR: CONFIG_PHYSICAL_ALIGN (arch/x86/Kconfig, 6.12)."""
+_MOST = 1 << 30
+"""Room that KASLR has: KERNEL_IMAGE_SIZE (arch/x86/include/asm/page_64_types.h, 6.12)."""
+_KERNEL_HALF = 1 << 63
+_ALIKE = 0.7
+"""Share of the bytes at RIP that must agree: alternatives and static calls are patched at boot."""
+_CALL = 0xE8
+"""call rel32; indirect ones go through it too where the kernel is built with retpolines."""
+_CALL_BYTES = 5
+_MAX_RETURNS = 24
+_PT_LOAD = 1
+
+
+@dataclass(frozen=True)
+class KernelImage:
+    segments: tuple[tuple[int, bytes], ...]
+    """Address and content of what is loaded."""
+    starts: tuple[int, ...]
+    names: tuple[str, ...]
+    text: tuple[int, int]
+    """_stext and _etext."""
+
+    def bytes_at(self, address: int, count: int) -> bytes:
+        """What is at an address as linked; shorter where it is not all in the file."""
+        for start, content in self.segments:
+            if start <= address < start + len(content):
+                return content[address - start : address - start + count]
+        return b""
+
+    def name(self, address: int) -> str:
+        """ "symbol+0xoffset/0xsize" as the kernel prints it; "" where it is no code."""
+        if not self.text[0] <= address < self.text[1]:
+            return ""
+        at = bisect.bisect_right(self.starts, address) - 1
+        end = self.starts[at + 1] if at + 1 < len(self.starts) else self.text[1]
+        start = self.starts[at]
+        return f"{self.names[at]}+{address - start:#x}/{end - start:#x}"
+
+
+def load_image(vmlinux: Path) -> KernelImage:
+    """From a vmlinux, packed with zstd or not. Raises HostError where it is none, OSError."""
+    with unpacked(vmlinux) as plain:
+        symbols = dict(sorted(defined_symbols(plain)))
+        segments = tuple(_segments(plain.read_bytes()))
+    edges = [next((a for a, n in symbols.items() if n == name), 0) for name in ("_stext", "_etext")]
+    return KernelImage(segments, tuple(symbols), tuple(symbols.values()), (edges[0], edges[1]))
+
+
+def _segments(elf: bytes) -> Iterator[tuple[int, bytes]]:
+    if elf[:6] != b"\x7fELF\x02\x01":
+        raise HostError("vmlinux is not an ELF file of 64 bits")
+    offset, size, count = (
+        *struct.unpack_from("<Q", elf, 0x20),
+        *struct.unpack_from("<HH", elf, 0x36),
+    )
+    for number in range(count):
+        kind, _, at, virtual, _, length = struct.unpack_from("<IIQQQQ", elf, offset + number * size)
+        if kind == _PT_LOAD:
+            yield virtual, elf[at : at + length]
+
+
+def moved_by(image: KernelImage, rip: int, code: bytes) -> int | None:
+    """How far KASLR moved the kernel, by the bytes `code` at `rip`; None where they are not its."""
+    first, last = image.text
+    best: tuple[float, int] | None = None
+    for offset in range(0, _MOST, _ALIGN):
+        if first <= rip - offset < last:
+            there = image.bytes_at(rip - offset, len(code))
+            alike = sum(a == b for a, b in zip(there, code, strict=False)) / max(len(code), 1)
+            best = max(best or (0.0, 0), (alike, offset))
+    return best[1] if best and best[0] >= _ALIKE else None
+
+
+def call_trace(image: KernelImage, rip: int, code: bytes, stack: Sequence[int]) -> tuple[str, ...]:
+    """ "RIP: 0010:symbol+0x1/0x2" and what lies on the stack and follows a call (without frame
+    pointers an old one may be among it). Empty where `rip` is not in this kernel's code."""
+    offset = moved_by(image, rip, code) if rip >= _KERNEL_HALF else None
+    if offset is None:
+        return ()
+    found = []
+    for word in stack:
+        address = word - offset
+        before = image.bytes_at(address - _CALL_BYTES, 1)
+        if before and before[0] == _CALL and (name := image.name(address)):
+            found.append(f" {name}")
+    head = (f"RIP: 0010:{image.name(rip - offset)}", "Call Trace (from the stack):")
+    return (*head, *found[:_MAX_RETURNS])

@@ -4,6 +4,7 @@ package of a newer suite is fetched without root, and what the machine installs 
 
 from __future__ import annotations
 
+import email
 import functools
 import getpass
 import os
@@ -57,18 +58,10 @@ class Stanza:
 
 
 def parse_deb822(text: str) -> list[Stanza]:
-    """The binary archives in a .sources file."""
     stanzas = []
     for block in re.split(r"\n[ \t]*\n", re.sub(r"^#.*\n?", "", text, flags=re.M)):
-        fields: dict[str, str] = {}
-        name = ""
-        for line in block.splitlines():
-            if line[:1] in (" ", "\t") and name:
-                fields[name] += "\n" + line
-            elif ":" in line:
-                name, _, value = line.partition(":")
-                name = name.strip().lower()
-                fields[name] = value.strip()
+        mail = email.message_from_string(block)  # the same syntax
+        fields = {name.lower(): str(value).strip() for name, value in mail.items()}
         enabled = fields.pop("enabled", "yes").lower() not in ("no", "false", "0", "off")
         types, uris, suites, components = (
             tuple(fields.pop(key, "").split()) for key in ("types", "uris", "suites", "components")
@@ -82,18 +75,17 @@ _ONE_LINE = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<uri>\S+)\s+(?P
 
 
 def parse_one_line(text: str) -> list[Stanza]:
-    """The binary archives in a .list file."""
     stanzas = []
     for line in text.splitlines():
         match = _ONE_LINE.fullmatch(line.partition("#")[0].strip())
         if not match:
             continue
-        options = {}
-        for option in shlex.split(match["options"] or ""):
-            key, equals, value = option.partition("=")
-            if equals:
-                name = _OPTION_NAMES.get(key.rstrip("+-").lower(), key)
-                options[name] = value.replace(",", " ")
+        pairs = (option.partition("=") for option in shlex.split(match["options"] or ""))
+        options = {
+            _OPTION_NAMES.get(key.rstrip("+-").lower(), key): value.replace(",", " ")
+            for key, equals, value in pairs
+            if equals
+        }
         suite, *components = match["rest"].split()
         stanzas.append(Stanza((match["uri"],), (suite,), tuple(components), options))
     return stanzas
@@ -130,11 +122,9 @@ def os_release() -> tuple[str, str]:
 
 
 def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) -> list[Suites]:
-    """Where to look, in order: as configured, backports, then (Debian) newer suites.
-
-    Archives of others are left out: a suite counts if it is named after this release, or by an
-    alias ("stable"). A newer release is asked for where this one is, security archive included.
-    """
+    """Where to look, in order: as configured, backports, then (Debian) newer suites where this one
+    is, security archive included. Suites count that are named after this release, or by an
+    alias."""
     own = []
     names = {codename, *_ALIASES} - {""}
     for stanza in stanzas:
@@ -153,10 +143,8 @@ def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) ->
 
 
 def machine_steps(suite: str = "") -> list[Suites]:
-    """Where this machine can look, in order; only in `suite` where that is named.
-
-    Raises UsageError for a suite that is none of them.
-    """
+    """Where this machine can look, in order; only in `suite` where that is named. Raises UsageError
+    for a suite that is none of them."""
     steps = search_order(machine_stanzas(), *os_release())
     chosen = [step for step in steps if suite in ("", step.suite)]
     if suite and not chosen:
@@ -182,14 +170,11 @@ def _renamed(own: list[Stanza], name: str) -> tuple[Stanza, ...]:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A version of a package that an archive offers."""
-
     package: str
     version: str
     suite: str
 
     def __str__(self) -> str:
-        """As apt-get(8) takes it."""
         return f"{self.package}={self.version}"
 
 
@@ -232,23 +217,19 @@ class Apt:
         complaints: list[str] = []
 
         def line(text: str) -> None:
-            status = re.match(r"dlstatus:\d+:(\d+)", text)
-            if status:
+            if status := re.match(r"dlstatus:\d+:(\d+)", text):
                 percent(int(status[1]))
             elif re.match(r"[EW]: |Err:", text):
                 complaints.append(text)
 
-        try:
-            code = run_guarded(
-                ["apt-get", "-q", *self._options, *argv],
-                cwd=cwd,
-                env=os.environ | {"LC_ALL": "C"},
-                line=line,
-            )
-        except FileNotFoundError as error:
-            raise _no_apt() from error
+        command = ["apt-get", "-q", *self._options, *argv]
+        code = run_guarded(command, cwd=cwd, env=os.environ | {"LC_ALL": "C"}, line=line)
         if code == 127:
-            raise _no_apt()
+            raise HostError(
+                "this machine has no apt to fetch packages with",
+                hint="give a file or directory of your own instead: a kernel tree, "
+                "git:repository@ref, a bzImage, a firmware image",
+            )
         return (complaints or [f"apt-get {argv[0]} failed ({code})"]) if code else []
 
     def update(self, percent: Callable[[int], None], max_age_s: float = LISTS_MAX_AGE_S) -> None:
@@ -283,7 +264,6 @@ class Apt:
         return max(filter(fits, offered), key=key, default=None)
 
     def names(self, prefix: str) -> list[str]:
-        """Every package whose name begins with `prefix`."""
         return self._query("pkgnames", prefix).split()
 
     def sha256(self, candidate: Candidate) -> str:
@@ -299,18 +279,14 @@ class Apt:
         return dependency_names(match[1]) if match else []
 
     def _query(self, *argv: str) -> str:
-        try:
-            result = subprocess.run(
-                ["apt-cache", *self._options, *argv],
-                env=os.environ | {"LC_ALL": "C"},
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-        except FileNotFoundError as error:
-            raise _no_apt() from error
-        return result.stdout
+        return subprocess.run(
+            ["apt-cache", *self._options, *argv],
+            env=os.environ | {"LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        ).stdout
 
     def download(self, candidate: Candidate, into: Path, percent: Callable[[int], None]) -> Path:
         """Download the package; apt checks it against the signed lists."""
@@ -352,14 +328,6 @@ def only_file(candidate: Candidate, files: Iterable[Path], complaints: Sequence[
             details=complaints,
         )
     return found[0]
-
-
-def _no_apt() -> HostError:
-    return HostError(
-        "this machine has no apt to fetch packages with",
-        hint="give a file or directory of your own instead: a kernel tree, git:repository@ref, "
-        "a bzImage, a firmware image",
-    )
 
 
 def _by_version(left: Candidate, right: Candidate) -> int:

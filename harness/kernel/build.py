@@ -19,8 +19,15 @@ from harness.base.status import HostError
 from harness.base.store import Store, digest_file, digest_of
 from harness.kernel import debian
 from harness.kernel.addresses import VMLINUX
-from harness.kernel.config import configure, parse_config
-from harness.kernel.fragment import Setting, merge, parse_setting, read_fragment, render
+from harness.kernel.config import (
+    Setting,
+    configure,
+    merge,
+    parse_config,
+    parse_setting,
+    read_fragment,
+    render,
+)
 from harness.kernel.kernel import Kernel, KernelRequest, module_tree
 from harness.kernel.make import (
     KernelBuildError,
@@ -82,11 +89,8 @@ def compile_files(
     store: Store | None = None,
     progress: Progress = silent,
 ) -> dict[str, list[str]]:
-    """What make and the compiler print for each of `files` (C sources, paths in the tree), compiled
-    anew. A file that this configuration does not compile is left out.
-
-    Needs the objects of a build of the same family: without one, nothing has been compiled.
-    """
+    """What make and the compiler print for each of `files` (C sources, paths in the tree) that a
+    build of the same family has compiled, compiled anew."""
     store = store or Store()
     check_tools()
     plan = _plan(request, open_source(parse_source(request.source), store, progress))
@@ -129,7 +133,6 @@ class _Plan:
 
     @property
     def release(self) -> str:
-        """What ends the kernel's release."""
         return f"-cvm-{self.digest[:8]}"
 
 
@@ -246,9 +249,8 @@ def _compile(plan: _Plan, work: WorkTree, log: Path, progress: Progress) -> int:
 
 
 def _collect(work: WorkTree, entry: Path) -> None:
-    shutil.copyfile(work.objects / "arch/x86/boot/bzImage", entry / "bzImage")
-    shutil.copyfile(work.objects / ".config", entry / ".config")
-    shutil.copyfile(work.objects / "System.map", entry / "System.map")
+    for path in ("arch/x86/boot/bzImage", ".config", "System.map"):
+        shutil.copy(work.objects / path, entry)
     packer = zstandard.ZstdCompressor(level=3, threads=-1)
     with (work.objects / "vmlinux").open("rb") as file, (entry / VMLINUX).open("wb") as out:
         packer.copy_stream(file, out)

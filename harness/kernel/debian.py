@@ -113,10 +113,8 @@ def _extract(argv: list[str], cwd: Path, line: Callable[[str], None] = lambda te
 def binary_kernel(
     series: str, flavour: str, request: KernelRequest, store: Store, progress: Progress
 ) -> Kernel:
-    """The newest kernel of `series`, fetched if the store has none as new.
-
-    Raises as `packages.fetch`, and UsageError for a `request` that asks for changes.
-    """
+    """The newest kernel of `series`, fetched if the store has none as new. Raises as
+    `packages.fetch`, and UsageError for a `request` that asks for changes."""
     check_unchanged(request)
     name = f"{series}-{flavour}" if flavour else series
     wanted = packages.Wanted(
@@ -142,10 +140,8 @@ def binary_kernel(
 
 
 def image_packages(names: Sequence[str], series: str, flavour: str) -> list[str]:
-    """Those of the package `names` that hold a kernel of the series and flavour: exact releases.
-
-    Left out are metapackages (linux-image-6.12-amd64), symbols (-dbg) and what nobody signed.
-    """
+    """Those of the package `names` that hold a kernel of the series and flavour: exact releases,
+    neither metapackages (linux-image-6.12-amd64), nor symbols (-dbg), nor what nobody signed."""
     usual = "|".join(_USUAL)
     kind = rf"{flavour}(?:-(?:{usual}))?" if flavour else f"(?:{usual})"
     release = rf"{re.escape(series)}\.\d+[^-]*(?:-\d+)?-{kind}"

@@ -30,6 +30,17 @@ def git(directory: Path, *argv: str, **extra: str) -> subprocess.CompletedProces
         raise HostError("git is not installed", hint="apt-get install git") from error
 
 
+def git_output(directory: Path, *argv: str) -> bytes:
+    """What `git -C directory argv...` prints. Raises HostError where it fails."""
+    result = git(directory, *argv)
+    if result.returncode:
+        raise HostError(
+            f"git {argv[0]} failed in {directory}",
+            hint="look at git's message below",
+            details=complaint(result),
+        )
+    return result.stdout
+
+
 def complaint(result: subprocess.CompletedProcess[bytes]) -> list[str]:
-    """What git said on stderr, by line."""
     return result.stderr.decode(errors="replace").splitlines()

@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Just enough of the Kconfig language to say why a symbol did not come out as asked.
-
-kconfiglib would know everything, but stops at syntax newer than itself ("transitional", 6.18).
-This reads definitions, `depends on`, `select`, and the if, menu, choice and source around them
-(Documentation/kbuild/kconfig-language.rst).
-"""
+"""Just enough of the Kconfig language to say why a symbol did not come out as asked: kconfiglib
+stops at syntax newer than itself ("transitional", 6.18)."""
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +15,9 @@ _ENTRY = re.compile(
     r"\s*(config|menuconfig|choice|endchoice|menu|endmenu|if|endif|comment|source|mainmenu)\b\s*(.*)"
 )
 _TOKEN = re.compile(r'"[^"]*"|\$\([^)]*\)|[A-Za-z0-9_]+|&&|\|\||!=|<=|>=|[!=<>()]')
-_COMPARISONS = ("=", "!=", "<", ">", "<=", ">=")
+_OPERATORS = {"&&": "and", "||": "or", "!": "not", "=": "=="}
+_OPERATORS |= {token: token for token in ("!=", "<", ">", "<=", ">=", "(", ")")}
+"""Kconfig's, and Python's of the same precedence."""
 
 
 @dataclass
@@ -91,49 +90,36 @@ def _symbols(expression: str) -> list[str]:
 
 def holds(expression: str, config: Mapping[str, str]) -> bool:
     """Whether a dependency holds in `config`; one that cannot be read is taken to hold."""
-    tokens = _TOKEN.findall(expression)
+    words = []
+    for token in _TOKEN.findall(expression):
+        if token in _OPERATORS:
+            words.append(_OPERATORS[token])
+        else:  # what only make can expand is taken to hold
+            value = "y" if token[0] == "$" else _value(token, config)
+            words.append(f"({value!r})")
     try:
-        value = _either(tokens, config)
-    except IndexError:
+        return _true(ast.parse(" ".join(words), mode="eval").body)
+    except SyntaxError:
         return True
-    return value or bool(tokens)
 
 
-def _either(tokens: list[str], config: Mapping[str, str]) -> bool:
-    value = _both(tokens, config)
-    while tokens[:1] == ["||"]:
-        tokens.pop(0)
-        value = _both(tokens, config) or value
-    return value
-
-
-def _both(tokens: list[str], config: Mapping[str, str]) -> bool:
-    value = _single(tokens, config)
-    while tokens[:1] == ["&&"]:
-        tokens.pop(0)
-        value = _single(tokens, config) and value
-    return value
-
-
-def _single(tokens: list[str], config: Mapping[str, str]) -> bool:
-    token = tokens.pop(0)
-    if token == "!":
-        return not _single(tokens, config)
-    if token == "(":
-        value = _either(tokens, config)
-        tokens.pop(0)
-        return value
-    if tokens[:1] and tokens[0] in _COMPARISONS:
-        operator, right = tokens.pop(0), tokens.pop(0)
-        if operator not in ("=", "!="):
-            return True  # of versions and limits: rarely the reason
-        return (_value(token, config) == _value(right, config)) == (operator == "=")
-    # What only make can expand is taken to hold.
-    return token.startswith("$(") or _value(token, config) in ("y", "m")
+def _true(node: ast.expr) -> bool:
+    match node:
+        case ast.BoolOp(ast.And(), values):
+            return all(map(_true, values))
+        case ast.BoolOp(ast.Or(), values):
+            return any(map(_true, values))
+        case ast.UnaryOp(ast.Not(), operand):
+            return not _true(operand)
+        case ast.Compare(left, [ast.Eq() | ast.NotEq() as operator], [right]):
+            return (ast.dump(left) == ast.dump(right)) == isinstance(operator, ast.Eq)
+        case ast.Constant(value):
+            return value in ("y", "m")
+    return True  # of versions and limits, or with "if": rarely the reason
 
 
 def _value(token: str, config: Mapping[str, str]) -> str:
-    if token in ("y", "m", "n") or token[0] in '"$' or token.isdecimal():
+    if token in ("y", "m", "n") or token[0] == '"' or token.isdecimal():
         return token.strip('"')
     return config.get(token, "n").strip('"')
 

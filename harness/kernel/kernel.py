@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.overhead import Overhead
 from harness.base.store import digest_of
+from harness.base.units import MIB
 from harness.kernel.config import parse_config
 
 DEFAULT_FRAGMENTS = ("base", "acceptance", "emulated", "trace", "hotplug")
@@ -36,8 +38,6 @@ class KernelRequest:
 
 @dataclass(frozen=True)
 class Kernel:
-    """A bootable kernel."""
-
     bzimage: Path
     version: str
     """From the source's Makefile: "6.12.117"."""
@@ -68,18 +68,33 @@ def kernel_of_disk(disk: Path) -> Kernel:
     """Stands for the kernel inside a disk image, of which nothing is known until it boots."""
     facts = disk.stat()
     digest = digest_of("disk", str(disk), facts.st_size, facts.st_mtime_ns)
-    return Kernel(
-        bzimage=disk,
-        version="0.0",
-        release="in the disk image",
-        digest=digest,
-        config=None,
-        modules=None,
-        provenance={"disk": str(disk)},
-    )
+    provenance = {"disk": str(disk)}
+    return Kernel(disk, "0.0", "in the disk image", digest, None, None, provenance)
 
 
 def module_tree(root: Path, release: str) -> Path | None:
     """lib/modules/RELEASE below `root`, merged-usr or not."""
     places = (root / lib / "modules" / release for lib in ("lib", "usr/lib"))
     return next((place for place in places if place.is_dir()), None)
+
+
+_OVERHEADS = {
+    # A byte of shadow for eight (mm/kasan/, KASAN_SHADOW_SCALE_SHIFT). Beside it boots of 878M to
+    # 3000M with the fragment `debug` took 60 to 150 MiB more than without: the image, and redzones.
+    # They lasted 5 times as long, a first touch 13 times (6.12 under TCG); deadlines leave room for
+    # more than half of that by themselves.
+    "KASAN_GENERIC": Overhead(memory_share=1 / 8, memory_bytes=160 * MIB, time_factor=4.0),
+    "PROVE_LOCKING": Overhead(time_factor=2.0),
+    "DEBUG_PAGEALLOC_ENABLE_DEFAULT": Overhead(time_factor=2.0),
+}
+
+
+def overhead(kernel: Kernel) -> Overhead:
+    """What the checks that `kernel` is configured with take of its guests, as far as that is known.
+    Shares of memory add up; of the factors the largest counts."""
+    found = [cost for symbol, cost in _OVERHEADS.items() if kernel.has(symbol)]
+    return Overhead(
+        sum(cost.memory_share for cost in found),
+        sum(cost.memory_bytes for cost in found),
+        max([1.0, *(cost.time_factor for cost in found)]),
+    )

@@ -23,18 +23,10 @@ class KernelBuildError(HarnessError):
 
 
 # Each program or header and the Debian package it comes from; scripts/setup installs them all.
+_NAMESAKES = ("make", "gcc", "flex", "bison", "bc", "perl", "git", "lz4")
 TOOLS = {
-    "make": "make",
-    "gcc": "gcc",
-    "ld": "binutils",
-    "flex": "flex",
-    "bison": "bison",
-    "bc": "bc",
-    "perl": "perl",
-    "awk": "mawk",
-    "git": "git",
-    "lz4": "lz4",
-    "setpriv": "util-linux",
+    **{tool: tool for tool in _NAMESAKES},
+    **{"ld": "binutils", "awk": "mawk", "setpriv": "util-linux"},
 }
 HEADERS = {"gelf.h": "libelf-dev"}
 
@@ -44,14 +36,8 @@ def check_tools() -> None:
     missing = missing_tools(TOOLS)
     if "gcc" not in missing:
         for header, package in HEADERS.items():
-            probe = subprocess.run(
-                ["gcc", "-E", "-x", "c", "-o", os.devnull, "-"],
-                input=f"#include <{header}>\n",
-                text=True,
-                capture_output=True,
-                check=False,
-            )
-            if probe.returncode:
+            argv = ["gcc", "-E", "-include", header, "-x", "c", "-o", os.devnull, os.devnull]
+            if subprocess.run(argv, capture_output=True, check=False).returncode:
                 missing[header] = package
     require("build a kernel", missing)
 
@@ -79,7 +65,6 @@ class Toolchain:
 
     @classmethod
     def detect(cls) -> Toolchain:
-        """Ask gcc and ld for their versions."""
         return cls(_first_line("gcc", "--version"), _first_line("ld", "--version"))
 
     @property
@@ -88,10 +73,8 @@ class Toolchain:
 
 
 def _first_line(*argv: str) -> str:
-    result = subprocess.run(
-        argv, env=os.environ | {"LC_ALL": "C"}, capture_output=True, text=True, check=True
-    )
-    return result.stdout.partition("\n")[0]
+    env = os.environ | {"LC_ALL": "C"}
+    return subprocess.check_output(argv, env=env, text=True).partition("\n")[0]
 
 
 # Every variable a kernel Makefile would take from the environment and that changes the result.

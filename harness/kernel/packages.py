@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from harness.base.progress import Progress
 from harness.base.status import HostError
-from harness.base.store import Store, digest_file, digest_of
+from harness.base.store import Store, digest_of
 from harness.kernel import apt
 from harness.kernel.tree import write_json
 
@@ -28,8 +29,6 @@ class PackageNotFoundError(HostError):
 
 @dataclass(frozen=True)
 class PackageRecord(apt.Candidate):
-    """One package exactly."""
-
     sha256: str
 
 
@@ -40,7 +39,6 @@ class Wanted:
     name: str
     """Unique: under it the answer is remembered."""
     kind: str
-    """Of the store's entry."""
     recipe: str
     """Changes when `unpack` makes something else of the same packages."""
     choose: Callable[[apt.Apt], Sequence[apt.Candidate | None]]
@@ -56,7 +54,6 @@ class Wanted:
     """Of binary or of source packages."""
 
     def digest(self, records: Sequence[PackageRecord]) -> str:
-        """Names the entry."""
         facts = (fact for r in records for fact in (r.package, r.version, r.sha256))
         return digest_of(self.recipe, *facts)
 
@@ -70,10 +67,8 @@ class Unpacked:
 
 
 def fetch(wanted: Wanted, store: Store, progress: Progress) -> Unpacked:
-    """The newest packages, unpacked; the last ones used if nothing newer can be asked for.
-
-    Raises PackageNotFoundError where no suite has them, HostError where they cannot be fetched.
-    """
+    """The newest packages, unpacked; the last ones used if nothing newer can be asked for. Raises
+    PackageNotFoundError where no suite has them, HostError where they cannot be fetched."""
     memory = _memory(wanted, store)
     with store.lock("apt", waiting=lambda: progress("wait", 0, None, "another apt is running")):
         last = held(wanted, store)
@@ -110,7 +105,11 @@ def _newest(wanted: Wanted, store: Store, progress: Progress) -> Unpacked:
     records, source = _resolve(wanted, store, progress, apt.LISTS_MAX_AGE_S)
 
     def build(directory: Path) -> None:
-        files = [_download(source, record, directory, progress) for record in records]
+        files = []
+        for record in records:
+            note = f"{record.package} {record.version} ({record.suite})"
+            percent = functools.partial(progress, "download", total=100, note=note)
+            files.append(source.download(record, directory, percent))
         wanted.unpack(files, directory, progress)
 
     try:
@@ -132,7 +131,7 @@ def _resolve(
     for step in steps:
         source = wanted.archive(store.work("apt"), step)
         note = f"package lists of {step.name}"
-        source.update(lambda done, n=note: progress("lists", done, 100, n), max_age_s)  # type: ignore[misc]
+        source.update(functools.partial(progress, "lists", total=100, note=note), max_age_s)
         if candidates := [candidate for candidate in wanted.choose(source) if candidate]:
             records = (
                 PackageRecord(c.package, c.version, c.suite, source.sha256(c)) for c in candidates
@@ -142,22 +141,9 @@ def _resolve(
     raise PackageNotFoundError(f"{wanted.absent}; suites searched: {searched}", hint=wanted.hint)
 
 
-def _download(source: apt.Apt, record: PackageRecord, directory: Path, progress: Progress) -> Path:
-    def percent(done: int) -> None:
-        progress("download", done, 100, f"{record.package} {record.version} ({record.suite})")
-
-    file = source.download(record, directory, percent)
-    if digest_file(file) != record.sha256:
-        raise HostError(f"{file.name} does not have the SHA-256 that the package lists give")
-    return file
-
-
 def unpack_files(package: Path, directory: Path, wanted: Callable[[PurePosixPath], bool]) -> None:
-    """Write the regular files of a .deb whose paths are `wanted` below `directory`.
-
-    Links, devices and owners are left out. Raises HostError for a damaged package, and for one with
-    a path that leaves the directory, of which nothing is to be believed.
-    """
+    """Write the regular files of a .deb whose paths are `wanted` below `directory`. Raises
+    HostError for a damaged package, and for one with a path that leaves the directory."""
     argv = ["dpkg-deb", "--fsys-tarfile", str(package)]
     with tempfile.TemporaryFile(dir=directory) as data:
         try:

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A git tree with the carried patches as commits, to work in, and the way back to their files.
-
-Each commit names its patch in a trailer. The files that it adds are the patch's sources
-(`src/NAME/`); what it changes otherwise is its diff. Neither direction adds anything of its own
-(dates, blob ids, names): a refresh right after the tree was made changes no byte.
-"""
+"""A git tree with the carried patches as commits, each of which names its patch in a trailer, and
+the way back. Neither direction adds anything of its own (dates, blob ids, names)."""
 
 from __future__ import annotations
 
@@ -23,10 +19,10 @@ from typing import IO
 
 from harness.base.progress import Progress, silent
 from harness.base.status import HostError, UsageError
-from harness.kernel.gitcmd import complaint, environment, git
+from harness.kernel.gitcmd import complaint, environment, git, git_output
 from harness.kernel.patches import apply_patches
 from harness.kernel.series import Carried, Patch, Series
-from harness.kernel.tree import FILE, PROGRAM, SourceTree, mode_of, put_file
+from harness.kernel.tree import FILE, PROGRAM, SourceTree, put_file, read_file
 from harness.kernel.version import Version
 from harness.kernel.worktree import Overlay
 
@@ -47,10 +43,8 @@ def write_tree(
     progress: Progress = silent,
 ) -> list[Carried]:
     """Make `into` a git tree: `tree`, and a commit for each of the patches that are returned.
-
-    Raises UsageError if `into` exists, if one of `fragments` has no patch, if there are no patches
-    for this version, or if the tree has one already or one does not apply.
-    """
+    Raises UsageError if it exists, or where patches are not there, applied already, or do not
+    apply."""
     if into.exists():
         raise UsageError(f"{into} exists already", hint="give the path of a new directory")
     if other := sorted({*fragments} - series.fragments):
@@ -61,10 +55,10 @@ def write_tree(
     # Beside it and renamed: the directory is there whole or not at all.
     with tempfile.TemporaryDirectory(prefix=f".{into.name}-", dir=into.parent) as made:
         root = Path(made) / "tree"
-        _git(into.parent, "init", "--quiet", f"--initial-branch={BRANCH}", str(root))
+        git_output(into.parent, "init", "--quiet", f"--initial-branch={BRANCH}", str(root))
         _fast_import(root, _commits(tree, carried, patches, Path(made), progress))
         progress("checkout", 0, None, str(into))
-        _git(root, "reset", "--quiet", "--hard")
+        git_output(root, "reset", "--quiet", "--hard")
         root.rename(into)
     return carried
 
@@ -98,7 +92,7 @@ def _commits(
 
 def _content(tree: SourceTree, progress: Progress) -> _Files:
     manifest = tree.manifest
-    for number, (path, data) in enumerate(tree.reader.read(sorted(manifest))):
+    for number, (path, data) in enumerate(tree.read(sorted(manifest))):
         if number % 1000 == 0:
             progress("source", number, len(manifest), f"{tree.product} {tree.version}")
         yield path, (manifest[path].split()[0], data)
@@ -171,7 +165,6 @@ class _Commit:
     subject: str
     body: str
     patches: tuple[str, ...]
-    """What its trailers name."""
 
     def __str__(self) -> str:
         return f"{self.id[:12]} ({self.subject})"
@@ -186,23 +179,30 @@ class _Commit:
         ).encode()
 
 
+# Whatever the user's diff.* settings are. Without "index" lines: they change with every release.
+_DIFF = (
+    *("--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers"),
+    *("--unified=3", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "--full-index"),
+    *("--stat=78", "--patch"),
+)
+_INDEX_LINE = re.compile(rb"^index [0-9a-f]{40}\.\.[0-9a-f]{40}(?: \d+)?\n", re.M)
+
+
 def refresh(
     repository: Path, series: Series, version: Callable[[Callable[[str], str]], Version | None]
 ) -> list[Path]:
-    """Write the patches back from the commits on HEAD of `repository`; the files that changed.
+    """Write the patches back from the commits on HEAD of `repository`, all or none; the files that
+    changed. `version` finds the version of the commit below the patches, given what reads a file of
+    it.
 
-    `version` finds the version of the commit below the patches, given what reads a file of it.
-    Nothing is written unless everything can be.
-
-    Raises UsageError for a tree with changes that are not committed, for commits that belong to no
-    patch of series.toml, or to one that has another, or are not in its order, and for a patch that
-    always applies but has no commit.
+    Raises UsageError for a tree with changes that are not committed, and for commits that are not
+    one for each patch of series.toml, in its order.
     """
     make_one = f"cvm-harness {series.product.lower()} tree makes one"
     _require_clean(repository, make_one)
     base, commits = _carried_commits(repository, make_one)
     matched = _match(commits, series)
-    found = version(lambda path: _git(repository, "show", f"{base}:{path}").decode())
+    found = version(lambda path: git_output(repository, "show", f"{base}:{path}").decode())
     release = series.release_of(found) if found else None
     if release is None:
         raise UsageError(
@@ -213,8 +213,9 @@ def refresh(
     wanted: dict[Path, tuple[str, bytes] | None] = {}
     for patch, commit in matched:
         argv = ("diff-tree", "-r", "-z", "--name-only", "--no-renames", "--diff-filter=A")
-        added = _git(repository, *argv, commit.parents[0], commit.id).split(b"\0")[:-1]
-        diff = _diff(repository, commit)
+        added = git_output(repository, *argv, commit.parents[0], commit.id).split(b"\0")[:-1]
+        changes = ("--diff-filter=a", commit.parents[0], commit.id)
+        diff = _INDEX_LINE.sub(b"", git_output(repository, "diff-tree", *_DIFF, *changes))
         if not diff:
             raise UsageError(
                 f"commit {commit} changes no file of {series.product} {found}",
@@ -231,12 +232,8 @@ def refresh(
 def _require_clean(repository: Path, make_one: str) -> None:
     top = git(repository, "rev-parse", "--show-toplevel")
     if top.returncode:
-        raise UsageError(
-            f"{repository} is not a git tree",
-            hint=make_one,
-            details=complaint(top),
-        )
-    changed = _git(repository, "status", "--porcelain").decode().splitlines()
+        raise UsageError(f"{repository} is not a git tree", hint=make_one, details=complaint(top))
+    changed = git_output(repository, "status", "--porcelain").decode().splitlines()
     if changed:
         raise UsageError(
             f"{repository} has changes that are not committed",
@@ -247,12 +244,17 @@ def _require_clean(repository: Path, make_one: str) -> None:
 
 def _carried_commits(repository: Path, make_one: str) -> tuple[str, list[_Commit]]:
     """(the commit below the patches, the commits above it in order)."""
-    text = _git(
+    text = git_output(
         repository,
         *("log", "--first-parent", f"-n{_DEPTH}", "-z"),
         "--format=%H%n%P%n%an <%ae>%n%s%n%b",
     )
-    commits = [_parse_commit(entry) for entry in text.decode().split("\0") if entry]
+    commits = []
+    trailer = re.compile(rf"^{TRAILER}: *(\S+)\n?", re.M)
+    for entry in filter(None, text.decode().split("\0")):
+        head, parents, author, subject, body = entry.split("\n", 4)
+        rest, patches = trailer.sub("", body).strip("\n"), tuple(trailer.findall(body))
+        commits.append(_Commit(head, tuple(parents.split()), author, subject, rest, patches))
     oldest = max((n for n, commit in enumerate(commits) if commit.patches), default=None)
     if oldest is None or not commits[oldest].parents:
         raise UsageError(
@@ -260,15 +262,6 @@ def _carried_commits(repository: Path, make_one: str) -> tuple[str, list[_Commit
             hint=f"is it the right tree? {make_one}",
         )
     return commits[oldest].parents[0], commits[oldest::-1]
-
-
-def _parse_commit(entry: str) -> _Commit:
-    head, parents, author, subject, body = entry.split("\n", 4)
-    trailer = re.compile(rf"^{TRAILER}: *(\S+)\n?", re.M)
-    rest = trailer.sub("", body).strip("\n")
-    return _Commit(
-        head, tuple(parents.split()), author, subject, rest, tuple(trailer.findall(body))
-    )
 
 
 def _match(commits: list[_Commit], series: Series) -> list[tuple[Carried, _Commit]]:
@@ -311,48 +304,22 @@ def _match(commits: list[_Commit], series: Series) -> list[tuple[Carried, _Commi
     return [(known[name], commit) for name, commit in matched.items()]
 
 
-# Whatever the user's diff.* settings are. Without "index" lines: they change with every release.
-_DIFF = (
-    *("--no-renames", "--no-color", "--no-ext-diff", "--no-textconv", "--diff-algorithm=myers"),
-    *("--unified=3", "--src-prefix=a/", "--dst-prefix=b/", "--no-relative", "--full-index"),
-    *("--stat=78", "--patch"),
-)
-_INDEX_LINE = re.compile(rb"^index [0-9a-f]{40}\.\.[0-9a-f]{40}(?: \d+)?\n", re.M)
-
-
-def _diff(repository: Path, commit: _Commit) -> bytes:
-    """Statistics and diff of what the commit changes in files that were there before."""
-    argv = ("diff-tree", *_DIFF, "--diff-filter=a", commit.parents[0], commit.id)
-    return _INDEX_LINE.sub(b"", _git(repository, *argv))
-
-
 def _blob(repository: Path, commit: _Commit, path: str) -> tuple[str, bytes]:
-    mode = _git(repository, "ls-tree", commit.id, "--", path).decode().split()[0]
+    mode = git_output(repository, "ls-tree", commit.id, "--", path).decode().split()[0]
     if mode not in (FILE, PROGRAM):
         raise UsageError(
             f"commit {commit} adds {path}, which is no regular file (mode {mode})",
             hint="sources are copied into the tree: add a file",
         )
-    return mode, _git(repository, "cat-file", "blob", f"{commit.id}:{path}")
+    return mode, git_output(repository, "cat-file", "blob", f"{commit.id}:{path}")
 
 
 def _put(path: Path, content: tuple[str, bytes] | None) -> bool:
     """Make the file hold that, or be gone; whether it was otherwise."""
     if content is None:
         path.unlink()
-        return True
-    if path.is_file() and (mode_of(path.stat()), path.read_bytes()) == content:
+    elif path.is_file() and read_file(path) == content:
         return False
-    put_file(path, *content)
+    else:
+        put_file(path, *content)
     return True
-
-
-def _git(directory: Path, *argv: str) -> bytes:
-    result = git(directory, *argv)
-    if result.returncode:
-        raise HostError(
-            f"git {argv[0]} failed in {directory}",
-            hint="look at git's message below",
-            details=complaint(result),
-        )
-    return result.stdout

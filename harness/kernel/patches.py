@@ -5,18 +5,17 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.status import HostError, UsageError
+from harness.base.status import UsageError
 from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.make import host_fault
 from harness.kernel.series import Patch
-from harness.kernel.tree import LINK, SourceTree, link_target, mode_of, put_file
+from harness.kernel.tree import SourceTree, put_file, read_file
 from harness.kernel.worktree import Overlay
 
 _TOUCHED = re.compile(
@@ -30,8 +29,6 @@ _REJECTED = re.compile(r"Rejected hunk #(\d+)")
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of the patches."""
-
     overlay: Overlay
     present: tuple[str, ...]
     """Names of patches that the tree had already."""
@@ -41,10 +38,8 @@ def apply_patches(tree: SourceTree, patches: Sequence[Patch], scratch: Path) -> 
     """What `patches` make of `tree`'s files, worked out in a new directory under `scratch`.
 
     A patch that the tree already has is taken off first, last one first, and put on again in its
-    turn: so it is recognised even where a later one changed the same lines.
-
-    Raises UsageError for a patch that does not apply, and for one that the tree has with other
-    sources than those that would be copied.
+    turn: so it is recognised even where a later one changed the same lines. Raises UsageError for
+    one that does not apply, or that the tree has with other sources than would be copied.
     """
     if not patches:
         return Applied({}, ())
@@ -92,7 +87,7 @@ class _Stage:
 
     def split(self, patch: Patch) -> list[_Step]:
         """The single diffs in a patch's file: those of the mails of an mbox, or the file itself."""
-        sources = {path: _mode_and_content(file) for path, file in patch.source_files()}
+        sources = {path: read_file(file) for path, file in patch.source_files()}
         file = patch.file
         if not file.read_bytes().startswith(b"From "):
             return [_Step(file.name, file.resolve(), sources)]
@@ -122,7 +117,7 @@ class _Stage:
         return found
 
     def fill(self, paths: Iterable[str]) -> None:
-        for path, data in self.tree.reader.read(sorted(paths)):
+        for path, data in self.tree.read(sorted(paths)):
             put_file(self.files / path, self.tree.manifest[path].split()[0], data)
 
     def take_off(self, step: _Step) -> bool:
@@ -131,7 +126,7 @@ class _Stage:
         if not held or not self._apply(step.diff, "--reverse"):
             return False
         for path, expected in step.sources.items():
-            if _mode_and_content(self.files / path) != expected:
+            if read_file(self.files / path) != expected:
                 raise UsageError(
                     f"{step.name} is in {self.target} already, but with another {path} than the "
                     "one that is carried",
@@ -153,25 +148,19 @@ class _Stage:
         if not self._apply(step.diff):
             raise self._refusal(step.name, step.diff)
 
-    def _git_apply(
-        self, file: Path, *options: str, below: Path | None = None
-    ) -> tuple[int, list[str]]:
+    def _git_apply(self, file: Path, *options: str) -> tuple[int, list[str]]:
         # The ceiling keeps git from finding a repository above, whose index it would then ask.
         ceiling = str(self.root.resolve())
         argv = ("apply", *options, "--", str(file))
-        result = git(below or self.files, *argv, GIT_CEILING_DIRECTORIES=ceiling)
+        result = git(self.files, *argv, GIT_CEILING_DIRECTORIES=ceiling)
         return result.returncode, complaint(result)
 
     def _apply(self, file: Path, *options: str) -> bool:
-        """Apply if --check says that all of it fits; whether it did."""
-        if self._git_apply(file, "--check", *options)[0]:
-            return False
+        """Apply all of it or, if not all fits, nothing; whether it did."""
         code, lines = self._git_apply(file, "--whitespace=nowarn", *options)
-        if code:
-            raise host_fault(lines, f"applying {file.name}") or HostError(
-                f"git could not apply {file.name}, which fits", details=lines
-            )
-        return True
+        if code and (fault := host_fault(lines, f"applying {file.name}")):
+            raise fault
+        return not code
 
     def _refusal(self, name: str, file: Path) -> UsageError:
         """Why `file` does not fit: which hunks of which files."""
@@ -184,9 +173,7 @@ class _Stage:
             )
         failed = [_FAILED.match(text) or _ABSENT.match(text) for text in lines]
         first = next((match for match in failed if match), None)
-        copy = self.root / "reject"
-        shutil.copytree(self.files, copy, symlinks=True)
-        _, verbose = self._git_apply(file, "--reject", "--verbose", below=copy)
+        _, verbose = self._git_apply(file, "--reject", "--verbose")
         hunks = ", ".join(match[1] for text in verbose if (match := _REJECTED.match(text)))
         where = f" in {first['file']}" if first else ""
         if first and "line" in first.re.groupindex:
@@ -199,18 +186,8 @@ class _Stage:
         )
 
     def result(self, touched: Iterable[str]) -> dict[str, tuple[str, bytes] | None]:
-        """What the touched files are now."""
         overlay: dict[str, tuple[str, bytes] | None] = {}
         for path in touched:
             file = self.files / path
-            if file.is_symlink():
-                overlay[path] = LINK, link_target(file)
-            elif file.is_file():
-                overlay[path] = _mode_and_content(file)
-            else:
-                overlay[path] = None
+            overlay[path] = read_file(file) if file.is_symlink() or file.is_file() else None
         return overlay
-
-
-def _mode_and_content(file: Path) -> tuple[str, bytes]:
-    return mode_of(file.stat()), file.read_bytes()

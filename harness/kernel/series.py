@@ -1,12 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The changes that the project carries for releases of the kernel or of QEMU.
-
-A directory holds `series.toml`, which lists the releases and the patches, in order, and
-
-- `patches/RELEASE/NNNN-NAME.patch`: what a patch changes in files of that release,
-- `src/NAME/`: the files that it adds, once for all releases; they are copied into the tree. What
-  differs between releases is left to the preprocessor.
-"""
+"""The changes that the project carries for releases of the kernel or of QEMU: `series.toml` lists
+the releases, and in order the patches, whose files are beside it (docs/kernels.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +12,7 @@ from pathlib import Path
 from harness.base.reader import FileType, read_toml
 from harness.base.status import UsageError
 from harness.base.store import digest_file, digest_of
-from harness.kernel.fragment import DIRECTORY
+from harness.kernel.config import DIRECTORY
 from harness.kernel.version import Ranged, Version
 
 
@@ -65,8 +59,6 @@ class Release(Ranged, frozen=True, kw_only=True):
 
 
 class Carried(FileType, frozen=True):
-    """One patch of a series."""
-
     name: str
     summary: str
     fragment: str = ""
@@ -86,8 +78,6 @@ class _File(FileType, frozen=True):
 
 @dataclass(frozen=True)
 class Series:
-    """What a series.toml lists."""
-
     directory: Path
     releases: tuple[Release, ...]
     patches: tuple[Carried, ...]
@@ -95,7 +85,6 @@ class Series:
     """What the patches are for, in messages."""
 
     def release_of(self, version: Version) -> Release | None:
-        """The release that has patches for `version`."""
         return next((x for x in self.releases if version in x.versions), None)
 
     @property
@@ -109,12 +98,13 @@ class Series:
         return frozenset(patch.fragment for patch in self.patches) - {""}
 
     def patch_file(self, release: Release, patch: Carried) -> Path:
-        """Where the patch of that release is, or would be."""
+        """What the patch changes in files of that release, or where that would be."""
         number = self.patches.index(patch) + 1
         return self.directory / "patches" / release.name / f"{number:04}-{patch.name}.patch"
 
     def source_directory(self, patch: Carried) -> Path:
-        """Where the files are, or would be, that the patch adds to every release."""
+        """The files that the patch adds to every release, copied into the tree; or where they would
+        be. What differs between releases is left to the preprocessor."""
         return self.directory / "src" / patch.name
 
     def wanted(self, fragments: Collection[str] = ()) -> list[Carried]:
@@ -122,12 +112,8 @@ class Series:
         return [patch for patch in self.patches if patch.fragment in {"", *fragments}]
 
     def select(self, version: Version, fragments: Collection[str] = ()) -> list[Patch]:
-        """The patches for `version`, in order. Raises UsageError.
-
-        A patch that this version's release lacks would leave out a part of what the harness needs,
-        so that is an error and not a shorter list. Patches that belong to a fragment count only if
-        it is one of `fragments`.
-        """
+        """The patches for `version`, in order, with those of `fragments`. Raises UsageError where
+        its release lacks one: that would leave out a part of what the harness needs."""
         release = self.release_of(version)
         if release is None:
             raise self._lacking("patches", version)
@@ -148,6 +134,5 @@ class Series:
 
 
 def read_series(directory: Path = DIRECTORY, product: str = "kernel") -> Series:
-    """The series in `directory`. Raises UsageError."""
     file = read_toml(directory / "series.toml", _File, hint="docs/kernels.md")
     return Series(directory, file.release, file.patch, product)

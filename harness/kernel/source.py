@@ -3,26 +3,31 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import os
 import re
+import subprocess
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.progress import Progress
-from harness.base.status import UsageError
+from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.kernel import debian
-from harness.kernel.gitcmd import complaint, git
+from harness.kernel.gitcmd import complaint, environment, git, git_output
 from harness.kernel.tree import (
-    DirectoryReader,
-    GitReader,
+    FILE,
+    LINK,
+    PROGRAM,
     Manifest,
     Reader,
     SourceTree,
-    is_git_tree,
+    blob_id,
+    read_directory,
+    read_file,
     scan_cached,
-    scan_commit,
-    scan_git,
 )
 from harness.kernel.version import Version, makefile_version
 
@@ -67,27 +72,19 @@ KernelSource = DebianSource | BinarySource | GitSource | PathSource
 
 
 def parse_source(text: str) -> KernelSource:
-    """What `text` names. Raises UsageError; looks at nothing on disk.
-
-    "@" in a git path is allowed; the ref begins at the last "@" that is not part of a reflog
-    expression ("HEAD@{1}").
-    """
+    """What `text` names; looks at nothing on disk. A git ref begins at the last "@" that is not
+    part of a reflog expression ("HEAD@{1}"). Raises UsageError."""
     kind, colon, rest = text.partition(":")
-    if colon and kind == "debian":
-        if not re.fullmatch(r"\d{1,3}\.\d{1,3}", rest):
-            raise UsageError(
-                f"not a kernel series: {rest!r}", hint="write debian:6.12, without a patch level"
-            )
-        return DebianSource(rest)
-    if colon and kind == "debian-binary":
+    if colon and kind in ("debian", "debian-binary"):
+        binary = kind == "debian-binary"
         named = re.fullmatch(r"(\d{1,3}\.\d{1,3})(?:-([a-z]{1,20}))?", rest)
-        if not named:
+        if not named or (named[2] and not binary):
+            also = f", or with a flavour, {kind}:6.12-cloud" if binary else ""
             raise UsageError(
                 f"not a kernel series: {rest!r}",
-                hint="write debian-binary:6.12, without a patch level, or with a flavour, "
-                "debian-binary:6.12-cloud",
+                hint=f"write {kind}:6.12, without a patch level{also}",
             )
-        return BinarySource(named[1], named[2] or "")
+        return BinarySource(named[1], named[2] or "") if binary else DebianSource(named[1])
     if colon and kind == "git":
         match = re.fullmatch(r"(.+)@(?!\{)([^@]+(?:@\{.*\})?)", rest)
         if not match or match[2].startswith("-"):
@@ -111,10 +108,8 @@ def _expanded(text: str) -> Path:
 
 
 def open_source(source: KernelSource, store: Store, progress: Progress) -> SourceTree:
-    """The tree that `source` names; a Debian package is fetched if it is not in the store.
-
-    Raises UsageError where it names no tree, HostError where a package cannot be fetched.
-    """
+    """The tree that `source` names; a Debian package is fetched if need be. Raises UsageError where
+    it names no tree, HostError where a package cannot be fetched."""
     match source:
         case BinarySource(series):
             raise UsageError(
@@ -133,11 +128,11 @@ def _open_debian(series: str, store: Store, progress: Progress) -> SourceTree:
     found = debian.fetch_source(series, store, progress)
     (record,) = found.records
     root = found.directory / "tree"
-    reader = DirectoryReader(root)
+    read = functools.partial(read_directory, root)
     manifest = json.loads((found.directory / "manifest.json").read_text())
-    version = _version(manifest, reader, str(root))
+    version = _version(manifest, read, str(root))
     provenance = {"kind": "debian", **asdict(record)}
-    return SourceTree(manifest, reader, version, f"debian:{series}", provenance, linkable=root)
+    return SourceTree(manifest, read, version, f"debian:{series}", provenance, linkable=root)
 
 
 def _open_directory(path: Path, store: Store, progress: Progress) -> SourceTree:
@@ -149,7 +144,7 @@ def _open_directory(path: Path, store: Store, progress: Progress) -> SourceTree:
             f"{path} is not a kernel tree: it has no Makefile",
             hint="give the top directory of a kernel source",
         )
-    reader = DirectoryReader(root)
+    read = functools.partial(read_directory, root)
     provenance: dict[str, object] = {"kind": "directory", "path": str(root)}
     if is_git_tree(root):
         progress("source", 0, None, f"looking at {path}")
@@ -159,8 +154,8 @@ def _open_directory(path: Path, store: Store, progress: Progress) -> SourceTree:
         provenance |= {"commit": head, "dirty": dirty}
     else:
         manifest = scan_cached(root, store, progress)
-    version = _version(manifest, reader, str(path))
-    return SourceTree(manifest, reader, version, f"directory:{root}", provenance)
+    version = _version(manifest, read, str(path))
+    return SourceTree(manifest, read, version, f"directory:{root}", provenance)
 
 
 def _open_commit(repository: Path, ref: str) -> SourceTree:
@@ -182,8 +177,8 @@ def _open_commit(repository: Path, ref: str) -> SourceTree:
         )
     commit = resolved.stdout.decode().strip()
     manifest = scan_commit(repository, commit)
-    reader = GitReader(repository, manifest)
-    version = _version(manifest, reader, f"{ref} in {repository}")
+    read = functools.partial(read_objects, repository, manifest)
+    version = _version(manifest, read, f"{ref} in {repository}")
     described = git(repository, "describe", "--always", "--tags", commit).stdout.decode().strip()
     provenance = {
         "kind": "git",
@@ -192,13 +187,81 @@ def _open_commit(repository: Path, ref: str) -> SourceTree:
         "commit": commit,
         "describe": described,
     }
-    return SourceTree(manifest, reader, version, f"git:{common}", provenance)
+    return SourceTree(manifest, read, version, f"git:{common}", provenance)
 
 
-def _version(manifest: Manifest, reader: Reader, name: str) -> Version:
+def read_objects(
+    repository: Path, manifest: Manifest, paths: Iterable[str]
+) -> Iterator[tuple[str, bytes]]:
+    """The blobs of a repository's object store; no work tree is involved."""
+    argv = ["git", "-C", str(repository), "cat-file", "--batch"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, env=environment(), stdin=pipe, stdout=pipe) as batch:
+        assert batch.stdin
+        assert batch.stdout
+        for path in paths:
+            name = manifest[path].split()[1]
+            batch.stdin.write(name.encode() + b"\n")
+            batch.stdin.flush()
+            header = batch.stdout.readline().split()
+            if len(header) != 3:
+                raise HostError(
+                    f"{repository}: object {name} of {path} is missing",
+                    hint="run git fsck there; a partial clone must fetch its objects first",
+                )
+            data = batch.stdout.read(int(header[2]) + 1)[:-1]
+            yield path, data
+
+
+def is_git_tree(root: Path) -> bool:
+    """Whether git tracks the Makefile in `root` (an ignored copy inside a repository is not)."""
+    result = git(root, "ls-files", "--error-unmatch", "--", "Makefile")
+    if b"dubious ownership" in result.stderr:
+        raise UsageError(
+            f"git does not trust {root}, which belongs to another user",
+            hint=f"git config --global --add safe.directory {root}",
+        )
+    return result.returncode == 0
+
+
+def scan_git(root: Path) -> dict[str, str]:
+    """The manifest of a git work tree as it lies on disk: tracked, changed and untracked files."""
+    manifest = {}
+    for line in _listed(root, "ls-files", "--stage", "-z"):
+        head, _, path = line.partition("\t")
+        mode, name, _ = head.split(" ")
+        if mode in (FILE, PROGRAM, LINK):
+            manifest[path] = f"{mode} {name}"
+    for path in _listed(root, "ls-files", "--deleted", "-z"):
+        manifest.pop(path, None)
+    changed = _listed(root, "ls-files", "--modified", "-z")
+    new = _listed(root, "ls-files", "--others", "--exclude-standard", "-z")
+    for path in [*changed, *new]:
+        if (root / path).is_symlink() or (root / path).is_file():
+            mode, data = read_file(root / path)
+            manifest[path] = f"{mode} {blob_id(data)}"
+    return manifest
+
+
+def scan_commit(repository: Path, commit: str) -> dict[str, str]:
+    """The manifest of a commit."""
+    manifest = {}
+    for line in _listed(repository, "ls-tree", "-r", "-z", "--full-tree", commit):
+        head, _, path = line.partition("\t")
+        mode, kind, name = head.split(" ")
+        if kind == "blob":
+            manifest[path] = f"{mode} {name}"
+    return manifest
+
+
+def _listed(root: Path, *argv: str) -> list[str]:
+    return [os.fsdecode(item) for item in git_output(root, *argv).split(b"\0") if item]
+
+
+def _version(manifest: Manifest, read: Reader, name: str) -> Version:
     version = None
     if {"Makefile", "Kconfig", "arch/x86/Kconfig"} <= manifest.keys():
-        ((_, makefile),) = reader.read(["Makefile"])
+        ((_, makefile),) = read(["Makefile"])
         version = makefile_version(makefile.decode(errors="replace"))
     if version is None:
         raise UsageError(

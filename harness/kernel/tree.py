@@ -11,17 +11,14 @@ import json
 import os
 import re
 import stat
-import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from harness.base.progress import Progress
-from harness.base.status import HostError, UsageError
+from harness.base.status import HostError
 from harness.base.store import Store, digest_of
-from harness.kernel.gitcmd import complaint, environment, git
 from harness.kernel.version import Version
 
 # Directories, commits and unpacked packages all become the same manifest: equal content has an
@@ -49,11 +46,8 @@ _TOP_ARTEFACTS = _any_of("vmlinux*", "System.map", "Module.symvers", "modules.*"
 _GENERATED = _any_of("include/config", "include/generated", "arch/*/include/generated")
 
 
-class Reader(Protocol):
-    """Reads blobs of one manifest."""
-
-    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        """Each of `paths` with its content, in order."""
+Reader = Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
+"""Gives each of the paths with its content, in order."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class SourceTree:
     """A kernel's (or QEMU's) source as the build sees it."""
 
     manifest: Manifest
-    reader: Reader
+    read: Reader
     version: Version
     family: str
     """Names what successive builds have in common, so that they share one object tree."""
@@ -95,6 +89,13 @@ def mode_of(info: os.stat_result) -> str:
     return PROGRAM if info.st_mode & 0o100 else FILE
 
 
+def read_file(file: Path) -> tuple[str, bytes]:
+    """The mode and content of a file or link."""
+    if file.is_symlink():
+        return LINK, link_target(file)
+    return mode_of(file.stat()), file.read_bytes()
+
+
 def put_file(target: Path, mode: str, data: bytes) -> None:
     """Make `target` that file or link, in one step, and always a new inode."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -108,53 +109,18 @@ def put_file(target: Path, mode: str, data: bytes) -> None:
     temporary.replace(target)
 
 
-@dataclass(frozen=True)
-class DirectoryReader:
-    """Reads from a directory."""
-
-    root: Path
-
-    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        for path in paths:
-            file = self.root / path
-            try:
-                data = link_target(file) if file.is_symlink() else file.read_bytes()
-            except OSError as error:
-                raise HostError(
-                    f"{file} could not be read: {error.strerror}",
-                    hint="was the tree changed while it was read? run again",
-                ) from error
-            yield path, data
-
-
-@dataclass(frozen=True)
-class GitReader:
-    """Reads from a repository's object store; no work tree is involved."""
-
-    repository: Path
-    manifest: Manifest
-
-    def read(self, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        with subprocess.Popen(
-            ["git", "-C", str(self.repository), "cat-file", "--batch"],
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        ) as batch:
-            assert batch.stdin
-            assert batch.stdout
-            for path in paths:
-                name = self.manifest[path].split()[1]
-                batch.stdin.write(name.encode() + b"\n")
-                batch.stdin.flush()
-                header = batch.stdout.readline().split()
-                if len(header) != 3:
-                    raise HostError(
-                        f"{self.repository}: object {name} of {path} is missing",
-                        hint="run git fsck there; a partial clone must fetch its objects first",
-                    )
-                data = batch.stdout.read(int(header[2]) + 1)[:-1]
-                yield path, data
+def read_directory(root: Path, paths: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    """The files below `root`."""
+    for path in paths:
+        file = root / path
+        try:
+            _, data = read_file(file)
+        except OSError as error:
+            raise HostError(
+                f"{file} could not be read: {error.strerror}",
+                hint="was the tree changed while it was read? run again",
+            ) from error
+        yield path, data
 
 
 def scan(
@@ -229,57 +195,3 @@ def _walk(
                 yield from _walk(root, path, exclude, leave_out)
             elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
                 yield path, entry.stat(follow_symlinks=False)
-
-
-def is_git_tree(root: Path) -> bool:
-    """Whether git tracks the Makefile in `root` (an ignored copy inside a repository is not)."""
-    result = git(root, "ls-files", "--error-unmatch", "--", "Makefile")
-    if b"dubious ownership" in result.stderr:
-        raise UsageError(
-            f"git does not trust {root}, which belongs to another user",
-            hint=f"git config --global --add safe.directory {root}",
-        )
-    return result.returncode == 0
-
-
-def scan_git(root: Path) -> dict[str, str]:
-    """The manifest of a git work tree as it lies on disk: tracked, changed and untracked files."""
-    manifest = {}
-    for line in _listed(root, "ls-files", "--stage", "-z"):
-        head, _, path = line.partition("\t")
-        mode, name, _ = head.split(" ")
-        if mode in (FILE, PROGRAM, LINK):
-            manifest[path] = f"{mode} {name}"
-    for path in _listed(root, "ls-files", "--deleted", "-z"):
-        manifest.pop(path, None)
-    changed = _listed(root, "ls-files", "--modified", "-z")
-    new = _listed(root, "ls-files", "--others", "--exclude-standard", "-z")
-    for path in [*changed, *new]:
-        file = root / path
-        if file.is_symlink():
-            manifest[path] = f"{LINK} {blob_id(link_target(file))}"
-        elif file.is_file():
-            manifest[path] = f"{mode_of(file.stat())} {blob_id(file.read_bytes())}"
-    return manifest
-
-
-def scan_commit(repository: Path, commit: str) -> dict[str, str]:
-    """The manifest of a commit."""
-    manifest = {}
-    for line in _listed(repository, "ls-tree", "-r", "-z", "--full-tree", commit):
-        head, _, path = line.partition("\t")
-        mode, kind, name = head.split(" ")
-        if kind == "blob":
-            manifest[path] = f"{mode} {name}"
-    return manifest
-
-
-def _listed(root: Path, *argv: str) -> list[str]:
-    result = git(root, *argv)
-    if result.returncode:
-        raise UsageError(
-            f"git {argv[0]} failed in {root}",
-            hint="look at git's message below",
-            details=complaint(result),
-        )
-    return [os.fsdecode(item) for item in result.stdout.split(b"\0") if item]

@@ -53,6 +53,12 @@ class VersionRange:
     since: Version | None = None
     before: Version | None = None
 
+    @classmethod
+    def parse(cls, since: str | None, before: str | None) -> VersionRange:
+        """From the ends' texts. Raises UsageError."""
+        ends = (Version.parse(end) if end else None for end in (since, before))
+        return cls(*ends)
+
     def __contains__(self, version: Version) -> bool:
         return (self.since is None or self.since <= version) and (
             self.before is None or version < self.before
@@ -76,6 +82,4 @@ class Ranged(FileType, frozen=True, kw_only=True):
 
     @property
     def versions(self) -> VersionRange:
-        """Both ends."""
-        ends = (Version.parse(end) if end else None for end in (self.since, self.before))
-        return VersionRange(*ends)
+        return VersionRange.parse(self.since, self.before)

@@ -17,7 +17,7 @@ from harness.base.guarded import run_guarded
 from harness.base.progress import Progress, silent
 from harness.base.status import HostError
 from harness.base.store import Store
-from harness.kernel.tree import Manifest, SourceTree, blob_id, put_file, write_json
+from harness.kernel.tree import SourceTree, blob_id, put_file, write_json
 
 Overlay = Mapping[str, tuple[str, bytes] | None]
 """What patches made of some files: path -> (mode, content), None for a file they removed."""
@@ -53,7 +53,11 @@ class WorkTree:
                 wanted.pop(path, None)
             else:
                 wanted[path] = f"{patched[0]} {blob_id(patched[1])}"
-        held = self._held()
+        try:
+            held: dict[str, str] = json.loads((self.root / "manifest.json").read_text())
+        except (OSError, ValueError):
+            shutil.rmtree(self.source, ignore_errors=True)
+            held = {}
         changed = [path for path in wanted if held.get(path) != wanted[path]]
         removed = [path for path in held if path not in wanted]
         if not changed and not removed:
@@ -67,12 +71,7 @@ class WorkTree:
         return len(changed) + len(removed)
 
     def _write(
-        self,
-        tree: SourceTree,
-        overlay: Overlay,
-        changed: list[str],
-        link: bool,
-        progress: Progress,
+        self, tree: SourceTree, overlay: Overlay, changed: list[str], link: bool, progress: Progress
     ) -> None:
         plain = []
         for path in changed:
@@ -82,7 +81,7 @@ class WorkTree:
             # A linked file keeps its old time, which only a tree without objects may have.
             elif not (link and tree.linkable and _link(tree.linkable / path, self.source / path)):
                 plain.append(path)
-        for count, (path, data) in enumerate(tree.reader.read(plain)):
+        for count, (path, data) in enumerate(tree.read(plain)):
             mode, _, name = tree.manifest[path].partition(" ")
             if len(name) == 40 and blob_id(data) != name:
                 raise HostError(
@@ -92,14 +91,6 @@ class WorkTree:
             put_file(self.source / path, mode, data)
             if count % 500 == 0:
                 progress("source", count, len(plain), "copying the source")
-
-    def _held(self) -> Manifest:
-        try:
-            held: dict[str, str] = json.loads((self.root / "manifest.json").read_text())
-        except (OSError, ValueError):
-            shutil.rmtree(self.source, ignore_errors=True)
-            return {}
-        return held
 
     @property
     def unfinished(self) -> Path:
@@ -123,11 +114,8 @@ class WorkTree:
 @contextlib.contextmanager
 def open_work(name: str, store: Store, progress: Progress = silent) -> Iterator[WorkTree]:
     """The work tree called `name`, locked."""
-
-    def waiting() -> None:
-        progress("wait", 0, None, "another process builds from the same tree")
-
-    with store.lock(f"work-{name}", waiting=waiting):
+    note = "another process builds from the same tree"
+    with store.lock(f"work-{name}", waiting=lambda: progress("wait", 0, None, note)):
         yield WorkTree(store.work(name))
 
 

@@ -6,35 +6,45 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
+
+from ninja import BIN_DIR
 
 from harness.base.progress import Progress, silent
 from harness.base.status import HostError
 from harness.base.store import Store, digest_file, digest_of
 from harness.kernel.build import build_record
-from harness.kernel.make import Toolchain, host_fault
+from harness.kernel.make import (
+    BuildFault,
+    Toolchain,
+    build_environment,
+    first_fault,
+    host_fault,
+    missing_tools,
+    require,
+)
 from harness.kernel.patches import apply_patches
 from harness.kernel.tree import FILE, SourceTree, write_json
 from harness.kernel.version import Version
 from harness.kernel.worktree import BuildRunner, WorkTree, open_work
 from harness.qemu.binary import PLATFORMS, Qemu, emulated_platforms, find_qemu, inspect, query
-from harness.qemu.ninja import (
-    TARGET,
-    build_fault,
-    check_tools,
-    configure_argv,
-    environment,
-    finished_step,
-    meson_version,
-    ninja_argv,
+from harness.qemu.source import (
+    CONFIGURE,
+    DEVICES,
+    DIRECTORY,
+    Recipe,
+    open_source,
+    qemu_series,
+    read_recipe,
 )
-from harness.qemu.recipe import CONFIGURE, DEVICES, DIRECTORY, Recipe, qemu_series, read_recipe
-from harness.qemu.source import open_source
 
 FORMAT = "qemu-1"
 """Changes when an entry's content changes for equal inputs."""
@@ -73,15 +83,17 @@ def build_qemu(
     force: bool = False,
     directory: Path = DIRECTORY,
 ) -> BuiltQemu:
-    """Our QEMU from `source` (None: the distribution's), built only if the store has none like it.
-
-    `force` builds anew, from an empty object tree. Raises UsageError for an unusable source or one
-    that nothing is carried for, HostError if it cannot be fetched or built.
-    """
+    """Our QEMU from `source` (None: the distribution's), built if the store has none like it, or by
+    `force`. Raises UsageError for an unusable source, HostError if it cannot be fetched or
+    built."""
     store = store or Store()
     check_tools()
     with store.disk_full_is_named():
-        plan = _plan(open_source(source, store, progress), directory)
+        tree, toolchain = open_source(source, store, progress), Toolchain.detect()
+        recipe = read_recipe(tree.version, directory)
+        carried = recipe.digest
+        digest = digest_of(FORMAT, tree.digest, carried, toolchain.digest)
+        plan = _Plan(tree, recipe, carried, toolchain, digest)
         if force:
             store.remove(KIND, plan.digest)
         entry = store.fetch(
@@ -94,11 +106,8 @@ def build_qemu(
 
 
 def held_qemu(store: Store, directory: Path = DIRECTORY) -> BuiltQemu | None:
-    """The QEMU that was built or used last of those made from what is carried now, if there is one.
-
-    Its source may be any that `build_qemu` was given. Asks nobody and builds nothing. Raises
-    UsageError for a bad series.toml.
-    """
+    """The QEMU that was built or used last of those made from what is carried now, from any source.
+    Asks nobody and builds nothing. Raises UsageError for a bad series.toml."""
 
     def fits(entry: Path) -> bool:
         try:
@@ -126,11 +135,8 @@ def ensure_qemu(store: Store, progress: Progress = silent) -> BuiltQemu:
 
 
 def platform_qemu(target: str, store: Store, progress: Progress = silent) -> Qemu:
-    """$CVM_HARNESS_QEMU, the QEMU on PATH if it has the platform of `target`, or else our own.
-
-    Builds our own if it is not built. Raises HostError if $CVM_HARNESS_QEMU lacks the platform, or
-    as `build_qemu()` does.
-    """
+    """$CVM_HARNESS_QEMU, the QEMU on PATH if it has the platform of `target`, or else our own,
+    built if need be. Raises HostError if $CVM_HARNESS_QEMU lacks it, or as `build_qemu()` does."""
     if os.environ.get("CVM_HARNESS_QEMU"):
         asked = find_qemu()
         if target not in emulated_platforms(asked.binary):
@@ -159,19 +165,9 @@ class _Plan:
 
     def family(self, root: Path) -> str:
         """Names the object tree: builds of one family differ in files that ninja can tell apart.
-
-        configure and meson do not notice when they change themselves, or when the tree is moved.
-        """
-        made_by = (self.tree.manifest["configure"], meson_version(), CONFIGURE, str(root))
+        Meson does not notice when configure or itself changes, or when the tree is moved."""
+        made_by = (self.tree.manifest["configure"], version("meson"), CONFIGURE, str(root))
         return digest_of(self.tree.family, self.toolchain.digest, *made_by)[:16]
-
-
-def _plan(tree: SourceTree, directory: Path) -> _Plan:
-    recipe = read_recipe(tree.version, directory)
-    carried = recipe.digest
-    toolchain = Toolchain.detect()
-    digest = digest_of(FORMAT, tree.digest, carried, toolchain.digest)
-    return _Plan(tree, recipe, carried, toolchain, digest)
 
 
 def _build(
@@ -215,8 +211,8 @@ def _compile(
     def line(text: str) -> None:
         nonlocal steps
         if step := finished_step(text):
-            steps = step.done
-            progress("compile", step.done, step.total, f"{what}: {step.what}")
+            steps, total, doing = step
+            progress("compile", steps, total, f"{what}: {doing}")
 
     with log.open("w") as file:
         run = BuildRunner(file, work.objects, environment(work.source), work.unfinished)
@@ -232,9 +228,7 @@ def _compile(
         kept = store.keep_log(log, f"qemu-{plan.digest[:16]}")
         fault = build_fault(run.tail)
         raise host_fault(run.tail, f"building {what}") or HostError(
-            f"{what} does not build: {fault.cause}",
-            hint=f"full log: {kept}",
-            details=fault.details,
+            f"{what} does not build: {fault.cause}", hint=f"full log: {kept}", details=fault.details
         )
     return steps
 
@@ -254,3 +248,84 @@ def _is_configured(objects: Path) -> bool:
 def _built(entry: Path) -> BuiltQemu:
     record = json.loads((entry / "build.json").read_text())
     return BuiltQemu(entry / TARGET, record["version"], entry.name, record)
+
+
+TOOLS = {
+    "gcc": "gcc",
+    "ld": "binutils",
+    "pkg-config": "pkg-config",
+    "git": "git",
+    "setpriv": "util-linux",
+}
+"""Program -> the Debian package that has it. meson and ninja are Python packages."""
+LIBRARIES = {
+    # The least versions are those that 10.0's meson.build asks for.
+    "glib-2.0 >= 2.66.0": "libglib2.0-dev",
+    "slirp >= 4.1.0": "libslirp-dev",
+    "zlib": "zlib1g-dev",
+}
+"""pkg-config's name and condition -> the Debian package that has the headers."""
+_NINJA = Path(BIN_DIR) / "ninja"
+TARGET = "qemu-system-x86_64"
+
+
+def check_tools() -> None:
+    """Raise HostError naming what is missing for a build, and the packages to install."""
+    missing = missing_tools(TOOLS)
+    if "pkg-config" not in missing:
+        for name, package in LIBRARIES.items():
+            command = ["pkg-config", "--exists", name]
+            if subprocess.run(command, timeout=_QUICK_S, check=False).returncode:
+                missing[name] = package
+    require("build QEMU", missing)
+
+
+def environment(base_directory: Path) -> dict[str, str]:
+    """Our environment without what would make builds differ; ccache keyed by relative paths."""
+    unwanted = re.compile(r"(?:C|CXX|CPP|OBJC|LD)FLAGS$|NINJA|PYTHON(?:HOME|PATH)?$|DESTDIR$")
+    kept = build_environment(base_directory)
+    return {key: value for key, value in kept.items() if not unwanted.match(key)}
+
+
+def configure_argv(source: Path) -> list[str]:
+    """The command line, to be run in the object directory."""
+    compiler = "ccache gcc" if shutil.which("ccache") else "gcc"
+    return [
+        *("nice", "-n", "10", str(source / "configure"), *CONFIGURE),
+        f"--cc={compiler}",
+        # configure makes a virtual environment of its own, which takes meson from this one.
+        f"--python={sys.executable}",
+        f"--ninja={_NINJA}",
+    ]
+
+
+def ninja_argv(jobs: int | None) -> list[str]:
+    """The command line, to be run in the object directory; by default one job a usable CPU."""
+    count = jobs or len(os.sched_getaffinity(0))
+    return ["nice", "-n", "10", str(_NINJA), f"-j{count}", TARGET]
+
+
+_STEP = re.compile(r"\[(\d{1,7})/(\d{1,7})\] (.*)", re.ASCII)
+_OBJECT = re.compile(r"(Compiling C object ).*/([^/]+)\.o")
+
+
+def finished_step(line: str) -> tuple[int, int, str] | None:
+    """Steps done, steps in all, and the step ("Compiling C object cpu.c") that this line of ninja's
+    output reports."""
+    if match := _STEP.fullmatch(line):
+        # lib….a.p/meson-generated_.._trace_trace-hw_core.c.o: the last component says enough.
+        return int(match[1]), int(match[2]), _OBJECT.sub(r"\1\2", match[3])
+    return None
+
+
+_MESON_ERROR = re.compile(r"(?:\S+:\d+:\d+: )?ERROR: .*")
+
+
+def build_fault(output: Iterable[str]) -> BuildFault:
+    """The cause in the output of configure or ninja: meson's error, else the compiler's."""
+    lines = list(output)
+    for number, text in enumerate(lines):
+        if _MESON_ERROR.fullmatch(text.strip()):
+            following = (line.strip() for line in lines[number + 1 : number + 8])
+            return BuildFault(text.strip().removeprefix("../"), tuple(filter(None, following)))
+    return first_fault(lines, "ninja")

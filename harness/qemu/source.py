@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""QEMU's source: the distribution's source package, a release tarball, or a directory."""
+"""QEMU's source (the distribution's package, a release tarball, a directory), and what makes ours
+of it: the series in guest-images/qemu, and its `devices.mak`, the devices that are compiled."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.progress import Progress
+from harness.base.resources import carried
 from harness.base.status import UsageError
 from harness.base.store import Store, digest_file, digest_of
 from harness.kernel import apt, packages
 from harness.kernel.debian import DamagedError, unpack_tarball
-from harness.kernel.tree import DirectoryReader, SourceTree, scan_cached
+from harness.kernel.series import Patch, Series, patches_digest, read_series
+from harness.kernel.tree import SourceTree, blob_id, read_directory, scan_cached
 from harness.kernel.version import Version
-from harness.qemu.recipe import qemu_series
 
 _KIND = "qemu-source"
 _FORMAT = "qemu-source-1"
@@ -30,9 +33,7 @@ _REQUIRED = ("VERSION", "configure", "meson.build", "target/i386/cpu.c")
 
 def open_source(source: Path | None, store: Store, progress: Progress) -> SourceTree:
     """The source in `source`, a directory or tarball; without one, the distribution's newest.
-
-    Raises UsageError if it is no QEMU source, HostError if none can be fetched.
-    """
+    Raises UsageError if it is no QEMU source, HostError if none can be fetched."""
     if source is None:
         return tree_of(packages.fetch(wanted(), store, progress))
     if source.is_dir():
@@ -93,8 +94,8 @@ def _unpacked_tree(directory: Path, provenance: Mapping[str, object]) -> SourceT
     version = _version(root, str(provenance.get("path", root)))
     # Patch releases follow each other in one object tree: few files differ.
     family = f"{provenance['kind']}:qemu-{version.series}"
-    reader = DirectoryReader(root)
-    return SourceTree(manifest, reader, version, family, provenance, root, product="QEMU")
+    read = functools.partial(read_directory, root)
+    return SourceTree(manifest, read, version, family, provenance, root, product="QEMU")
 
 
 def _open_tarball(path: Path, store: Store, progress: Progress) -> SourceTree:
@@ -121,8 +122,9 @@ def _open_directory(root: Path, store: Store, progress: Progress) -> SourceTree:
     # Not as git sees it: configure also needs the subprojects, which git does not track there.
     version = _version(root, str(root))
     manifest = scan_cached(root, store, progress, ("build", "roms", "*/__pycache__"))
-    reader, provenance = DirectoryReader(root), {"kind": "directory", "path": str(root)}
-    return SourceTree(manifest, reader, version, f"directory:{root}", provenance, product="QEMU")
+    read = functools.partial(read_directory, root)
+    provenance = {"kind": "directory", "path": str(root)}
+    return SourceTree(manifest, read, version, f"directory:{root}", provenance, product="QEMU")
 
 
 def _version(root: Path, name: str) -> Version:
@@ -140,3 +142,62 @@ def _version(root: Path, name: str) -> Version:
             hint="give a release's source",
         )
     return version
+
+
+DIRECTORY = carried("guest-images") / "qemu"
+
+DEVICES = "configs/devices/x86_64-softmmu/cvm-harness.mak"
+"""Where configure looks for `--with-devices-x86_64=cvm-harness` (docs/devel/kconfig.rst)."""
+
+CONFIGURE = (
+    "--target-list=x86_64-softmmu",
+    "--without-default-features",
+    "--without-default-devices",
+    "--with-devices-x86_64=cvm-harness",
+    "--enable-system",
+    "--enable-tcg",
+    # The platforms exist under TCG only; guests under KVM run on the QEMU on PATH.
+    "--disable-kvm",
+    "--enable-slirp",
+    # Instructions by function are counted by a plugin (guest-images/tcg-plugin).
+    "--enable-plugins",
+    "--disable-docs",
+    "--disable-tools",
+    "--disable-user",
+    "--disable-guest-agent",
+    "--disable-download",
+    "--disable-werror",
+    # The symbol table stays, for backtraces; line tables would cost a fifth of the build.
+    "--disable-debug-info",
+    "--disable-qom-cast-debug",
+    # Firmware is the distribution's: option ROMs and SeaBIOS, where its packages put them. Paths
+    # outside the prefix are not moved with the binary (util/cutils.c, get_relocated_path()).
+    "--disable-install-blobs",
+    "--prefix=/opt/cvm-harness",
+    "--firmwarepath=/usr/share/qemu:/usr/share/seabios:/usr/lib/ipxe/qemu",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done to the source of one release."""
+
+    patches: tuple[Patch, ...]
+    devices: bytes
+
+    @property
+    def digest(self) -> str:
+        """Identity of what is carried, by content."""
+        return digest_of(patches_digest(self.patches), blob_id(self.devices), CONFIGURE)
+
+
+def qemu_series(directory: Path = DIRECTORY) -> Series:
+    """The patches that are carried for QEMU. Raises UsageError."""
+    return read_series(directory, "QEMU")
+
+
+def read_recipe(version: Version, directory: Path = DIRECTORY) -> Recipe:
+    """What is carried for QEMU `version`. Raises UsageError if nothing is, or a part is missing."""
+    return Recipe(
+        tuple(qemu_series(directory).select(version)), (directory / "devices.mak").read_bytes()
+    )

@@ -22,8 +22,7 @@ from harness.host.view import LiveHost
 from harness.image.build import Image, compose_initrd
 from harness.image.keys import Keys
 from harness.image.seed import write_seed
-from harness.kernel.kernel import Kernel
-from harness.kernel.overhead import overhead
+from harness.kernel.kernel import Kernel, overhead
 from harness.record.rundir import RunDir
 from harness.targets.base import BootFiles, HostFacts, Target
 

@@ -21,7 +21,7 @@ from harness.collect.readings import measure_clock, read_counters, save_function
 from harness.collect.sampler import Sampler
 from harness.guest.guest import Guest
 from harness.host.state import HostWatch
-from harness.kernel.overhead import overhead
+from harness.kernel.kernel import overhead
 from harness.record.clocks import ClockPoint
 from harness.record.counters import Counters
 from harness.record.rundir import RunDir, plain, write_json

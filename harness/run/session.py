@@ -27,8 +27,7 @@ from harness.host.state import HostWatch
 from harness.image.build import build_image, build_plugin, build_program
 from harness.image.keys import Keys
 from harness.image.modules import check_modules
-from harness.kernel.addresses import VMLINUX, annotate, frames, source_lines
-from harness.kernel.backtrace import call_trace, load_image
+from harness.kernel.addresses import VMLINUX, annotate, call_trace, frames, load_image, source_lines
 from harness.kernel.build import build_kernel
 from harness.kernel.kernel import Kernel, KernelRequest, kernel_of_disk
 from harness.record.console import unexpected

@@ -13,8 +13,7 @@ from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
 from harness.base.spec import GuestSpec
 from harness.base.status import GuestFailure, PreconditionError, Status, worst
-from harness.kernel.kernel import Kernel
-from harness.kernel.overhead import overhead
+from harness.kernel.kernel import Kernel, overhead
 from harness.record.check import Check
 from harness.record.console import unexpected
 from harness.run.run import Run

@@ -13,7 +13,7 @@ from harness.base.guest_options import check_applies
 from harness.base.spec import Accel, AcceptMode, GuestSpec, TargetName
 from harness.base.status import NotApplicable, PreconditionError
 from harness.guest.machine import Machine
-from harness.host.snp import SnpHost
+from harness.host.hardware import SnpHost
 from harness.kernel.kernel import Kernel
 from harness.qemu.binary import Qemu
 

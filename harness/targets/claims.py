@@ -7,8 +7,7 @@ import psutil
 
 from harness.base.spec import GuestSpec
 from harness.base.units import GIB
-from harness.host.memory import needed_memory
-from harness.host.reserve import Claim, Supply
+from harness.host.reserve import Claim, Supply, needed_memory
 from harness.targets.base import HostFacts
 from harness.targets.registry import target_for
 
@@ -24,7 +23,7 @@ def claim_of(spec: GuestSpec) -> Claim:
 
 def supply_for(spec: GuestSpec, host: HostFacts) -> Supply:
     """What confidential guests can share. Emulated ones are not counted: what they never touch
-    costs nothing, and harness.host.memory has looked at what is free."""
+    costs nothing, and check_room() has looked at what is free."""
     if not target_for(spec.target).on_hardware(spec):
         return Supply()
     total = psutil.virtual_memory().total

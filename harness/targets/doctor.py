@@ -14,13 +14,12 @@ from harness.base.store import Store
 from harness.base.units import GIB, format_size
 from harness.host.cpu import available_memory
 from harness.host.finding import Finding, first_missing, missing, ok, unseen
-from harness.host.firmware import PLAIN_IMAGES, under_tcg
-from harness.host.firmware_package import foreseen_firmware
-from harness.host.memory import needed_memory
+from harness.host.firmware import PLAIN_IMAGES, foreseen_firmware, under_tcg
+from harness.host.reserve import needed_memory
 from harness.host.view import HostView, reason
 from harness.kernel.make import TOOLS, check_tools
+from harness.qemu.build import check_tools as check_qemu_tools
 from harness.qemu.build import held_qemu
-from harness.qemu.ninja import check_tools as check_qemu_tools
 from harness.targets.ready import DEMANDS, HARDWARE, NAMES, Readiness, examine_target
 
 _MIN_DISK = 12 * GIB

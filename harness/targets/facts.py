@@ -8,9 +8,8 @@ from harness.base.progress import Progress, silent
 from harness.base.spec import Accel, GuestSpec
 from harness.base.store import Store
 from harness.host.accel import choose_accel
-from harness.host.firmware import PLAIN, under_tcg
-from harness.host.firmware_package import find_or_fetch, named_image
-from harness.host.memory import check_room
+from harness.host.firmware import PLAIN, find_or_fetch, named_image, under_tcg
+from harness.host.reserve import check_room
 from harness.host.view import HostView, LiveHost
 from harness.qemu.binary import find_qemu
 from harness.qemu.build import platform_qemu

@@ -17,8 +17,7 @@ from harness.host import firmware
 from harness.host.cpu import available_memory
 from harness.host.finding import Finding, first_missing, missing, ok, unseen
 from harness.host.firmware import Firmware
-from harness.host.snp import SnpHost, probe_snp
-from harness.host.tdx import TdxHost, probe_tdx
+from harness.host.hardware import SnpHost, TdxHost, probe_snp, probe_tdx
 from harness.host.view import HostView, LiveHost, reason
 from harness.qemu.binary import parse_version
 

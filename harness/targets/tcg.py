@@ -100,7 +100,7 @@ def _common(spec: GuestSpec) -> dict[str, object]:
     if asked.intercepts:
         found["intercepts"] = True
     if asked.level is not PageLevel.LARGE:
-        found["max-page-level"] = asked.level.number
+        found["max-page-level"] = [*PageLevel].index(asked.level)
     if cost.ns_per_unit:
         found["accept-ns-4k"] = cost.ns_per_page
         found["accept-ns-2m"] = cost.ns_per_unit

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.base.store import Store, digest_file
-from harness.qemu.recipe import DIRECTORY
+from harness.qemu.source import DIRECTORY
 
 _BUILD = (sys.executable, "-c", "from harness.cli.app import main; main()", "build-qemu")
 

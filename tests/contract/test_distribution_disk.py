@@ -18,7 +18,7 @@ from harness.base.spec import Accel
 from harness.base.store import Store
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
-from harness.host.snp import SnpHost
+from harness.host.hardware import SnpHost
 from harness.image.build import build_program
 from harness.image.keys import Keys
 from harness.image.seed import write_seed

@@ -18,7 +18,7 @@ from harness.collect.plan import Collect
 from harness.collect.probes import ProbeTrace, accept_trace
 from harness.guest.guest import Guest
 from harness.guest.machine import Machine
-from harness.host.snp import SnpHost
+from harness.host.hardware import SnpHost
 from harness.image.build import build_image, compose_initrd
 from harness.image.keys import Keys
 from harness.image.modules import ModuleTree

@@ -25,7 +25,7 @@ from harness.guest.machine import Machine, devices
 from harness.host import firmware, ovmf
 from harness.host.devices import CAP_VM_TYPES, VmType, check_extension
 from harness.host.firmware import find_firmware
-from harness.host.snp import SnpHost
+from harness.host.hardware import SnpHost
 from harness.host.view import LiveHost
 from harness.image.keys import Keys
 from harness.targets.base import BootFiles, HostFacts

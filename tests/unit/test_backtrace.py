@@ -8,7 +8,7 @@ import subprocess
 import pytest
 import zstandard
 
-from harness.kernel.backtrace import KernelImage, call_trace, load_image, moved_by
+from harness.kernel.addresses import KernelImage, call_trace, load_image, moved_by
 
 # Linked where the kernel is; `touch_page` is called by `fault_in`, twice.
 PROGRAM = """

@@ -14,7 +14,7 @@ from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import HostError, UsageError
 from harness.base.units import GIB, PAGE_SIZE
 from harness.guest.machine import ChannelFds, Machine
-from harness.host.snp import SnpHost
+from harness.host.hardware import SnpHost
 from harness.qemu.binary import Qemu
 from harness.targets import confidential
 from harness.targets.base import BootFiles, GuestEvidence, HostFacts, Target, lazy_in_force

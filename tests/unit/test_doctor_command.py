@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from harness.cli.doctor import doctor
-from harness.host import firmware, firmware_package
+from harness.host import firmware
 from harness.kernel.version import Version
-from harness.qemu.recipe import read_recipe
+from harness.qemu.source import read_recipe
 from tests.unit.test_host_firmware import LAZY, PLAIN_IMAGE
 
 HOSTS = Path(__file__).parent / "hosts"
@@ -111,7 +111,7 @@ def test_firmware_under_tcg_is_what_is_here_or_to_be_fetched(
 ) -> None:
     plain = tmp_path / "plain.fd"
     monkeypatch.setattr(firmware, "PLAIN_IMAGES", (plain,))
-    monkeypatch.setattr(firmware_package, "descriptor_directories", lambda: [])
+    monkeypatch.setattr(firmware, "descriptor_directories", lambda: [])
     missing = finding_of("firmware for SEV-SNP under TCG")
     assert missing["status"] == "SKIP"
     assert "fetched by apt" in missing["hint"]
@@ -144,7 +144,7 @@ def test_our_qemu_is_to_be_built_until_it_is(
 
 
 def test_what_our_qemu_lacks_to_be_built_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.qemu.ninja.LIBRARIES", {"no-such-library >= 3": "libnone-dev"})
+    monkeypatch.setattr("harness.qemu.build.LIBRARIES", {"no-such-library >= 3": "libnone-dev"})
     finding = own_qemu()
     assert finding["status"] == "SKIP"
     assert finding["evidence"] == "cannot build QEMU: missing no-such-library >= 3"

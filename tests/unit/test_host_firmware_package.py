@@ -13,8 +13,8 @@ from harness.base.options import PackagedFirmware
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
-from harness.host import firmware, firmware_package
-from harness.host.firmware_package import (
+from harness.host import firmware
+from harness.host.firmware import (
     fetch_firmware,
     find_or_fetch,
     foreseen_firmware,
@@ -90,20 +90,21 @@ def test_a_suite_by_name(archive: Archive, store: Store) -> None:
 def test_what_the_machine_has_is_taken_before_anything_is_fetched(
     archive: Archive, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, nowhere = tmp_path / "plain.fd", [tmp_path / "none"]
+    plain = tmp_path / "plain.fd"
+    monkeypatch.setattr(firmware, "descriptor_directories", lambda: [])
     monkeypatch.setattr(firmware, "PLAIN_IMAGES", (plain,))
     plain.write_bytes(EAGER + PLAIN_IMAGE)
-    fetched = find_or_fetch(firmware.SNP, LiveHost(), store, silent, directories=nowhere)
+    fetched = find_or_fetch(firmware.SNP, LiveHost(), store, silent)
     assert fetched.source.startswith("package ovmf 2025.02")
     assert fetched.rejected[0].startswith(f"{plain}: ")
     plain.write_bytes(LAZY + PLAIN_IMAGE)
-    found = find_or_fetch(firmware.SNP, LiveHost(), store, silent, directories=nowhere)
+    found = find_or_fetch(firmware.SNP, LiveHost(), store, silent)
     assert found.path == plain
     asked = PackagedFirmware("forky")
-    named = find_or_fetch(firmware.SNP, LiveHost(), store, silent, asked, nowhere)
+    named = find_or_fetch(firmware.SNP, LiveHost(), store, silent, asked)
     assert named == fetch(store, "forky")
     with pytest.raises(UsageError, match="no metadata for intel-tdx"):
-        find_or_fetch(firmware.TDX, LiveHost(), store, silent, plain, nowhere)
+        find_or_fetch(firmware.TDX, LiveHost(), store, silent, plain)
 
 
 @needs_apt
@@ -112,7 +113,7 @@ def test_what_would_be_taken_is_said_without_fetching(
 ) -> None:
     plain = tmp_path / "plain.fd"
     monkeypatch.setattr(firmware, "PLAIN_IMAGES", (plain,))
-    monkeypatch.setattr(firmware_package, "descriptor_directories", lambda: [])
+    monkeypatch.setattr(firmware, "descriptor_directories", lambda: [])
     assert foreseen_firmware(firmware.SNP, LiveHost(), store) is None
     assert not entries(store)
     fetched = fetch(store)

@@ -12,7 +12,7 @@ import pytest
 from harness.base.spec import TargetName
 from harness.base.status import HostError, Status, UsageError
 from harness.host.finding import Finding
-from harness.host.view import HostView, RecordedHost, RecordingHost
+from harness.host.view import HostView, RecordedHost
 from harness.targets.doctor import diagnose
 from harness.targets.ready import Readiness, best_target, examine_target, require
 
@@ -205,7 +205,7 @@ def test_a_nested_machine_falls_back_to_tcg_and_says_so(tmp_path: Path) -> None:
 
 
 def test_a_recording_replays_to_the_same_answer() -> None:
-    recorder = RecordingHost(host("milan-snp"))
+    recorder = host("milan-snp")
     first = examine_target(SNP, recorder)
     again = examine_target(SNP, RecordedHost(json.loads(json.dumps(recorder.answers))))
     assert again == first

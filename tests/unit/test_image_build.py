@@ -14,9 +14,10 @@ import zstandard
 
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
+from harness.guest.ssh.session import ssh_command
 from harness.image import cpio, hosttools, layers
 from harness.image.build import Image, build_image, compose_initrd, compress
-from harness.image.keys import SEED_BYTES, Keys, known_hosts_line
+from harness.image.keys import SEED_BYTES, Keys
 from tests.support.cpio import read
 
 needs_tools = pytest.mark.skipif(
@@ -127,10 +128,9 @@ def test_keys_are_new_each_time_and_private(tmp_path: Path) -> None:
     assert one.host_public_key != two.host_public_key
     for path in (one.private_key, one.layer):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert (
-        known_hosts_line("127.0.0.1", 2222, one.host_public_key)
-        == f"[127.0.0.1]:2222 {one.host_public_key}\n"
-    )
+    ssh_command(2222, one)
+    known = one.private_key.with_name("known_hosts").read_text()
+    assert known == f"[127.0.0.1]:2222 {one.host_public_key}\n"
 
 
 def test_paramiko_reads_the_client_key(tmp_path: Path) -> None:

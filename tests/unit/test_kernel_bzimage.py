@@ -21,8 +21,8 @@ from harness.base.status import UsageError
 from harness.base.store import Store
 from harness.jobs.lab import keep_kernel
 from harness.kernel.build import build_kernel
-from harness.kernel.bzimage import read_bzimage
 from harness.kernel.kernel import KernelRequest
+from harness.kernel.prebuilt import read_bzimage
 from harness.kernel.version import Version
 
 CONFIG = "# Linux\nCONFIG_UNACCEPTED_MEMORY=y\n"

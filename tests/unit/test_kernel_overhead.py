@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from harness.base.overhead import Overhead
 from harness.base.spec import GuestSpec
 from harness.base.units import GIB, MIB, UNIT_SIZE
-from harness.kernel.fragment import read_fragment
-from harness.kernel.kernel import Kernel
-from harness.kernel.overhead import overhead
+from harness.kernel.config import read_fragment
+from harness.kernel.kernel import Kernel, overhead
 from harness.kernel.version import Version
 from harness.suite.need import with_room_for
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from harness.base.status import UsageError
 from harness.kernel.patch_tree import refresh, write_tree
 from harness.kernel.patches import apply_patches
 from harness.kernel.series import Series, read_series
-from harness.kernel.tree import DirectoryReader, SourceTree, scan, scan_git
+from harness.kernel.source import scan_git
+from harness.kernel.tree import SourceTree, read_directory, scan
 from harness.kernel.version import Version, makefile_version
 
 SERIES = """\
@@ -65,7 +67,7 @@ def source(tmp_path: Path) -> SourceTree:
     write(root / "run.sh", "#!/bin/sh\n")
     (root / "run.sh").chmod(0o755)
     (root / "link").symlink_to("Makefile")
-    return SourceTree(scan(root), DirectoryReader(root), Version(6, 12, 5), "test", {})
+    return SourceTree(scan(root), partial(read_directory, root), Version(6, 12, 5), "test", {})
 
 
 @pytest.fixture
@@ -311,7 +313,12 @@ def test_a_source_that_has_the_patches_and_a_fragment_without_any_are_refused(
     tree: Path, series: Series, tmp_path: Path
 ) -> None:
     patched = SourceTree(
-        scan_git(tree), DirectoryReader(tree), Version(6, 12, 5), "test", {}, product="kernel"
+        scan_git(tree),
+        partial(read_directory, tree),
+        Version(6, 12, 5),
+        "test",
+        {},
+        product="kernel",
     )
     with pytest.raises(UsageError, match=r"the kernel has 0001-trace\.patch already"):
         write_tree(patched, series, tmp_path / "twice")

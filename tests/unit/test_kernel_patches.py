@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from harness.base.status import UsageError
 from harness.kernel.patches import apply_patches, touched_files
 from harness.kernel.series import Patch, patches_digest
-from harness.kernel.tree import DirectoryReader, SourceTree, scan
+from harness.kernel.tree import SourceTree, read_directory, scan
 from harness.kernel.version import Version
 
 LINES = [f"line {number}" for number in range(1, 41)]
@@ -60,7 +61,9 @@ def patches(history: Path, tmp_path: Path) -> list[Patch]:
 
 def tree_at(history: Path, ref: str) -> SourceTree:
     run(history, "checkout", "-q", ref)
-    return SourceTree(scan(history), DirectoryReader(history), Version(6, 12, 1), "test", {})
+    return SourceTree(
+        scan(history), partial(read_directory, history), Version(6, 12, 1), "test", {}
+    )
 
 
 def test_applied_in_order(history: Path, patches: list[Patch], tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_refusal_names_patch_file_line_and_hunk(
 ) -> None:
     tree = tree_at(history, "base")
     write(history, "mm/a.c", [*LINES[:28], "changed", "changed too", *LINES[30:]])
-    tree = SourceTree(scan(history), tree.reader, tree.version, "test", {})
+    tree = SourceTree(scan(history), tree.read, tree.version, "test", {})
     with pytest.raises(UsageError) as caught:
         apply_patches(tree, patches, tmp_path / "scratch")
     name = patches[1].file.name
@@ -141,7 +144,7 @@ def test_refusal_names_patch_file_line_and_hunk(
 def test_a_file_that_is_not_there(history: Path, patches: list[Patch], tmp_path: Path) -> None:
     tree = tree_at(history, "base")
     (history / "mm/a.c").unlink()
-    tree = SourceTree(scan(history), tree.reader, tree.version, "test", {})
+    tree = SourceTree(scan(history), tree.read, tree.version, "test", {})
     with pytest.raises(UsageError, match=r"0001-.* does not apply .*failed in mm/a\.c"):
         apply_patches(tree, patches, tmp_path / "scratch")
 
@@ -204,7 +207,7 @@ def test_sources_are_copied_in_before_later_patches(
         assert content
         write(history, path, content[1].decode().splitlines())
     (history / "run.sh").chmod(0o755)
-    patched = SourceTree(scan(history), tree.reader, tree.version, "test", {})
+    patched = SourceTree(scan(history), tree.read, tree.version, "test", {})
     again = apply_patches(patched, [with_sources, Patch(later)], scratch)
     assert again.present == ("hook.patch", "later.patch")
     assert again.overlay == applied.overlay
@@ -218,7 +221,7 @@ def test_a_tree_with_another_version_of_a_source_is_refused(
     write(history, "new/own.c", ["int own; /* work in progress */"])
     write(history, "run.sh", ["#!/bin/sh"])
     (history / "run.sh").chmod(0o755)
-    patched = SourceTree(scan(history), tree.reader, tree.version, "test", {})
+    patched = SourceTree(scan(history), tree.read, tree.version, "test", {})
     with pytest.raises(UsageError, match=r"hook\.patch is in kernel 6\.12\.1 .*another new/own\.c"):
         apply_patches(patched, [with_sources], tmp_path / "scratch")
 
@@ -228,7 +231,7 @@ def test_a_source_that_would_overwrite_a_file_is_refused(
 ) -> None:
     tree = tree_at(history, "base")
     write(history, "new/own.c", ["somebody else's"])
-    taken = SourceTree(scan(history), tree.reader, tree.version, "test", {})
+    taken = SourceTree(scan(history), tree.read, tree.version, "test", {})
     with pytest.raises(UsageError, match=r"new/own\.c already exists"):
         apply_patches(taken, [with_sources], tmp_path / "scratch")
 

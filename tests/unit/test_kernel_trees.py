@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,12 @@ from hypothesis import strategies as st
 from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
-from harness.kernel.source import open_source, parse_source
+from harness.kernel.source import open_source, parse_source, scan_git
 from harness.kernel.tree import (
-    DirectoryReader,
     SourceTree,
     blob_id,
+    read_directory,
     scan,
-    scan_git,
 )
 from harness.kernel.version import Version
 from harness.kernel.worktree import WorkTree
@@ -63,8 +63,8 @@ def test_every_door_gives_the_same_digest(kernel: Path, tmp_path: Path) -> None:
     assert commit.version == Version(6, 12, 5)
     expected = run(kernel, "rev-parse", "HEAD:run.sh")
     assert commit.manifest["run.sh"] == f"100755 {expected}"
-    for reader in (commit.reader, directory.reader):
-        assert dict(reader.read(["link", "Makefile"])) == {
+    for read in (commit.read, directory.read):
+        assert dict(read(["link", "Makefile"])) == {
             "link": b"./Makefile",
             "Makefile": MAKEFILE.encode(),
         }
@@ -166,7 +166,7 @@ class CountingReader:
 def memory_tree(files: dict[str, bytes]) -> tuple[SourceTree, CountingReader]:
     reader = CountingReader(files)
     manifest = {path: f"100644 {blob_id(data)}" for path, data in files.items()}
-    return SourceTree(manifest, reader, Version(6, 12), "memory", {}), reader
+    return SourceTree(manifest, reader.read, Version(6, 12), "memory", {}), reader
 
 
 def content(root: Path) -> dict[str, bytes]:
@@ -239,7 +239,12 @@ def test_linked_files_are_never_written_through(tmp_path: Path) -> None:
     pristine.mkdir()
     (pristine / "a").write_text("1")
     tree = SourceTree(
-        scan(pristine), DirectoryReader(pristine), Version(6, 12), "x", {}, linkable=pristine
+        scan(pristine),
+        partial(read_directory, pristine),
+        Version(6, 12),
+        "x",
+        {},
+        linkable=pristine,
     )
     work = WorkTree(tmp_path / "work")
     work.sync(tree, {})
@@ -274,7 +279,7 @@ def test_objects_of_a_killed_build_are_thrown_away(tmp_path: Path) -> None:
 @given(st.dictionaries(st.text(min_size=1, max_size=5), st.text(max_size=5), max_size=5))
 def test_the_digest_ignores_order_only(manifest: dict[str, str]) -> None:
     def digest(manifest: dict[str, str]) -> str:
-        return SourceTree(manifest, DirectoryReader(Path()), Version(6, 12), "x", {}).digest
+        return SourceTree(manifest, partial(read_directory, Path()), Version(6, 12), "x", {}).digest
 
     assert digest(dict(reversed(manifest.items()))) == digest(manifest)
     assert digest({**manifest, "one more": "x"}) != digest(manifest)

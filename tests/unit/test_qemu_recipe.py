@@ -11,8 +11,7 @@ from harness.base.store import Store, default_root
 from harness.kernel import packages
 from harness.kernel.patches import apply_patches
 from harness.kernel.version import Version
-from harness.qemu.recipe import DIRECTORY, qemu_series, read_recipe
-from harness.qemu.source import tree_of, wanted
+from harness.qemu.source import DIRECTORY, qemu_series, read_recipe, tree_of, wanted
 from tests.support.qemu_in_small import write_carried
 
 CACHE = default_root()

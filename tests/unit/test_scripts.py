@@ -8,7 +8,7 @@ from pathlib import Path
 
 from harness.image.hosttools import PACKAGES
 from harness.kernel.make import HEADERS, TOOLS
-from harness.qemu import ninja
+from harness.qemu import build
 
 SETUP = Path(__file__).parents[2] / "scripts" / "setup"
 
@@ -22,6 +22,6 @@ def installed() -> set[str]:
 
 def test_every_tool_that_the_code_looks_for_is_installed() -> None:
     wanted = {*TOOLS.values(), *HEADERS.values(), *PACKAGES.values()}
-    wanted |= {*ninja.TOOLS.values(), *ninja.LIBRARIES.values()}
+    wanted |= {*build.TOOLS.values(), *build.LIBRARIES.values()}
     assert wanted
     assert wanted - installed() == set()

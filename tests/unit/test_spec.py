@@ -14,7 +14,7 @@ from harness.base.spec import Accel, AcceptMode, GuestSpec
 from harness.base.status import HostError, Status, UsageError, worst
 from harness.base.units import GIB, MIB, format_ns, format_size, parse_size
 from harness.cli.options import guest_options
-from harness.host.memory import check_room
+from harness.host.reserve import check_room
 from harness.qemu.binary import parse_version
 from harness.targets.choose import guest_spec
 

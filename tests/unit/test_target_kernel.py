@@ -9,7 +9,7 @@ import pytest
 
 from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import PreconditionError, Status
-from harness.kernel.fragment import merge, read_fragment
+from harness.kernel.config import merge, read_fragment
 from harness.kernel.kernel import Kernel
 from harness.kernel.version import Version
 from harness.run.session import Session

@@ -29,7 +29,7 @@ from harness.guest.ssh.commands import (
     short,
 )
 from harness.guest.wait import Race
-from harness.image.keys import Keys, known_hosts_line
+from harness.image.keys import Keys
 
 SSH = "ssh"
 """The stock client, for people and for comparison."""
@@ -183,7 +183,7 @@ def ssh_command(port: int, keys: Keys) -> list[str]:
     The guest's host key is pinned, in a file that this writes beside the client's key.
     """
     known = keys.private_key.with_name("known_hosts")
-    known.write_text(known_hosts_line(_HOST, port, keys.host_public_key))
+    known.write_text(f"[{_HOST}]:{port} {keys.host_public_key}\n")
     return [
         SSH,
         *("-F", "none", "-p", str(port), "-i", str(keys.private_key), "-o", "IdentitiesOnly=yes"),
