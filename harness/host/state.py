@@ -115,7 +115,7 @@ def kernel_log() -> list[str]:
 
 
 @dataclass(frozen=True)
-class HostRecord:
+class WatchRecord:
     """What was seen; judged in harness.analysis.invariants."""
 
     kernel_log: str
@@ -140,12 +140,12 @@ class HostWatch:
     def __exit__(self, *_: object) -> None:
         self._log.close()
 
-    def record(self) -> HostRecord:
+    def record(self) -> WatchRecord:
         for line in self._log.lines():
             self._scanner.feed(line.encode() + b"\n", time.monotonic_ns())
         after = read_stats(self._stats)
         changes = {name: after[name] - self._before.get(name, 0) for name in after}
-        return HostRecord(
+        return WatchRecord(
             self._log.why_not or "read",
             self._scanner.splats,
             {name: change for name, change in changes.items() if change},
