@@ -45,7 +45,7 @@ def apply_patches(tree: SourceTree, patches: Sequence[Patch], scratch: Path) -> 
         return Applied({}, ())
     scratch.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=scratch, prefix="patch-") as directory:
-        stage = _Stage(Path(directory), tree)
+        stage = _Stage(Path(directory).resolve(), tree)
         steps = [step for patch in patches for step in stage.split(patch)]
         touched = {path for step in steps for path in step.touched}
         stage.fill(touched & tree.manifest.keys())
@@ -150,9 +150,8 @@ class _Stage:
 
     def _git_apply(self, file: Path, *options: str) -> tuple[int, list[str]]:
         # The ceiling keeps git from finding a repository above, whose index it would then ask.
-        ceiling = str(self.root.resolve())
         argv = ("apply", *options, "--", str(file))
-        result = git(self.files, *argv, GIT_CEILING_DIRECTORIES=ceiling)
+        result = git(self.files, *argv, GIT_CEILING_DIRECTORIES=str(self.root))
         return result.returncode, complaint(result)
 
     def _apply(self, file: Path, *options: str) -> bool:

@@ -143,6 +143,14 @@ def test_the_tree_is_the_kernel_with_a_commit_for_each_patch(
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_the_tree_may_be_named_relative_to_here(
+    source: SourceTree, series: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(write_tree(source, series, Path("here"))) == 2
+    assert git(tmp_path / "here", "log", "--format=%s").count("\n") == 2
+
+
 def test_a_refresh_after_the_tree_was_made_changes_no_byte(
     tree: Path, series: Series, source: SourceTree, tmp_path: Path
 ) -> None:
