@@ -54,7 +54,6 @@ class Control:
         self._answer("getfd", lambda: self._monitor.give(descriptor, name), _QMP_S)
 
     def hmp(self, line: str) -> str:
-        """What the human monitor prints for `line`: for what QMP has no command."""
         return str(self.execute("human-monitor-command", {"command-line": line}))
 
     def forwarded_port(self) -> int:

@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar, Unpack
 from harness.base.status import PreconditionError
 from harness.guest.control import Control
 from harness.guest.init_port import InitPort
-from harness.guest.judge import Judge, Live
+from harness.guest.judge import Judged, Live
 from harness.guest.machine import ChannelFds, Machine
 from harness.guest.monitor import Channels, Monitor
 from harness.guest.process import QemuProcess
 from harness.host.lease import Lease, sweep
-from harness.record.boot import BootRecord
-from harness.record.console import Kind, Splat
 from harness.record.platform import STREAM
 
 if TYPE_CHECKING:
@@ -52,13 +50,10 @@ class Start(Protocol):
 
 
 class ColdStart:
-    """The guest boots."""
-
     console = b""
     boots = True
 
     def bring_up(self, guest: Guest, deadline_s: float) -> Mapping[str, str]:
-        """Its boot id is enough."""
         guest.init.wait("ready", deadline_s)
         guest.init.note_boot()
         return {}
@@ -70,7 +65,7 @@ _QUIT_S = 3.0
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
-class Guest:
+class Guest(Judged):
     """One QEMU with one guest. A context manager; what `with` gives is booted and answers SSH."""
 
     def __init__(
@@ -87,9 +82,7 @@ class Guest:
         Without `keys` nobody logs in: for a template that is to be saved. Without `start` the guest
         boots.
         """
-        self.machine = machine
-        self.run_dir = run_dir
-        self.boot = BootRecord()
+        super().__init__(machine, run_dir)
         self.ssh_port = 0
         """Host port of the guest's sshd on 127.0.0.1."""
         self._keys = keys
@@ -99,8 +92,6 @@ class Guest:
         self._session: SshSession | None = None
         self._end = contextlib.ExitStack()
         """What ends the guest, the last thing first; all of it runs, whatever any of it raises."""
-        self._judge = Judge(machine, run_dir, self.boot)
-        self._race = self._judge.race
 
     # Life and death.
 
@@ -117,8 +108,7 @@ class Guest:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop QEMU, however it is; close and remove everything."""
-        self._judge.end_expected = True
+        self.end_expected = True
         self._end.close()
 
     def _spawn(self) -> None:
@@ -150,7 +140,7 @@ class Guest:
             channels,
             self.run_dir / "qmp.jsonl",
             self.run_dir / "console.log",
-            self._race.notify,
+            self.race.notify,
             self.machine.time_scale,
             self._start.console,
         )
@@ -158,15 +148,15 @@ class Guest:
         self._end.callback(self._note_boot)
         self._end.callback(process.kill)
         lease.spawned(process.pid)
-        control = Control(monitor, self._race, self._judge.ended, self._judge.evidence)
-        init = InitPort(monitor, self._race, self.boot, boots=self._start.boots)
-        self._judge.live = Live(process, monitor, control, init)
+        control = Control(monitor, self.race, self.ended, self.evidence)
+        init = InitPort(monitor, self.race, self.boot, boots=self._start.boots)
+        self.live = Live(process, monitor, control, init)
         self._end.callback(self._quit)
         self._end.callback(self._log_out)
 
     def _await_boot(self) -> None:
         monitor = self._live.monitor
-        qmp_ns = self._race.wait(
+        qmp_ns = self.race.wait(
             "QEMU to speak QMP", lambda: monitor.qmp_ready_ns or None, _QMP_START_S
         )
         self.boot.stages["qmp_ready"] = qmp_ns
@@ -176,7 +166,7 @@ class Guest:
     def _log_in(self, keys: Keys) -> None:
         from harness.guest.ssh.session import SshSession
 
-        self._session = SshSession(self.ssh_port, keys, self._race, deadline_s=_SSH_S)
+        self._session = SshSession(self.ssh_port, keys, self.race, deadline_s=_SSH_S)
         # Of the kernel that QEMU started; one that follows it by kexec has stages of its own.
         self.boot.stages.setdefault("ssh_banner", self._session.banner_ns)
         expected = {_BOOT_ID: self.boot.ready.boot_id, **self._identity}
@@ -220,11 +210,11 @@ class Guest:
 
     def wait_shutdown(self, *, deadline_s: float) -> None:
         """Wait until QEMU has ended because the guest powered off. Raises if it ends otherwise."""
-        self._judge.end_expected = True
+        self.end_expected = True
         monitor = self._live.monitor
-        end = self._race.wait("the guest to power off", lambda: monitor.exit, deadline_s)
+        end = self.race.wait("the guest to power off", lambda: monitor.exit, deadline_s)
         if end.shutdown_reason != "guest-shutdown":
-            raise self._judge.no_poweroff()
+            raise self.no_poweroff()
 
     # Commands in the guest.
 
@@ -278,46 +268,25 @@ class Guest:
 
     def wait(self, what: str, probe: Callable[[], T | None], *, deadline_s: float) -> T:
         """Race `probe` against QEMU's end, a panic and the deadline. See harness.guest.wait."""
-        return self._race.wait(what, probe, deadline_s)
-
-    @property
-    def expected_splats(self) -> frozenset[Kind]:
-        """Kinds of splat that the workload asks for, e.g. {Kind.OOM}."""
-        return self._judge.expected_splats
-
-    @expected_splats.setter
-    def expected_splats(self, kinds: frozenset[Kind]) -> None:
-        self._judge.expected_splats = kinds
-
-    @property
-    def splats(self) -> tuple[Splat, ...]:
-        """What the kernel complained of on the console so far."""
-        return self._judge.splats
-
-    def check_emulator(self) -> None:
-        """Raise EmulatorFlaw where what the kernel complained of is QEMU's own doing."""
-        self._judge.check_emulator()
+        return self.race.wait(what, probe, deadline_s)
 
     # Parts that are there in a guest that was entered.
 
     @property
     def pid(self) -> int:
-        """QEMU's process."""
         return self._live.process.pid
 
     @property
     def qmp(self) -> Control:
-        """To ask of QEMU itself."""
         return self._live.control
 
     @property
     def init(self) -> InitPort:
-        """To talk with the guest's init."""
         return self._live.init
 
     @property
     def _live(self) -> Live:
-        return require_started(self._judge.live)
+        return require_started(self.live)
 
     @property
     def _ssh(self) -> SshSession:

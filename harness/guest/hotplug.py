@@ -52,8 +52,6 @@ class Dimm(MemoryDevice):
 
 
 class Hotplug:
-    """The memory devices of one guest."""
-
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._names = (f"dimm{number}" for number in itertools.count(1))
@@ -61,7 +59,6 @@ class Hotplug:
     # What there is.
 
     def devices(self) -> tuple[MemoryDevice, ...]:
-        """QEMU's view."""
         return parse_devices(self._guest.qmp.execute("query-memory-devices"))
 
     def device(self, name: str) -> MemoryDevice:

@@ -32,10 +32,14 @@ class Live:
     init: InitPort
 
 
-class Judge:
-    """One guest's. All its waits go through `race`, and each that fails is explained here."""
+class Judged:
+    """The part of a guest that knows what became of it: all its waits go through `race`, and each
+    that fails is explained here."""
 
-    def __init__(self, machine: Machine, run_dir: Path, boot: BootRecord) -> None:
+    def __init__(self, machine: Machine, run_dir: Path) -> None:
+        self.machine = machine
+        self.run_dir = run_dir
+        self.boot = BootRecord()
         self.live: Live | None = None
         self.expected_splats: frozenset[Kind] = frozenset()
         """Kinds that are caused on purpose, e.g. {Kind.OOM}."""
@@ -47,9 +51,6 @@ class Judge:
             judge=self._judge,
             time_scale=machine.time_scale,
         )
-        self._stale_code = machine.stale_code
-        self._run_dir = run_dir
-        self._boot = boot
 
     @property
     def splats(self) -> tuple[Splat, ...]:
@@ -68,14 +69,12 @@ class Judge:
         return self._explained(found)
 
     def ended(self) -> WaitEnd | None:
-        """Why QEMU is gone, if it is."""
         return self._on_exit(asked=self.end_expected)
 
     def evidence(self) -> tuple[str, ...]:
-        """The last console lines, and where there is more."""
         tail = self.live.monitor.tail(_TAIL_LINES) if self.live else ()
         shown = ("last console lines:", *tail) if tail else ()
-        return (*shown, f"run directory: {self._run_dir}")
+        return (*shown, f"run directory: {self.run_dir}")
 
     def _on_exit(self, *, asked: bool) -> WaitEnd | None:
         if not self.live or self.live.monitor.exit is None:
@@ -86,7 +85,7 @@ class Judge:
         return self.race.explain(found.error(found.cause, hint=found.hint, details=found.details))
 
     def _flaw(self) -> WaitEnd | None:
-        return verdict.on_stale_code(self.splats) if self._stale_code else None
+        return verdict.on_stale_code(self.splats) if self.machine.stale_code else None
 
     def _verdict(self) -> WaitEnd | None:
         if not self.live:
@@ -109,7 +108,7 @@ class Judge:
         if flaw := self._flaw():
             return self._explained(flaw)
         assert self.live
-        init, stages = self.live.init, self._boot.stages
+        init, stages = self.live.init, self.boot.stages
         if not isinstance(error, Expired):  # the SSH connection broke, and no better cause came
             return self._on_broken_connection(error, init)
         if "ready" not in stages:
@@ -146,6 +145,6 @@ class Judge:
             name, registers = live.control.state()
         except HarnessError as error:
             return (f"QEMU did not tell the guest's state: {error.cause}",)
-        path = self._run_dir / "hang.txt"
+        path = self.run_dir / "hang.txt"
         path.write_text(registers)
         return (f"QEMU says the guest is {name}; its registers, read twice, are in {path}",)

@@ -80,7 +80,6 @@ class Machine:
         return [str(self.binary), *(word for option in options for word in option)]
 
     def _told(self, option: tuple[str, ...], events: Path | None) -> tuple[str, ...]:
-        """The option; the witness's with the file for its events."""
         if not (self.witness and events and option[0] == "-object" and option[1][0] == "{"):
             return option
         properties = json.loads(option[1])

@@ -50,25 +50,19 @@ _PANIC_TALK_S = 1.0
 
 @dataclass(frozen=True)
 class Channels:
-    """Our ends of the socket pairs."""
-
     qmp: socket.socket
     console: socket.socket
     ready: socket.socket
 
     def close(self) -> None:
-        """Close all. May be called more than once."""
         for end in (self.qmp, self.console, self.ready):
             end.close()
 
 
 @dataclass(frozen=True)
 class Exit:
-    """QEMU's end."""
-
     status: int
     """Exit status, or minus the signal's number."""
-    host_ns: int
     shutdown_reason: str
     """From QMP's last SHUTDOWN event (qapi/run-state.json: ShutdownCause), or empty."""
 
@@ -208,30 +202,27 @@ class Monitor:
         self._notify()
 
     async def _listen(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._loop = loop
+        loop = self._loop = asyncio.get_running_loop()
         ended = asyncio.Event()
-        console_end, ready_end = asyncio.Event(), asyncio.Event()
-
-        def reap() -> None:
-            loop.remove_reader(self._process.pidfd)
-            ended.set()
-
-        loop.add_reader(self._process.pidfd, reap)
-        self._read(self._channels.console, self._on_console, console_end)
-        self._read(self._channels.ready, self._on_ready, ready_end)
+        loop.add_reader(self._process.pidfd, ended.set)
         with self._transcript.open("w") as transcript:
+            hearing = [
+                loop.create_task(self._read(self._channels.console, self._on_console)),
+                loop.create_task(self._read(self._channels.ready, self._on_ready)),
+            ]
             from harness.guest.qmp import QmpClient  # here, so that QEMU starts meanwhile
 
             self._client = QmpClient(transcript, self._on_event)
-            connection = loop.create_task(self._connect(self._client))
+            hearing.append(loop.create_task(_quietly(self._connect(self._client))))
             await ended.wait()
-            for end in (console_end.wait(), ready_end.wait(), _quietly(connection)):
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(end, _DRAIN_S)
+            loop.remove_reader(self._process.pidfd)
+            await asyncio.wait(hearing, timeout=_DRAIN_S)
             with contextlib.suppress(Exception):  # EOFError: QEMU is gone, and that is known
                 await asyncio.wait_for(self._client.disconnect(), _DRAIN_S)
-        self._finish(loop)
+        with self._lock:
+            self._scanner.close(time.monotonic_ns())
+        status = self._process.wait(_DRAIN_S)  # it has ended: this only reaps
+        self.exit = Exit(status or 0, self._shutdown_reason)
 
     async def _connect(self, client: QmpClient) -> None:
         from qemu.qmp import Runstate
@@ -243,37 +234,12 @@ class Monitor:
             await client.runstate_changed()
         self._notify()
 
-    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
-        now = time.monotonic_ns()
-        for end in (self._channels.console, self._channels.ready):
-            loop.remove_reader(end.fileno())
-        with self._lock:
-            self._scanner.close(now)
-        status = self._process.wait(_DRAIN_S)  # it has ended: this only reaps
-        self.exit = Exit(status if status is not None else 0, now, self._shutdown_reason)
-        self._notify()
-
-    def _read(
-        self, end: socket.socket, take: Callable[[bytes], None], ended: asyncio.Event
-    ) -> None:
-        loop = asyncio.get_running_loop()
+    async def _read(self, end: socket.socket, take: Callable[[bytes], None]) -> None:
         end.setblocking(False)
-
-        def readable() -> None:
-            try:
-                data = end.recv(_CHUNK)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                loop.remove_reader(end.fileno())
-                ended.set()
-                return
-            take(data)
-            self._notify()
-
-        loop.add_reader(end.fileno(), readable)
+        with contextlib.suppress(ConnectionError):  # QEMU is gone
+            while data := await asyncio.get_running_loop().sock_recv(end, _CHUNK):
+                take(data)
+                self._notify()
 
     def _on_console(self, data: bytes) -> None:
         now = time.monotonic_ns()

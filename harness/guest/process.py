@@ -86,7 +86,6 @@ class QemuProcess:
         self._popen.wait()
 
     def close(self) -> None:
-        """Kill if need be, and give back the descriptor."""
         self.kill()
         if self.pidfd >= 0:
             os.close(self.pidfd)

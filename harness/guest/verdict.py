@@ -29,6 +29,10 @@ _UNHASHED = (
     "only a disk with an EFI boot loader; name another image with --firmware"
 )
 
+_BY_ITSELF = {
+    "guest-shutdown": "the guest powered itself off",
+    "guest-reset": "the guest reset itself (a reboot or a triple fault)",
+}
 _HALT_WORDS = re.compile(rf"{KVM_GAVE_UP}|kvm run failed")
 _NO_KVM = (
     "KVM on this host cannot run this guest; emulated guests run without it: --accel=tcg, and "
@@ -104,10 +108,8 @@ def on_exit(end: Exit, said: Sequence[str], *, asked: bool) -> WaitEnd:
         return on_panic(None)
     if asked:
         return WaitEnd(HostError, "the guest has been stopped by the harness")
-    if end.shutdown_reason == "guest-shutdown":
-        return WaitEnd(GuestFailure, "the guest powered itself off")
-    if end.shutdown_reason == "guest-reset":
-        return WaitEnd(GuestFailure, "the guest reset itself (a reboot or a triple fault)")
+    if cause := _BY_ITSELF.get(end.shutdown_reason):
+        return WaitEnd(GuestFailure, cause)
     if end.status < 0:
         return _killed(-end.status, said)
     if end.shutdown_reason == "host-signal":

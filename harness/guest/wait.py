@@ -43,13 +43,11 @@ class Changes:
         self._count = 0
 
     def notify(self) -> None:
-        """Something happened."""
         with self._condition:
             self._count += 1
             self._condition.notify_all()
 
     def seen(self) -> int:
-        """The count so far."""
         with self._condition:
             return self._count
 
@@ -90,32 +88,14 @@ class Race:
         deadline_s: float | None,
         *,
         started: float | None = None,
+        judged: bool = True,
     ) -> T:
         """The first value of `probe()` that is not None, within `deadline_s` (before scaling).
 
         Raises GuestFailure, HostError or PreconditionError for a verdict; what the judge makes of
-        Expired at the deadline. `probe` is called without any lock held. `started` is when waiting
-        for it began (time.monotonic()), if not now.
+        Expired at the deadline, or that if it is not to be `judged`. `probe` is called without any
+        lock held. `started` is when waiting for it began (time.monotonic()), if not now.
         """
-        try:
-            return self._wait(what, probe, deadline_s, started)
-        except Expired as expired:
-            raise self.judge(expired) from None
-
-    def poll(self, what: str, probe: Callable[[], T | None], deadline_s: float) -> T | None:
-        """As `wait`, but None at the deadline."""
-        try:
-            return self._wait(what, probe, deadline_s)
-        except Expired:
-            return None
-
-    def _wait(
-        self,
-        what: str,
-        probe: Callable[[], T | None],
-        deadline_s: float | None,
-        started: float | None = None,
-    ) -> T:
         start = time.monotonic() if started is None else started
         end = math.inf if deadline_s is None else start + deadline_s * self.time_scale
         while True:
@@ -126,8 +106,16 @@ class Race:
             now = time.monotonic()
             self.check(what, now - start)
             if now >= end:
-                raise Expired(f"waited {now - start:.1f} s for {what}")
+                expired = Expired(f"waited {now - start:.1f} s for {what}")
+                raise self.judge(expired) if judged else expired
             self.changes.sleep(seen, end - now)
+
+    def poll(self, what: str, probe: Callable[[], T | None], deadline_s: float) -> T | None:
+        """As `wait`, but None at the deadline."""
+        try:
+            return self.wait(what, probe, deadline_s, judged=False)
+        except Expired:
+            return None
 
     def call(
         self,
@@ -161,7 +149,6 @@ class Race:
         return future.result()
 
     def check(self, what: str, waited_s: float) -> None:
-        """Raise the verdict, if there is one."""
         verdict = self._verdict()
         if verdict:
             raise verdict.error(

@@ -46,8 +46,6 @@ _COMMON_FRAGMENTS = ("base", "acceptance", "trace")
 
 
 class Session:
-    """What many runs share."""
-
     def __init__(
         self,
         *,
@@ -93,7 +91,6 @@ class Session:
         extra: Sequence[str] = (),
         carried: bool = True,
     ) -> KernelRequest:
-        """What `kernel_for` builds."""
         target = target_for(spec.target)
         return KernelRequest(
             source=source,

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+import msgspec
 
 from harness.base.spec import GuestSpec
 from harness.base.status import PreconditionError, UsageError
@@ -41,10 +42,19 @@ class WorkloadResult:
     """CPU time of all its workers (CLOCK_THREAD_CPUTIME_ID); None where nobody took it."""
 
 
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class _Done(msgspec.Struct):
+    """What every program's report says (docs/guest-image.md)."""
+
+    bytes: _Count
+    elapsed_ns: _Count
+    cpu_ns: _Count
+
+
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter of a workload as people give it."""
-
     name: str
     kind: str
     """size, count, choice, flag, text or words (all that follows)."""
@@ -88,7 +98,6 @@ class Workload(abc.ABC):
 
     @classmethod
     def parameters(cls) -> tuple[Parameter, ...]:
-        """What it can be given."""
         return tuple(Parameter(f.name, **f.metadata) for f in dataclasses.fields(cls))
 
     @property
@@ -125,7 +134,6 @@ class Program(Workload):
     """Parameters that are no options of the program."""
 
     def command(self, *more: str) -> list[str]:
-        """The command line in the guest."""
         words = ["cvm", self.program or self.name]
         for known in self.parameters():
             value = getattr(self, known.name)
@@ -138,27 +146,18 @@ class Program(Workload):
         return program_result(guest, self.name, self.command(*more), deadline_s=deadline_s)
 
 
-def parse_report(output: bytes, workload: str) -> dict[str, Any]:
+def _report(output: bytes, workload: str) -> dict[str, Any]:
     """The JSON report on the last line a guest program printed. Guest output is untrusted."""
-    lines = output.splitlines()
+    last = b"".join(output.splitlines()[-1:])
     try:
-        report = json.loads(lines[-1]) if lines else None
-    except ValueError:
-        report = None
-    if not isinstance(report, dict):
-        tail = lines[-1][:200] if lines else b""
-        raise PreconditionError(f"{workload} printed no report, its last line is {tail!r}")
+        report = msgspec.json.decode(last, type=dict[str, Any])
+    except (msgspec.DecodeError, ValueError):
+        raise PreconditionError(
+            f"{workload} printed no report, its last line is {last[:200]!r}"
+        ) from None
     if "error" in report:
         raise PreconditionError(f"{workload} could not do its work: {str(report['error'])[:300]}")
     return report
-
-
-def report_int(report: Mapping[str, Any], key: str, workload: str) -> int:
-    """A non-negative integer of a report. Raises PreconditionError."""
-    value = report.get(key)
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise PreconditionError(f"{workload}'s report has no number {key!r}: {value!r:.80}")
-    return value
 
 
 def deadline_for(size: int) -> float:
@@ -179,11 +178,9 @@ def program_result(
     gated = ["sh", "-c", f"read -r _ && {{ {program}\n}} < /dev/null"]
     running = guest.start(gated, input=b"\n", max_output=_MAX_REPORT)
     result = running.wait(deadline_s, check=False)
-    report = parse_report(result.stdout, name)
-    return WorkloadResult(
-        name,
-        report_int(report, "bytes", name),
-        report_int(report, "elapsed_ns", name),
-        (report,),
-        report_int(report, "cpu_ns", name),
-    )
+    report = _report(result.stdout, name)
+    try:
+        done = msgspec.convert(report, _Done)
+    except msgspec.ValidationError as error:
+        raise PreconditionError(f"{name}'s report makes no sense: {error}") from None
+    return WorkloadResult(name, done.bytes, done.elapsed_ns, (report,), done.cpu_ns)

@@ -78,7 +78,6 @@ class NumaBound(Program):
     program = "touch"
 
     def adapt(self, spec: GuestSpec) -> GuestSpec:
-        """A guest of two nodes if it would have one."""
         if spec.numa_nodes > 1:
             return spec
         return dataclasses.replace(spec, numa_nodes=2, vcpus=max(spec.vcpus, 2))
@@ -106,6 +105,5 @@ class NearOom(Program):
     name = "near-oom"
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Touch to the margin. An OOM kill is a FAIL, as everywhere."""
         notify(f"touching all but {format_size(self.margin)}")
         return self.run_program(guest, 1200)

@@ -136,7 +136,6 @@ class PlugWhileAllocating(Workload):
     name = "hotplug-while-allocating"
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Do it, and leave the DIMMs plugged."""
         notify(f"{self.threads} threads allocate while {self.dimms} DIMMs are plugged")
         hotplug = Hotplug(guest)
         touch = Touch(bytes=self.bytes, threads=self.threads)

@@ -58,23 +58,19 @@ class Lkvs(Workload):
 
     @property
     def load(self) -> Workload | None:
-        """What the case runs."""
         if drain := _DRAIN.fullmatch(self.case):
             return Drain(workers=int(drain[3]))
         return CASES[self.case]
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The programs that the case runs."""
         return self.load.layers if self.load else ()
 
     @property
     def replaces_kernel(self) -> bool:
-        """Whether the guest has another kernel afterwards."""
         return bool(self.load and self.load.replaces_kernel)
 
     def adapt(self, spec: GuestSpec) -> GuestSpec:
-        """The guest that the case is about."""
         if self.case == "NEG":
             return dataclasses.replace(spec, accept=AcceptMode.EAGER)
         if drain := _DRAIN.fullmatch(self.case):

@@ -42,7 +42,6 @@ class Touch(Program):
             raise UsageError(f"{self.name}: wants at least 1 MiB and one thread")
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Touch the memory."""
         workers = self.threads * self.processes
         notify(f"touching {format_size(self.bytes)} on {workers} threads")
         if self.page == "hugetlb":

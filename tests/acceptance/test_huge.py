@@ -7,7 +7,6 @@ import pytest
 
 from harness.base.units import GIB, MIB, PAGE_SIZE
 from harness.suite.subject import Subject
-from harness.workloads.base import report_int
 from tests.support.guest_marks import MAIN
 
 pytestmark = [pytest.mark.guest, MAIN]
@@ -17,7 +16,7 @@ HUGETLB = "/sys/kernel/mm/hugepages/hugepages-{}kB"
 
 def verify_all_huge(subject: Subject, size: int) -> None:
     report = subject.touch(size, page="thp").reports[0]
-    huge = report_int(report, "anon_huge_bytes", "touch")
+    huge = report["anon_huge_bytes"]
     detail = f"{huge // MIB} of {size // MIB} MiB came as transparent huge pages"
     subject.verify("thp-fallback", huge >= size, detail)
 

@@ -79,9 +79,9 @@ def test_qemu_killed_during_boot(boot_machine: BootMachine, run_dir: Path) -> No
 
     def kill_at_first_console_byte() -> None:
         def heard() -> int | None:
-            return guest._live.monitor.first_byte_ns or None if guest._judge.live else None
+            return guest._live.monitor.first_byte_ns or None if guest.live else None
 
-        guest._race.poll("the first console byte", heard, 30)
+        guest.race.poll("the first console byte", heard, 30)
         clock.start()
         os.kill(guest.pid, signal.SIGKILL)
 

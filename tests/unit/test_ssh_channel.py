@@ -10,7 +10,7 @@ import paramiko
 import pytest
 from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_DATA, cMSG_CHANNEL_EOF
 
-from harness.guest.ssh.channel import open_session
+from harness.guest.ssh.commands import open_session
 
 REMOTE = 7
 

@@ -49,7 +49,7 @@ SAID = [
 
 @pytest.mark.parametrize(("said", "cause", "hint"), SAID)
 def test_known_refusals_are_translated_and_kept(said: str, cause: str, hint: str) -> None:
-    verdict = on_exit(Exit(1, 0, ""), [said], asked=False)
+    verdict = on_exit(Exit(1, ""), [said], asked=False)
     assert verdict.error is HostError
     assert cause in verdict.cause
     assert said in verdict.cause
@@ -58,10 +58,10 @@ def test_known_refusals_are_translated_and_kept(said: str, cause: str, hint: str
 
 
 def test_an_abort_of_qemu_is_explained_by_its_words() -> None:
-    verdict = on_exit(Exit(-6, 0, ""), [Q + "error: failed to set MSR 0x10a"], asked=False)
+    verdict = on_exit(Exit(-6, ""), [Q + "error: failed to set MSR 0x10a"], asked=False)
     assert "nested machine" in verdict.cause
-    assert "killed by SIGABRT" in on_exit(Exit(-6, 0, ""), ["?"], asked=False).cause
-    assert "SIGKILL" in on_exit(Exit(-9, 0, ""), [SAID[0][0]], asked=False).cause
+    assert "killed by SIGABRT" in on_exit(Exit(-6, ""), ["?"], asked=False).cause
+    assert "SIGKILL" in on_exit(Exit(-9, ""), [SAID[0][0]], asked=False).cause
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_firmware_that_starts_no_kernel_is_not_the_kernels_fault(line: str, hint
 
 
 def test_unknown_words_are_passed_on_without_a_guess() -> None:
-    verdict = on_exit(Exit(1, 0, ""), [Q + "something new"], asked=False)
+    verdict = on_exit(Exit(1, ""), [Q + "something new"], asked=False)
     assert "something new" in verdict.cause
     assert verdict.hint == ""
     assert explain([]) is None

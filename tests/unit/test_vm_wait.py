@@ -125,7 +125,7 @@ def splat(line: str) -> Splat:
 def test_every_end_of_qemu_has_its_verdict(
     status: int, reason: str, said: list[str], asked: bool, error: type, cause: str
 ) -> None:
-    found = verdict.on_exit(Exit(status, 0, reason), said, asked=asked)
+    found = verdict.on_exit(Exit(status, reason), said, asked=asked)
     assert found.error is error
     assert cause in found.cause
 
@@ -151,7 +151,7 @@ def test_a_guest_that_qemu_stops_has_its_verdict(
 
 def test_a_refusal_that_is_known_has_a_hint() -> None:
     said = ["qemu-system-x86_64: vm-type TDX not supported by KVM"]
-    assert "BIOS" in verdict.on_exit(Exit(1, 0, ""), said, asked=False).hint
+    assert "BIOS" in verdict.on_exit(Exit(1, ""), said, asked=False).hint
 
 
 def test_a_panic_is_named() -> None:

@@ -17,14 +17,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import paramiko
-from paramiko.common import cMSG_CHANNEL_REQUEST
+from paramiko.common import cMSG_CHANNEL_CLOSE, cMSG_CHANNEL_REQUEST
 
 from harness.base.status import HarnessError, PreconditionError
 from harness.base.text import printable
-from harness.guest.ssh.channel import open_session
 from harness.guest.wait import Race
 
 MAX_OUTPUT = 8 << 20
@@ -44,8 +43,6 @@ _NO_STATUS = -1
 
 @dataclass(frozen=True)
 class CommandResult:
-    """The outcome of a command."""
-
     stdout: bytes
     stderr: bytes
     exit_status: int
@@ -58,7 +55,6 @@ class CommandResult:
 
     @property
     def text(self) -> str:
-        """stdout as text; bad UTF-8 is escaped."""
         return self.stdout.decode("utf-8", "backslashreplace")
 
 
@@ -88,6 +84,40 @@ class Bell(threading.Event):
     def set(self) -> None:
         super().set()
         self._race.notify()
+
+
+class CloseGuard:
+    """The transport as one channel sees it: drops what that channel sends after its CLOSE.
+
+    Threads of paramiko 5.1's hold a channel's lock to make a message and send it after giving the
+    lock back (Channel.shutdown_write, .sendall, .recv). If the command ends just then, the
+    transport's thread answers the server's CLOSE first. To dropbear that was the channel's end
+    (RFC 4254 section 5.3), and for what comes late it ends the connection with all that runs over
+    it: "Exit (root): Unknown channel 0" (getchannel_msg() in common-channel.c, 2022.83).
+    """
+
+    def __init__(self, transport: paramiko.Transport) -> None:
+        self._transport = transport
+        self._order = threading.Lock()
+        self._closed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _send_user_message(self, message: paramiko.Message) -> None:
+        with self._order:
+            if self._closed:
+                return
+            self._closed = message.asbytes()[:1] == cMSG_CHANNEL_CLOSE
+            self._transport._send_user_message(message)  # type: ignore[attr-defined]
+
+
+def open_session(transport: paramiko.Transport, timeout_s: float) -> paramiko.Channel:
+    """A session channel. Raises as Transport.open_session."""
+    channel = transport.open_session(timeout=timeout_s)
+    # Before anything is sent on it; paramiko has no way to say which class of channel to make.
+    channel.transport = CloseGuard(transport)  # type: ignore[assignment]
+    return channel
 
 
 class StartOptions(TypedDict, total=False):
@@ -152,7 +182,6 @@ class RunningCommand:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
         return not self._done
 
     def wait(self, deadline_s: float = 60.0, *, check: bool = True) -> CommandResult:
