@@ -138,7 +138,7 @@ def search_order(stanzas: Iterable[Stanza], distribution: str, codename: str) ->
     if codename in newer:
         newer = newer[newer.index(codename) + 1 :]
     further = dict.fromkeys([f"{codename}-backports", *newer])
-    steps = [Suites("as configured", tuple(own), codename)]
+    steps = [Suites("this system", tuple(own), codename)]
     return steps + [Suites(name, _renamed(own, name), name) for name in further]
 
 

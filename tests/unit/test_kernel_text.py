@@ -204,7 +204,7 @@ def test_rendered_stanzas_parse_to_themselves() -> None:
 def test_search_order_on_debian() -> None:
     steps = apt.search_order(apt.parse_deb822(DEB822), "debian", "bookworm")
     assert [step.name for step in steps] == [
-        *("as configured", "bookworm-backports", "trixie", "trixie-backports", "forky", "sid")
+        *("this system", "bookworm-backports", "trixie", "trixie-backports", "forky", "sid")
     ]
     suites = {step.name: [s for x in step.stanzas for s in x.suites] for step in steps}
     assert suites["trixie"] == ["trixie", "trixie-updates", "trixie-security"]
@@ -217,7 +217,7 @@ def test_search_order_on_debian() -> None:
 def test_search_order_never_goes_to_an_older_suite() -> None:
     stanza = apt.Stanza(("http://m.example",), ("forky",), ("main",))
     names = [step.name for step in apt.search_order([stanza], "debian", "forky")]
-    assert names == ["as configured", "forky-backports", "sid"]
+    assert names == ["this system", "forky-backports", "sid"]
 
 
 def test_search_order_elsewhere_stays_with_the_machines_own_suites() -> None:
@@ -226,7 +226,7 @@ def test_search_order_elsewhere_stays_with_the_machines_own_suites() -> None:
         apt.Stanza(("http://other.example",), ("stuff",), ("main",)),
     ]
     steps = apt.search_order(stanzas, "ubuntu", "noble")
-    assert [step.name for step in steps] == ["as configured", "noble-backports"]
+    assert [step.name for step in steps] == ["this system", "noble-backports"]
     assert len(steps[0].stanzas) == 1
 
 
