@@ -13,15 +13,15 @@ from rich.console import Console
 
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import EXIT_INTERRUPTED, HarnessError, Status, worst
-from harness.base.ui import ProgressLine
-from harness.cli.common import leave, print_command, rerun
+from harness.cli.common import leave, print_command, rerun, working
 from harness.cli.options import (
     KernelChoice,
     dry_run_option,
     guest_options,
+    hardware_cost,
     kernel_options,
-    runs_option,
     snapshot_option,
+    start_options,
     verbose_option,
 )
 from harness.cli.verbs import Verbs
@@ -30,7 +30,11 @@ from harness.report import terminal
 
 @click.group(
     cls=Verbs,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog="Exit codes: 0 passed or done, 1 the kernel under test is wrong, 2 usage, 3 could not "
     "judge, 69 host or harness failed, 130 interrupted.",
 )
@@ -44,9 +48,7 @@ def app() -> None:
 
 
 @click.command()
-@guest_options(cost="tdx")
-@kernel_options
-@runs_option
+@start_options(cost=hardware_cost)
 @verbose_option
 def quickstart(spec: GuestSpec, kernel: KernelChoice, runs: Path, verbose: bool) -> None:
     """Boot a guest lazily and eagerly, touch memory in it, compare: a table and an HTML page.
@@ -54,16 +56,14 @@ def quickstart(spec: GuestSpec, kernel: KernelChoice, runs: Path, verbose: bool)
     The kernel is built once (about five minutes on two cores) and cached. On tdx and snp it is the
     distribution's own, debian-binary:6.12, and nothing is built but, for TCG, QEMU.
     """
-    from harness.run.session import Session
     from harness.studies.quickstart import compare_modes, table, write_page
     from harness.targets.registry import target_for
 
-    out, err = terminal.consoles()
-    source = click.get_current_context().get_parameter_source("kernel")
+    out, _ = terminal.consoles()
+    source = click.get_current_context().get_parameter_source("source")
     if target_for(spec.target).binary_kernel and source is ParameterSource.DEFAULT:
         kernel = replace(kernel, source=target_for(spec.target).binary_kernel)
-    with ProgressLine(err) as progress:
-        session = Session(runs=runs, progress=progress)
+    with working(runs) as (session, progress):
         arms = compare_modes(session, spec, kernel.for_guest(session, spec), rerun(), progress)
     out.print(table(arms))
     for arm in arms:
@@ -76,9 +76,7 @@ def quickstart(spec: GuestSpec, kernel: KernelChoice, runs: Path, verbose: bool)
 @click.command()
 @click.option("-c", "--command", help="Run this in the guest instead of a shell.")
 @click.option("--keep", is_flag=True, help="Print the ssh command and keep the guest until Ctrl-C.")
-@guest_options()
-@kernel_options
-@runs_option
+@start_options()
 @snapshot_option
 @dry_run_option
 def boot(
@@ -93,11 +91,9 @@ def boot(
     """Boot a guest and give a shell in it."""
     from harness.report.analysis import boot_rows, prepared_rows
     from harness.run.interactive import hold, run_command, shell
-    from harness.run.session import Session
 
     out, err = terminal.consoles()
-    with ProgressLine(err) as progress:
-        session = Session(runs=runs, progress=progress, snapshot=snapshot)
+    with working(runs, snapshot) as (session, _):
         prepared = session.prepare(spec, kernel.for_guest(session, spec))
     if dry_run:
         print_command(out, prepared)
@@ -120,12 +116,9 @@ def boot(
 @kernel_options
 def build(spec: GuestSpec, kernel: KernelChoice) -> None:
     """Build a kernel for guests and print where it is. Nothing is built twice."""
-    from harness.run.session import Session
-
-    out, err = terminal.consoles()
-    with ProgressLine(err) as progress:
-        built = kernel.build(Session(progress=progress), spec)
-    out.print(f"{built.release} {built.bzimage}", markup=False)
+    with working() as (session, _):
+        built = kernel.build(session, spec)
+    terminal.consoles()[0].print(f"{built.release} {built.bzimage}", markup=False)
 
 
 def main() -> None:

@@ -3,26 +3,22 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
-from harness.cli.common import leave
-from harness.cli.compare import Tune, criteria_options, load_runs, show, status_of
-from harness.cli.groups import Group
-from harness.cli.options import json_option
+from harness.cli.common import Group, print_json
+from harness.cli.compare import Tune, criteria_options, leave_with, load_runs, show
+from harness.cli.options import PATH, json_option
+from harness.record.rundir import plain
 from harness.report import terminal
 
-_RUNS = click.argument(
-    "runs", nargs=-1, required=True, metavar="RUN...", type=click.Path(path_type=Path)
-)
+_RUNS = click.argument("runs", nargs=-1, required=True, metavar="RUN...", type=PATH)
 _DIRECTORY = click.option(
     "--baselines",
     "directory",
     default=Path("baselines"),
-    show_default=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Where baselines are: a directory to keep in git.",
 )
 
@@ -44,13 +40,12 @@ def save(runs: tuple[Path, ...], directory: Path) -> None:
 
     Replaces an older baseline of the same configuration: git has that.
     """
-    from harness.compare.baselines import baseline_of, kernel_config
-    from harness.compare.baselines import save as write
+    from harness.compare import baselines
 
+    made = baselines.baseline_of(load_runs(runs))
+    path = baselines.save(made, directory)
     out, _ = terminal.consoles()
-    found = load_runs(runs)
-    made = baseline_of(found, kernel_config(found[0]))
-    out.print(f"{write(made, directory)}: {len(made.metrics)} figures of {len(made.runs)} runs")
+    out.print(f"{path}: {len(made.metrics)} figures of {len(made.runs)} runs")
 
 
 @baseline.command()
@@ -68,26 +63,18 @@ def compare(
     as_json: bool,
 ) -> None:
     """Compare RUN… with the baseline of their configuration. Exit codes as for `compare`."""
-    from harness.compare.baselines import (
-        baseline_for,
-        baseline_of,
-        compare_with,
-        kernel_config,
-        load_all,
-    )
+    from harness.compare.baselines import baseline_for, baseline_of, compare_with
     from harness.compare.runs import default_criteria
-    from harness.compare.verdict import worst_verdict
 
     found = load_runs(runs)
-    now = baseline_of(found, kernel_config(found[0]))
-    known = [entry for _, entry in load_all(directory)]
-    chosen = baseline_for(now, known, anyway=anyway)
+    now = baseline_of(found)
+    chosen = baseline_for(now, directory, anyway=anyway)
     compared = compare_with(chosen, now, metrics, tune(default_criteria(found[0])))
     differences = [f"kernel: {chosen.kernel} → {now.kernel}"] if chosen.kernel != now.kernel else []
     if chosen.place != now.place:
         differences.append("taken in another place")
     show(compared, differences, as_json=as_json)
-    leave(status_of(worst_verdict(compared)))
+    leave_with(compared)
 
 
 @baseline.command("list")
@@ -97,12 +84,10 @@ def list_baselines(directory: Path, as_json: bool) -> None:
     """Show what baselines there are, and of what."""
     from harness.base.units import format_size
     from harness.compare.baselines import load_all
-    from harness.record.rundir import plain
 
-    out, _ = terminal.consoles()
     known = load_all(directory)
     if as_json:
-        out.print_json(json.dumps([{"file": p.name, **plain(b)} for p, b in known]))
+        print_json([{"file": path.name, **plain(b)} for path, b in known])
         return
     rows = [
         (
@@ -115,4 +100,5 @@ def list_baselines(directory: Path, as_json: bool) -> None:
         )
         for path, b in known
     ]
+    out, _ = terminal.consoles()
     out.print(terminal.columns("", ["file", "configuration", "kernel", "place", "runs"], rows))

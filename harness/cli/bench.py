@@ -5,28 +5,20 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from harness.base.emulation import cost_model
-from harness.base.options import choice, size
+from harness.base.guest_options import read_options, with_options
+from harness.base.options import size
 from harness.base.spec import AcceptMode, Clock, GuestSpec, SnapshotMode
 from harness.base.status import Status, UsageError
-from harness.base.ui import ProgressLine
 from harness.base.units import format_ns
-from harness.cli.common import leave, rerun
-from harness.cli.compare import Tune, criteria_options, load_runs, show, status_of
-from harness.cli.groups import Group
-from harness.cli.options import (
-    KernelChoice,
-    guest_options,
-    json_option,
-    kernel_options,
-    runs_option,
-)
+from harness.cli.common import Group, leave, print_json, rerun, working
+from harness.cli.compare import Tune, criteria_options, leave_with, load_runs, show
+from harness.cli.options import PATH, KernelChoice, json_option, snapshot_option_of, start_options
+from harness.record.rundir import plain
 from harness.report import terminal
 
 if TYPE_CHECKING:
@@ -36,7 +28,6 @@ if TYPE_CHECKING:
 alone_option = click.option(
     "--alone/--share",
     default=True,
-    show_default=True,
     help="Wait until no guest of another process runs, and let none start meanwhile.",
 )
 
@@ -55,26 +46,19 @@ def bench() -> None:
     metavar="NAME=VALUE",
     help="A parameter of the workload, e.g. bytes=512M. May be repeated.",
 )
-@click.option("--runs-per-arm", default=8, show_default=True, help="Runs an arm at most.")
-@click.option(
-    "--looks", default=4, show_default=True, help="How often to look and perhaps stop early."
-)
-@click.option("--seed", default=0, show_default=True, help="Of the order of runs.")
+@click.option("--runs-per-arm", default=8, help="Runs an arm at most.")
+@click.option("--looks", default=4, help="How often to look and perhaps stop early.")
+@click.option("--seed", default=0, help="Of the order of runs.")
 @click.option("--b-kernel", help="Arm B's kernel.")
-@click.option("--b-patch", multiple=True, type=click.Path(path_type=Path), help="Arm B's patches.")
+@click.option("--b-patch", multiple=True, type=PATH, help="Arm B's patches.")
 @click.option("--b-cost", help="Arm B's cost model.")
 @click.option("--b-accept", type=click.Choice([m.value for m in AcceptMode]), help="Arm B's mode.")
-@click.option("--b-append", default="", help="More words for arm B's kernel command line.")
+@click.option("--b-append", help="More words for arm B's kernel command line.")
 @criteria_options
-@guest_options()
-@kernel_options
-@runs_option
-@click.option(
-    "--snapshot",
-    default=SnapshotMode.OFF.value,
-    show_default=True,
-    callback=lambda _context, _option, text: choice(SnapshotMode, text, "snapshot mode"),
-    help="off: boot each guest. auto: start each arm's guests from one saved boot, which is "
+@start_options()
+@snapshot_option_of(
+    SnapshotMode.OFF,
+    "off: boot each guest. auto: start each arm's guests from one saved boot, which is "
     "sooner; how one boot differs from another is then taken for the arms' difference.",
 )
 @alone_option
@@ -89,7 +73,7 @@ def ab(
     b_patch: tuple[Path, ...],
     b_cost: str | None,
     b_accept: str | None,
-    b_append: str,
+    b_append: str | None,
     metrics: tuple[str, ...],
     tune: Tune,
     spec: GuestSpec,
@@ -112,21 +96,20 @@ def ab(
     """
     from harness.collect.plan import Collect
     from harness.compare.runs import check_comparable
-    from harness.compare.verdict import worst_verdict
-    from harness.run.session import Session
     from harness.studies.ab import Design, guest_runner, side_by_side, write_arms
     from harness.workloads.registry import build_workload
 
     load = build_workload(workload, dict(map(_pair, parameters)), spec.memory)
     spec_a = load.adapted(spec)
-    spec_b = _arm_b(spec_a, b_cost, b_accept, b_append)
+    changes = read_options({"cost": b_cost, "accept": b_accept})
+    if b_append:
+        changes["append"] = (*spec.extra_cmdline, *b_append.split())
+    spec_b = with_options(spec_a, changes)
     kernel_b = dataclasses.replace(
         kernel, source=b_kernel or kernel.source, patches=(*kernel.patches, *b_patch)
     )
     design = Design(runs_per_arm, looks, seed, metrics)
-    _, err = terminal.consoles()
-    with ProgressLine(err) as progress:
-        session = Session(runs=runs, progress=progress, snapshot=snapshot)
+    with working(runs, snapshot) as (session, progress):
         arms = {
             "A": session.prepare(spec_a, kernel.for_guest(session, spec_a)),
             "B": session.prepare(spec_b, kernel_b.for_guest(session, spec_b)),
@@ -139,11 +122,12 @@ def ab(
     directory = runs / f"ab-{series.a[0].id}"
     write_arms(series, directory)
     differences = check_comparable(series.a, series.b, anyway=True)
-    show(list(series.found), differences, series.a, series.b, as_json=as_json)
+    show(series.found, differences, series.a, series.b, as_json=as_json)
     if not as_json:
         ended = "stopped early" if series.stopped_early else "ran to the end"
+        _, err = terminal.consoles()
         err.print(f"{ended} at {len(series.a)} runs an arm; {directory}", markup=False)
-    leave(status_of(worst_verdict(series.found)))
+    leave_with(series.found)
 
 
 def _host(session: Session, alone: bool) -> contextlib.AbstractContextManager[None]:
@@ -157,29 +141,14 @@ def _pair(text: str) -> tuple[str, str]:
     return name.replace("-", "_"), value
 
 
-def _arm_b(spec: GuestSpec, cost: str | None, accept: str | None, append: str) -> GuestSpec:
-    if cost is not None:
-        emulation = dataclasses.replace(spec.emulation, cost=cost_model(cost))
-        spec = dataclasses.replace(spec, emulation=emulation)
-    if accept is not None:
-        spec = dataclasses.replace(spec, accept=AcceptMode(accept))
-    if append:
-        words = (*spec.extra_cmdline, *append.split())
-        spec = dataclasses.replace(spec, extra_cmdline=words)
-    return spec
-
-
 @bench.command()
 @click.option(
     "--memories",
     default="2G,16G,64G",
-    show_default=True,
     help="Guest sizes to restore; the first is booted cold as well.",
 )
-@click.option("--repeat", default=5, show_default=True, help="Runs of each way, in turns.")
-@guest_options()
-@kernel_options
-@runs_option
+@click.option("--repeat", default=5, help="Runs of each way, in turns.")
+@start_options()
 @alone_option
 @json_option
 def starts(
@@ -197,33 +166,28 @@ def starts(
     takes longer is the harness's own. virtme-ng takes part if `vng` is on PATH, with the same
     kernel, accelerator and memory.
     """
-    from harness.record.rundir import plain
-    from harness.run.session import Session
     from harness.studies.starts import STAGES, measure
 
     sizes = tuple(size(text, "--memories") for text in memories.split(","))
-    out, err = terminal.consoles()
-    with ProgressLine(err) as progress:
-        session = Session(runs=runs, progress=progress)
+    with working(runs) as (session, progress):
         built = kernel.for_guest(session, spec)
         with _host(session, alone):
             ways = measure(runs, spec, built, sizes, repeat, progress)
     if as_json:
-        out.print_json(json.dumps(plain(ways)))
+        print_json(ways)
         return
     rows = []
     for way in ways:
         medians = (way.median_ns(stage) for stage in STAGES)
         rows.append((way.name, *("–" if m is None else format_ns(m) for m in medians), way.note))
     header = ["median of host time since spawn", *STAGES, ""]
+    out, _ = terminal.consoles()
     out.print(terminal.columns(f"{repeat} runs each, in turns", header, rows))
 
 
 @bench.command()
-@click.option("--guests", default=20, show_default=True, help="How many at once.")
-@guest_options(memory="2G")
-@kernel_options
-@runs_option
+@click.option("--guests", default=20, help="How many at once.")
+@start_options(memory="2G")
 @alone_option
 @json_option
 def crowd(
@@ -231,18 +195,14 @@ def crowd(
 ) -> None:
     """Restore many guests at once from one snapshot: how long, and how much memory they share."""
     from harness.base.units import format_size
-    from harness.record.rundir import plain
-    from harness.run.session import Session
     from harness.studies.crowd import gather
 
-    out, err = terminal.consoles()
-    with ProgressLine(err) as progress:
-        session = Session(runs=runs, progress=progress)
+    with working(runs) as (session, progress):
         prepared = session.prepare(spec, kernel.for_guest(session, spec))
         with _host(session, alone):
             found = gather(runs, prepared, guests, progress)
     if as_json:
-        out.print_json(json.dumps(plain(found)))
+        print_json(found)
         return
     saved = 1 - found.proportional_bytes / found.resident_bytes
     rows = [
@@ -252,15 +212,16 @@ def crowd(
         ("resident, shared pages counted once", format_size(found.proportional_bytes)),
         ("shared", f"{saved:.0%}"),
     ]
+    out, _ = terminal.consoles()
     out.print(terminal.figures(rows))
 
 
 @bench.command()
-@click.argument("recorded", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--metric", default="workload.elapsed_ns", show_default=True, help="Which figure.")
-@click.option("--runs-per-arm", default=7, show_default=True, help="Runs of each arm of a split.")
-@click.option("--comparisons", default=100, show_default=True, help="Random splits.")
-@click.option("--effect", default=0.05, show_default=True, help="Slow-down to put into one arm.")
+@click.argument("recorded", nargs=-1, required=True, type=PATH)
+@click.option("--metric", default="workload.elapsed_ns", help="Which figure.")
+@click.option("--runs-per-arm", default=7, help="Runs of each arm of a split.")
+@click.option("--comparisons", default=100, help="Random splits.")
+@click.option("--effect", default=0.05, help="Slow-down to put into one arm.")
 @json_option
 def alarms(
     recorded: tuple[Path, ...],
@@ -277,7 +238,6 @@ def alarms(
     """
     from harness.analysis.metrics import metric_named
     from harness.compare.runs import check_arm, criteria_for, default_criteria
-    from harness.record.rundir import plain
     from harness.studies.alarms import false_alarms, found
 
     views = load_runs(recorded)
@@ -289,9 +249,8 @@ def alarms(
         false_alarms(values, runs_per_arm, comparisons, criteria),
         found(values, effect, comparisons, criteria, runs_per_arm),
     ]
-    out, _ = terminal.consoles()
     if as_json:
-        out.print_json(json.dumps([{**plain(r), "interval": r.interval} for r in rates]))
+        print_json([{**plain(rate), "interval": rate.interval} for rate in rates])
     else:
         rows = [
             (
@@ -305,6 +264,7 @@ def alarms(
         ]
         header = ["", "runs an arm", "comparisons", "95 % interval of the rate", "promised"]
         title = f"{metric} of {len(values)} runs, split at random"
+        out, _ = terminal.consoles()
         out.print(terminal.columns(title, header, rows))
     above = rates[0].interval[0] > criteria.errors.alpha
     leave(Status.FAIL if above else Status.DONE)

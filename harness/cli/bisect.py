@@ -3,26 +3,40 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from harness.analysis.metrics import METRICS
-from harness.base.spec import GuestSpec
 from harness.base.status import HarnessError, UsageError
 from harness.base.ui import ProgressLine
-from harness.cli.options import guest_options, json_option
-from harness.record.journal import Journal
+from harness.cli.common import leave, print_json, timestamp
+from harness.cli.options import (
+    PATH,
+    guest_options,
+    json_option,
+    measure_options,
+    pytest_option,
+    series_options,
+)
 from harness.record.rundir import plain, write_json
 from harness.report import terminal
 
-JOURNAL = "journal.jsonl"
+if TYPE_CHECKING:
+    from harness.jobs.bisect.trial import MetricTrial, SuiteTrial
+    from harness.jobs.ledger import Ledger
+
+_what = click.argument("what", metavar="TEST|METRIC", nargs=-1, required=True)
+_repo = click.option(
+    "--repo",
+    default=Path(),
+    show_default=False,
+    type=PATH,
+    help="The kernel's repository; it is only read.  [default: this directory]",
+)
 
 
 def is_metric(what: str) -> bool:
@@ -31,23 +45,11 @@ def is_metric(what: str) -> bool:
 
 
 @click.command()
-@click.argument("what", metavar="TEST|METRIC", nargs=-1, required=True)
+@_what
 @click.option("--good", required=True, help="A commit that is good.")
-@click.option("--bad", default="HEAD", show_default=True, help="A commit that is bad.")
-@click.option(
-    "--repo",
-    default=Path(),
-    type=click.Path(path_type=Path),
-    help="The kernel's repository; it is only read.  [default: this directory]",
-)
-@click.option(
-    "--workload",
-    default="touch",
-    show_default=True,
-    help="For a metric: the workload with its options, as one word: 'touch --bytes=256M'.",
-)
-@click.option("--guests", default=3, show_default=True, help="For a metric: guests per commit.")
-@click.option("--most", default=24, show_default=True, help="For a metric: guests at most.")
+@click.option("--bad", default="HEAD", help="A commit that is bad.")
+@_repo
+@click.option("--most", default=24, help="For a metric: guests at most.")
 @click.option(
     "--threshold",
     type=float,
@@ -56,18 +58,13 @@ def is_metric(what: str) -> bool:
 @click.option(
     "--any-failure", is_flag=True, help="For a test: take every FAIL for the bug, however it looks."
 )
-@click.option("--option", "options", multiple=True, help="For a test: another option for pytest.")
-@click.option("--fragment", multiple=True, help="Another config fragment. May be repeated.")
-@click.option("--set", "setting", multiple=True, help="Set a config symbol. May be repeated.")
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path),
-    help="Where everything goes; one that exists is taken up again.  [default: bisects/<time>]",
-)
+@series_options("bisects")
 @guest_options()
 @json_option
 def bisect(
     what: tuple[str, ...],
+    good: str,
+    bad: str,
     repo: Path,
     directory: Path | None,
     as_json: bool,
@@ -84,29 +81,24 @@ def bisect(
     cvm-harness bisect --good v6.12 --bad mm-unstable tests/acceptance/test_accounting.py
     cvm-harness bisect --good v6.12 cost.workload --clock icount --workload 'touch --bytes=1G'
     """
-    from harness.jobs.bisect.bisect import Bisect, resolve_range
-    from harness.jobs.lab import LocalLab
-    from harness.jobs.ledger import Ledger
+    from harness.jobs.bisect.bisect import Bisect
+    from harness.jobs.lab import Lab
+    from harness.jobs.ledger import open_ledger
+    from harness.jobs.patchsets import resolve_commit
     from harness.report.summaries import print_result
 
     out, err = terminal.consoles()
-    good, bad = resolve_range(repo, given["good"], given["bad"])
-    asked = {
-        "what": list(what),
-        "repo": str(repo.resolve()),
-        "good": good,
-        "bad": bad,
-        "options": plain({k: v for k, v in given.items() if k not in ("good", "bad")}),
-    }
-    directory = directory or Path("bisects") / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    _same_question(directory, asked)
-    with Journal(directory / JOURNAL) as journal, ProgressLine(err):
-        journal.append("session")
-        ledger = Ledger(directory.resolve(), journal, LocalLab())
+    repo = repo.resolve()
+    ends = {"good": resolve_commit(repo, good), "bad": resolve_commit(repo, bad)}
+    asked = plain({"what": what, "repo": repo, **ends, "options": given})
+    directory = directory or Path("bisects") / timestamp()
+    with open_ledger(directory, Lab()) as ledger, ProgressLine(err):
+        ledger.about(asked)
+        ledger.journal.append("session")
         bisection = Bisect(
-            *(ledger, _trial(ledger, what, given), repo.resolve(), good, bad),
-            fragments=given["fragment"],
-            settings=given["setting"],
+            *(ledger, _trial(ledger, what, given), repo, ends["good"], ends["bad"]),
+            fragments=given["fragments"],
+            settings=given["settings"],
             target=given["spec"].target,
             say=lambda text: err.print(text, markup=False),
         )
@@ -116,81 +108,47 @@ def bisect(
             again = f"{shlex.join(sys.argv[1:])} --directory={directory}"
             err.print(f"to go on: cvm-harness {again}", markup=False)
             raise
-        journal.append("result", **plain(result))
+        ledger.journal.append("result", **plain(result))
     write_json(directory / "bisect.json", {"question": asked, "result": result})
     if as_json:
-        out.print_json(json.dumps(plain(result)))
+        print_json(result)
     else:
         print_result(out, result, directory)
-    sys.exit(result.status.exit_code)
+    leave(result.status)
 
 
-def _same_question(directory: Path, asked: dict[str, object]) -> None:
-    """Note the question in a new directory; one that exists must be about the same."""
-    file = directory / "question.json"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        if file.exists() and json.loads(file.read_text()) != asked:
-            raise UsageError(
-                f"{directory} is about another question",
-                hint="give the same options to go on, or another --directory",
-            )
-        write_json(file, asked)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"cannot use {directory}: {error}") from error
+def _trial(
+    ledger: Ledger, what: tuple[str, ...], given: dict[str, Any]
+) -> SuiteTrial | MetricTrial:
+    """What answers the question. Raises UsageError for tests that are not there."""
+    from harness.jobs.bisect.trial import MetricTrial, SuiteTrial
+    from harness.jobs.ledger import Measurement
 
-
-def _trial(ledger: Any, what: tuple[str, ...], given: dict[str, Any]) -> Any:
-    """What answers the question."""
-    from harness.jobs.bisect.trial import MetricQuestion, MetricTrial, SuiteTrial
-
-    spec: GuestSpec = given["spec"]
-    if not is_metric(what[0]):
-        return SuiteTrial(ledger, test_question(what, spec, given))
-    if len(what) > 1:
-        raise UsageError("one metric at a time")
-    workload, *options = shlex.split(given["workload"])
-    question = MetricQuestion(
-        what[0], workload, spec, tuple(options), guests=given["guests"], most=given["most"]
-    )
-    if given["threshold"] is not None:
-        question = replace(question, threshold=given["threshold"] / 100)
-    return MetricTrial(ledger, question)
-
-
-def test_question(what: tuple[str, ...], spec: GuestSpec, given: dict[str, Any]) -> Any:
-    """The question about tests. Raises UsageError for tests that are not there."""
-    from harness.jobs.bisect.trial import SuiteQuestion
-
+    spec = given["spec"]
+    if is_metric(what[0]):
+        if len(what) > 1:
+            raise UsageError("one metric at a time")
+        workload = tuple(shlex.split(given["workload"]))
+        measurement = Measurement(what[0], workload, spec, given["guests"])
+        threshold = given["threshold"] and given["threshold"] / 100
+        return MetricTrial(ledger, measurement, given["most"], threshold)
     for test in what:
         if not Path(test.partition("::")[0]).exists():
             raise UsageError(
                 f"{test} is neither a metric nor a test",
                 hint="see docs/metrics.md, or give a path from this directory",
             )
-    return SuiteQuestion(what, spec, given["options"], any_failure=given["any_failure"])
+    return SuiteTrial(ledger, what, spec, given["options"], given["any_failure"])
 
 
 @click.command("bisect-step")
-@click.argument("what", metavar="TEST|METRIC", nargs=-1, required=True)
+@_what
 @click.option("--above", type=float, help="For a metric: the commit is bad above this value.")
-@click.option(
-    "--repo",
-    default=Path(),
-    type=click.Path(path_type=Path),
-    help="The repository git is bisecting.  [default: this directory]",
-)
-@click.option("--workload", default="touch", show_default=True, help="For a metric: as in bisect.")
-@click.option("--guests", default=3, show_default=True, help="For a metric: guests; the median.")
-@click.option("--repeats", default=1, show_default=True, help="For a test: passes to be good.")
-@click.option("--option", "options", multiple=True, help="For a test: another option for pytest.")
-@click.option(
-    "--directory",
-    default=Path("bisects/step"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where everything goes.",
-)
+@_repo
+@measure_options
+@click.option("--repeats", default=1, help="For a test: passes to be good.")
+@pytest_option
+@click.option("--directory", default=Path("bisects/step"), type=PATH, help="Where everything goes.")
 @guest_options()
 def bisect_step(what: tuple[str, ...], repo: Path, directory: Path, **given: Any) -> None:
     """One step of `git bisect run cvm-harness bisect-step TEST|METRIC`: judge the current commit.

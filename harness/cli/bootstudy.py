@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from pathlib import Path
 
 import click
@@ -12,34 +10,20 @@ import click
 from harness.base.options import size
 from harness.base.spec import GuestSpec
 from harness.base.status import UsageError
-from harness.base.ui import ProgressLine
-from harness.cli.common import leave, rerun
-from harness.cli.options import (
-    KernelChoice,
-    guest_options,
-    json_option,
-    kernel_options,
-    runs_option,
-)
+from harness.cli.common import leave, print_json, rerun, timestamp, working
+from harness.cli.options import PATH, KernelChoice, hardware_cost, json_option, start_options
 from harness.report import terminal
 
 
 @click.command("boot-study")
-@click.option("--sizes", default="4G,16G,64G", show_default=True, help="Memory sizes to boot.")
-@click.option("--cpus", default="2", show_default=True, help="Numbers of vCPUs: 1,4,16.")
-@click.option("--repeat", default=3, show_default=True, help="Boots of each size and mode.")
+@click.option("--sizes", default="4G,16G,64G", help="Memory sizes to boot.")
+@click.option("--cpus", default="2", help="Numbers of vCPUs: 1,4,16.")
+@click.option("--repeat", default=3, help="Boots of each size and mode.")
+@click.option("--out", type=PATH, help="Where table and plot go.  [default: in --runs]")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Where table and plot go.  [default: in --runs]"
+    "--from", "recorded", type=PATH, help="Boot nothing: table and plot of a recorded study."
 )
-@click.option(
-    "--from",
-    "recorded",
-    type=click.Path(path_type=Path),
-    help="Boot nothing: table and plot of a recorded study.",
-)
-@guest_options(cost="tdx")
-@kernel_options
-@runs_option
+@start_options(cost=hardware_cost)
 @json_option
 def boot_study(
     sizes: str,
@@ -59,10 +43,9 @@ def boot_study(
     cost of acceptance is a model (--cost); on hardware it is what it is.
     """
     from harness.report.bootstudy import plot, table
-    from harness.run.session import Session
     from harness.studies.bootstudy import BootPlan, as_record, load_study, run_study
 
-    console, err = terminal.consoles()
+    console, _ = terminal.consoles()
     if recorded:
         found, out = load_study(recorded), out or recorded
     else:
@@ -71,10 +54,8 @@ def boot_study(
             tuple(_count(text) for text in cpus.split(",")),
             repeat,
         )
-        now = datetime.datetime.now(datetime.UTC)
-        out = out or runs / f"boot-study-{now:%Y%m%dT%H%M%SZ}"
-        with ProgressLine(err) as progress:
-            session = Session(runs=runs, progress=progress)
+        out = out or runs / f"boot-study-{timestamp()}"
+        with working(runs) as (session, progress):
             built = kernel.for_guest(session, spec)
             with session.timing(spec):
                 found = run_study(session, plan, spec, built, out, rerun(), progress)
@@ -85,7 +66,7 @@ def boot_study(
         raise UsageError(f"--out: cannot make {out}: {error.strerror}") from error
     plots = plot(found.rows, title, out / "boot-study")
     if as_json:
-        console.print_json(json.dumps(as_record(found)))
+        print_json(as_record(found))
     else:
         console.print(terminal.status_text(found.status))
         console.print(table(found.rows, title))

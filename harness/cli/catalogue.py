@@ -3,26 +3,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from harness.base.options import DEFAULT_KERNEL
 from harness.base.status import worst
-from harness.base.ui import ProgressLine
-from harness.cli.groups import Group
+from harness.cli.common import Group, leave, print_json, working
 from harness.cli.options import json_option, runs_option
 from harness.report import terminal
-
-if TYPE_CHECKING:
-    from harness.kernel.kernel import Kernel
 
 kernel_option = click.option(
     "--kernel",
     default=DEFAULT_KERNEL,
-    show_default=True,
     metavar="SOURCE",
     help="A source that the carried patch known-bugs is for: debian:6.12, debian:7.3.",
 )
@@ -44,11 +37,11 @@ def list_bugs(as_json: bool) -> None:
     from harness.jobs.catalogue.entry import load_entries
     from harness.report.catalogue import entry_record, entry_rows
 
-    out, _ = terminal.consoles()
     entries = load_entries()
     if as_json:
-        out.print_json(json.dumps([entry_record(entry) for entry in entries]))
+        print_json([entry_record(entry) for entry in entries])
         return
+    out, _ = terminal.consoles()
     header = ("bug", "origin", "kernels", "caught by signal")
     out.print(terminal.columns("", header, entry_rows(entries)))
 
@@ -65,7 +58,7 @@ def show(bug: str, kernel: str, as_json: bool) -> None:
     out, _ = terminal.consoles()
     (entry,) = select(load_entries(), [bug])
     if as_json:
-        out.print_json(json.dumps(entry_record(entry, kernel)))
+        print_json(entry_record(entry, kernel))
     else:
         out.print(entry_text(entry, kernel), markup=False, highlight=False, soft_wrap=True)
 
@@ -89,35 +82,24 @@ def run(
     although every bug is off, so that nothing can be said.
     """
     from harness.base.resources import checkout
-    from harness.jobs.catalogue.entry import load_entries, select
+    from harness.jobs.catalogue.entry import FRAGMENT, load_entries, select
     from harness.jobs.catalogue.runner import pytest_on, run_catalogue
     from harness.kernel.version import Version
     from harness.report.catalogue import result_record, result_rows, summary
+    from harness.targets.choose import guest_spec
 
-    out, err = terminal.consoles()
     entries = select(load_entries(), bugs)
     tree = checkout()  # before a kernel is built in vain
-    with ProgressLine(err) as progress:
-        built = _kernel(kernel, runs, progress)
-        pytest = pytest_on(built, tree, runs, ["--snapshot=off"], lambda _: None)
+    with working(runs) as (session, progress):
+        built = session.kernel_for(guest_spec(target="emulated"), kernel, extra=(FRAGMENT,))
+        pytest = pytest_on(built, tree, runs)
         version = Version.parse(built.version)
         results = run_catalogue(entries, version, pytest, clean=clean, notify=progress)
     if as_json:
-        out.print_json(json.dumps([result_record(result) for result in results]))
+        print_json([result_record(result) for result in results])
     else:
+        out, _ = terminal.consoles()
         header = ("bug", "test", "signal", "time", "bug off")
         out.print(terminal.columns("", header, result_rows(results)))
         out.print(summary(results, built.version), markup=False)
-    from harness.cli.common import leave
-
     leave(worst(result.status for result in results))
-
-
-def _kernel(source: str, runs: Path, progress: ProgressLine) -> Kernel:
-    """The kernel from `source` with all the bugs in it."""
-    from harness.jobs.catalogue.entry import FRAGMENT
-    from harness.run.session import Session
-    from harness.targets.choose import guest_spec
-
-    session = Session(runs=runs, progress=progress)
-    return session.kernel_for(guest_spec(target="emulated"), source, extra=(FRAGMENT,))

@@ -3,88 +3,74 @@
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 from msgspec.structs import replace
 
-from harness.base.options import choice
 from harness.base.status import Status, UsageError
-from harness.cli.common import leave
-from harness.cli.options import json_option
+from harness.cli.common import leave, print_json
+from harness.cli.options import PATH, bundle, json_option, member, together
 from harness.compare.verdict import worst_verdict
 from harness.record.comparison import Comparison, Criteria, Errors, Statistic, Verdict
 from harness.record.view import RunView, run_directories
 from harness.report import terminal
 
-Command = Callable[..., Any]
 Tune = Callable[[Criteria], Criteria]
 
 
-def criteria_options(command: Command) -> Command:
-    """Adds --metric, --margin, --alpha, --power and --statistic; the verb gets `metrics` and
-    `tune`, which puts what was given into criteria that fit the runs' clock."""
+def _tune(margin: float | None, alpha: float, power: float, statistic: Statistic) -> Tune:
+    """Puts what was given into criteria that fit the runs' clock."""
 
-    @functools.wraps(command)
-    def wrapper(
-        metric: tuple[str, ...],
-        margin: float | None,
-        alpha: float,
-        power: float,
-        statistic: str,
-        **rest: Any,
-    ) -> Any:
-        def tune(criteria: Criteria) -> Criteria:
-            return replace(
-                criteria,
-                margin=criteria.margin if margin is None else margin,
-                errors=Errors(alpha, power),
-                statistic=choice(Statistic, statistic, "statistic"),
-            )
+    def tune(criteria: Criteria) -> Criteria:
+        return replace(
+            criteria,
+            margin=criteria.margin if margin is None else margin,
+            errors=Errors(alpha, power),
+            statistic=statistic,
+        )
 
-        tune(Criteria())  # what makes no sense is said before anything is read or run
-        return command(metrics=metric, tune=tune, **rest)
+    tune(Criteria())  # what makes no sense is said before anything is read or run
+    return tune
 
-    for option in (
-        click.option(
-            "--statistic",
-            default=Statistic.MEAN.value,
-            show_default=True,
-            help="mean (geometric) or median of the runs.",
-        ),
-        click.option(
-            "--power", default=0.8, show_default=True, help="Chance to find an effect that is real."
-        ),
-        click.option(
-            "--alpha", default=0.05, show_default=True, help="Rate of false alarms, two-sided."
-        ),
+
+criteria_options = together(
+    click.option(
+        "--metric",
+        "metrics",
+        multiple=True,
+        help="A metric's name (`cvm-harness history` lists them). May be repeated.",
+    ),
+    bundle(
+        "tune",
+        _tune,
         click.option(
             "--margin",
             type=float,
             help="Relative difference that does not matter.  [default: 0.02; icount: 0.001]",
         ),
+        click.option("--alpha", default=0.05, help="Rate of false alarms, two-sided."),
+        click.option("--power", default=0.8, help="Chance to find an effect that is real."),
         click.option(
-            "--metric",
-            multiple=True,
-            help="A metric's name (`cvm-harness history` lists them). May be repeated.",
+            "--statistic",
+            default=Statistic.MEAN.value,
+            callback=member(Statistic, "statistic"),
+            help="mean (geometric) or median of the runs.",
         ),
-    ):
-        wrapper = option(wrapper)
-    return wrapper
+    ),
+)
+"""The verb gets `metrics` and `tune`."""
 
 
 @click.command()
-@click.argument("a", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("a", nargs=-1, required=True, type=PATH)
 @click.option(
     "--against",
     "b",
     multiple=True,
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="A run of arm B, or a directory of them. May be repeated.",
 )
 @criteria_options
@@ -117,7 +103,7 @@ def compare(
     criteria = tune(default_criteria(runs_a[0]))
     found = compare_runs(runs_a, runs_b, metrics, criteria, paired=paired)
     show(found, differences, runs_a, runs_b, as_json=as_json)
-    leave(status_of(worst_verdict(found)))
+    leave_with(found)
 
 
 def load_runs(paths: tuple[Path, ...]) -> list[RunView]:
@@ -130,12 +116,12 @@ def load_runs(paths: tuple[Path, ...]) -> list[RunView]:
                 f"{path} is no run directory and holds none",
                 hint="name directories that hold a run.json, as printed at the end of a run",
             )
-        found += [RunView.load(directory) for directory in inside]
+        found += map(RunView.load, inside)
     return found
 
 
 def show(
-    found: list[Comparison],
+    found: Sequence[Comparison],
     differences: list[str],
     a: Sequence[RunView] = (),
     b: Sequence[RunView] = (),
@@ -144,10 +130,8 @@ def show(
 ) -> None:
     """Print comparisons of `a` with `b`, and the functions that changed where all counted them."""
     from harness.analysis.functions import changes, read_functions
-    from harness.record.rundir import plain
     from harness.report.comparison import functions, screen
 
-    out, _ = terminal.consoles()
     moved = changes(*([read_functions(run.path) for run in arm] for arm in (a, b)))
     if as_json:
         content = {
@@ -156,15 +140,15 @@ def show(
             "comparisons": found,
             "functions": moved,
         }
-        out.print_json(json.dumps(plain(content)))
-    else:
-        out.print(screen(found, differences))
-        if moved:
-            out.print(functions(moved))
+        print_json(content)
+        return
+    out, _ = terminal.consoles()
+    out.print(screen(found, differences))
+    if moved:
+        out.print(functions(moved))
 
 
-def status_of(verdict: Verdict) -> Status:
-    """The status that a verdict stands for: what regressed is FAIL, what nobody knows ERROR."""
-    if verdict is Verdict.REGRESSED:
-        return Status.FAIL
-    return Status.ERROR if verdict is Verdict.INCONCLUSIVE else Status.PASS
+def leave_with(found: Sequence[Comparison]) -> None:
+    """End with what the worst verdict stands for: regressed is FAIL, inconclusive ERROR."""
+    statuses = {Verdict.REGRESSED: Status.FAIL, Verdict.INCONCLUSIVE: Status.ERROR}
+    leave(statuses.get(worst_verdict(found), Status.PASS))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +12,13 @@ from rich.console import Console
 from harness.base.options import choice
 from harness.base.spec import TargetName
 from harness.base.status import Status
-from harness.cli.options import json_option
+from harness.cli.common import leave, print_json
+from harness.cli.options import PATH, json_option
 from harness.record.rundir import plain
 from harness.report import terminal
 
 if TYPE_CHECKING:
-    from harness.targets.doctor import Diagnosis, Section
+    from harness.targets.doctor import Diagnosis
 
 _KVM_PATIENCE_S = 1.0
 """The whole answer is to be there in two seconds."""
@@ -48,7 +47,7 @@ _KVM_PATIENCE_S = 1.0
 @click.option(
     "--host",
     "recording",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="HOST.json",
     help="Look at a recorded host, from a report, instead of this one.",
 )
@@ -75,47 +74,40 @@ def doctor(
     view: HostView = RecordedHost.load(recording) if recording else LiveHost(_KVM_PATIENCE_S)
     diagnosis = diagnose(view, Store().root, wanted)
     if as_json:
-        out.print_json(json.dumps(plain(as_data(diagnosis))))
+        print_json(as_data(diagnosis))
     else:
-        show(out, diagnosis)
+        _show(out, diagnosis)
     if report:
         from harness.host.state import write_bundle
 
         write_bundle(report, view, as_data(diagnosis), runs)
         err.print(f"written: {report} (look through it before you send it)", markup=False)
-    sys.exit(diagnosis.status.exit_code)
+    leave(diagnosis.status)
 
 
 def as_data(diagnosis: Diagnosis) -> dict[str, object]:
     """The diagnosis for machines; each finding names the target that asked."""
-    findings = [
-        {"target": section.target, **plain(finding)}
-        for section in diagnosis.sections
-        for finding in section.findings
-    ]
-    targets = {
-        section.target.value: {"status": section.status, "summary": section.summary}
-        for section in diagnosis.sections
-    }
     return {
         "status": diagnosis.status,
         "summary": diagnosis.summary,
-        "targets": targets,
-        "findings": findings,
+        "targets": {
+            section.target.value: {"status": section.status, "summary": section.summary}
+            for section in diagnosis.sections
+        },
+        "findings": [
+            {"target": section.target, **plain(finding)}
+            for section in diagnosis.sections
+            for finding in section.findings
+        ],
     }
 
 
-def show(out: Console, diagnosis: Diagnosis) -> None:
-    """Section by section, then the answers."""
+def _show(out: Console, diagnosis: Diagnosis) -> None:
     for section in diagnosis.sections:
-        _show_section(out, section)
+        for found in section.findings:
+            words = f" {section.target.value}: {found.category}: {found.name}: {found.evidence}"
+            out.print(terminal.status_text(found.status).append(words, style="none"))
+            if found.hint and found.status is not Status.PASS:
+                out.print(f"     fix: {found.hint}", markup=False)
     for section in diagnosis.sections:
         out.print(section.summary, markup=False)
-
-
-def _show_section(out: Console, section: Section) -> None:
-    for finding in section.findings:
-        words = f" {section.target.value}: {finding.category}: {finding.name}: {finding.evidence}"
-        out.print(terminal.status_text(finding.status).append(words, style="none"))
-        if finding.hint and finding.status is not Status.PASS:
-            out.print(f"     fix: {finding.hint}", markup=False)

@@ -5,81 +5,51 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from harness.base.status import HostError, UsageError
 from harness.cli.filters import filter_options
-from harness.cli.options import runs_option
-from harness.compare.index import Filter, open_index
+from harness.cli.options import PATH, runs_option
+from harness.compare.index import Filter, index_of
 from harness.record.view import RunView
 
-Renderer = Callable[[Sequence[RunView], str], bytes]
+_OF_RUNS = ("csv", "junit", "kcidb", "ktap", "parquet")
+_OF_ONE_RUN = ("perfetto", "trace.dat")
 
 
-def _ktap(runs: Sequence[RunView], _: str) -> bytes:
-    from harness.report.ktap import ktap
+def _rendered(format_name: str, runs: Sequence[RunView], origin: str) -> bytes:
+    if format_name == "ktap":
+        from harness.report.ktap import ktap
 
-    return ktap(runs).encode()
+        return ktap(runs).encode()
+    if format_name == "kcidb":
+        from harness.report.kcidb import kcidb
 
+        return (json.dumps(kcidb(runs, origin), indent=1) + "\n").encode()
+    if format_name == "junit":
+        from harness.report.junit import junit
 
-def _kcidb(runs: Sequence[RunView], origin: str) -> bytes:
-    from harness.report.kcidb import kcidb
+        return junit(runs)
+    from harness.report.tables import metric_table, to_csv, to_parquet
 
-    return (json.dumps(kcidb(runs, origin), indent=1) + "\n").encode()
-
-
-def _junit(runs: Sequence[RunView], _: str) -> bytes:
-    from harness.report.junit import junit
-
-    return junit(runs)
-
-
-def _csv(runs: Sequence[RunView], _: str) -> bytes:
-    from harness.report.tables import metric_table, to_csv
-
-    return to_csv(metric_table(runs))
+    return (to_csv if format_name == "csv" else to_parquet)(metric_table(runs))
 
 
-def _parquet(runs: Sequence[RunView], _: str) -> bytes:
-    from harness.report.tables import metric_table, to_parquet
-
-    return to_parquet(metric_table(runs))
-
-
-def _perfetto(run: RunView, output: Path) -> None:
+def _write_one(format_name: str, run: RunView, output: Path) -> None:
     from harness.report.perfetto import write_perfetto
-
-    write_perfetto(run, output)
-
-
-def _trace_dat(run: RunView, output: Path) -> None:
     from harness.report.tracedat import write_trace_dat
 
-    write_trace_dat(run, output)
-
-
-_FORMATS: dict[str, Renderer] = {
-    "csv": _csv,
-    "junit": _junit,
-    "kcidb": _kcidb,
-    "ktap": _ktap,
-    "parquet": _parquet,
-}
-_BINARY = frozenset({"parquet"})
-_ONE_RUN: dict[str, Callable[[RunView, Path], None]] = {
-    "perfetto": _perfetto,
-    "trace.dat": _trace_dat,
-}
+    (write_perfetto if format_name == "perfetto" else write_trace_dat)(run, output)
 
 
 @click.command()
 @click.argument("format_name", metavar="FORMAT")
-@click.argument("chosen", metavar="RUN...", nargs=-1, type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write.")
-@click.option("--origin", default="cvm_harness", show_default=True, help="KCIDB: who submits.")
+@click.argument("chosen", metavar="RUN...", nargs=-1, type=PATH)
+@click.option("-o", "--output", type=PATH, help="File to write.")
+@click.option("--origin", default="cvm_harness", help="KCIDB: who submits.")
 @filter_options
 @runs_option
 def export(
@@ -102,27 +72,26 @@ def export(
     cvm-harness export ktap runs/20261124T020000Z-0a1b2c
     cvm-harness export parquet --since 30d -o metrics.parquet
     """
-    if format_name not in {*_FORMATS, *_ONE_RUN}:
-        known = ", ".join(sorted({*_FORMATS, *_ONE_RUN}))
+    if format_name not in (*_OF_RUNS, *_OF_ONE_RUN):
+        known = ", ".join(sorted((*_OF_RUNS, *_OF_ONE_RUN)))
         raise UsageError(f"unknown format {format_name!r}", hint=f"use one of {known}")
     views = _views(chosen, wanted, runs)
-    if format_name in _ONE_RUN:
+    if format_name in _OF_ONE_RUN:
         if output is None or len(views) != 1:
             raise UsageError(
                 f"{format_name} is one run's file", hint="name a RUN and a file with -o"
             )
-        _ONE_RUN[format_name](views[0], output)
+        _write_one(format_name, views[0], output)
         return
-    if output is None and format_name in _BINARY and sys.stdout.isatty():
+    if output is None and format_name == "parquet" and sys.stdout.isatty():
         raise UsageError(f"{format_name} is not for terminals", hint="name a file with -o")
-    _write(_FORMATS[format_name](views, origin), output)
+    _write(_rendered(format_name, views, origin), output)
 
 
 def _views(chosen: tuple[Path, ...], wanted: Filter, runs: Path) -> list[RunView]:
     if chosen:
         return [RunView.load(path) for path in chosen]
-    with open_index(runs) as index:
-        found = [RunView.load(runs / row.id) for row in index.runs(wanted)]
+    found = [RunView.load(runs / row.id) for row in index_of(runs).runs(wanted)]
     if not found:
         raise UsageError(f"no run in {runs} matches", hint="see `cvm-harness list`")
     return found

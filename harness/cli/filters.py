@@ -4,8 +4,6 @@
 from __future__ import annotations
 
 import datetime
-import functools
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -13,43 +11,15 @@ import click
 
 from harness.base.options import choice
 from harness.base.status import Status, UsageError
+from harness.cli.options import Decorator, bundle
 from harness.compare.index import Filter
 
-Command = Callable[..., Any]
+
+def _statuses(_context: Any, _option: Any, texts: tuple[str, ...]) -> tuple[Status, ...]:
+    return tuple(choice(Status, text.upper(), "status") for text in texts)
 
 
-def filter_options(command: Command) -> Command:
-    """Adds --status, --target, --kernel, --workload, --accept, --since and --cause."""
-
-    @functools.wraps(command)
-    def wrapper(**given: Any) -> Any:
-        names = inspect.signature(Filter).parameters.keys() & given.keys()
-        chosen = {name: given.pop(name) for name in names}
-        chosen["status"] = tuple(
-            choice(Status, text.upper(), "status") for text in chosen["status"]
-        )
-        chosen["since"] = _since(chosen["since"])
-        return command(wanted=Filter(**chosen), **given)
-
-    options = [
-        click.option(
-            "--status", multiple=True, help="PASS, FAIL, ERROR, MISS, …  May be repeated."
-        ),
-        click.option("--target", default="", help="emulated, snp or tdx."),
-        click.option("--kernel", default="", help="Part of the kernel's release."),
-        click.option("--workload", default="", help="The workload's name."),
-        click.option("--accept", default="", help="lazy or eager."),
-        click.option(
-            "--since", default="", help="A UTC day (2026-11-24) or a number of days (7d)."
-        ),
-        click.option("--cause", default="", help="Part of the cause."),
-    ]
-    for option in reversed(options):
-        wrapper = option(wrapper)
-    return wrapper
-
-
-def _since(text: str) -> str:
+def _since(_context: Any, _option: Any, text: str) -> str:
     if not text:
         return ""
     if text.endswith("d") and text[:-1].isdecimal():
@@ -61,3 +31,25 @@ def _since(text: str) -> str:
         raise UsageError(
             f"--since: not a day: {text!r}", hint="write 2026-11-24, or 7d for seven days"
         ) from None
+
+
+def _text(name: str, help: str, read: Callable[..., str] | None = None) -> Decorator:
+    return click.option(name, default="", show_default=False, callback=read, help=help)
+
+
+filter_options = bundle(
+    "wanted",
+    Filter,
+    click.option(
+        "--status",
+        multiple=True,
+        callback=_statuses,
+        help="PASS, FAIL, ERROR, MISS, …  May be repeated.",
+    ),
+    _text("--target", "emulated, snp or tdx."),
+    _text("--kernel", "Part of the kernel's release."),
+    _text("--workload", "The workload's name."),
+    _text("--accept", "lazy or eager."),
+    _text("--since", "A UTC day (2026-11-24) or a number of days (7d).", _since),
+    _text("--cause", "Part of the cause."),
+)

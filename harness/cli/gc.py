@@ -9,12 +9,12 @@ from pathlib import Path
 import click
 
 from harness.base.options import size
-from harness.cli.options import runs_option
+from harness.cli.options import PATH, runs_option
 from harness.report.terminal import consoles
 
 
 @click.command()
-@click.option("--keep", default="20G", show_default=True, help="How much of the cache may stay.")
+@click.option("--keep", default="20G", help="How much of the cache may stay.")
 @runs_option
 @click.option("--runs-days", type=click.IntRange(min=0), help="Remove older run directories.")
 @click.option("--runs-keep", help="Remove the oldest run directories until this much is left.")
@@ -22,8 +22,7 @@ from harness.report.terminal import consoles
     "--baselines",
     multiple=True,
     default=(Path("baselines"),),
-    show_default=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Directories whose files name runs to keep. May be repeated.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what there is and remove nothing.")

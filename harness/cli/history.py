@@ -3,15 +3,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.cli.common import print_json
 from harness.cli.filters import filter_options
 from harness.cli.options import json_option, runs_option
-from harness.compare.index import Filter, open_index
+from harness.compare.index import Filter, index_of
 
 if TYPE_CHECKING:
     from harness.analysis.metrics import Metric
@@ -46,10 +46,9 @@ def history(metric: str | None, wanted: Filter, points: bool, runs: Path, as_jso
         out.print(columns("", ["metric", "unit", "better", "meaning"], rows))
         return
     known = metric_named(metric)
-    with open_index(runs) as index:
-        series = series_of(metric, index.history(metric, wanted))
+    series = series_of(metric, index_of(runs).history(metric, wanted))
     if as_json:
-        out.print_json(json.dumps([_plain(known, one) for one in series]))
+        print_json([_plain(known, one) for one in series])
         return
     if not series:
         err.print(f"no run in {runs} has {metric}", markup=False)

@@ -3,36 +3,24 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from harness.base.options import size
 from harness.base.spec import GuestSpec
-from harness.base.ui import ProgressLine
-from harness.cli.common import leave, rerun
-from harness.cli.options import (
-    KernelChoice,
-    guest_options,
-    json_option,
-    kernel_options,
-    runs_option,
-)
+from harness.cli.common import leave, print_json, rerun, working
+from harness.cli.options import KernelChoice, hardware_cost, json_option, start_options
 from harness.report import terminal
 
 
 @click.command("hotplug-study")
-@click.option("--dimms", default=4, show_default=True, type=click.IntRange(1), help="DIMMs.")
-@click.option("--dimm-bytes", default="1G", show_default=True, help="Size of each.")
-@click.option("--touch-bytes", default="1G", show_default=True, help="First-touched afterwards.")
-@click.option(
-    "--repeats", default=1, show_default=True, type=click.IntRange(1), help="Guests a policy."
-)
+@click.option("--dimms", default=4, type=click.IntRange(1), help="DIMMs.")
+@click.option("--dimm-bytes", default="1G", help="Size of each.")
+@click.option("--touch-bytes", default="1G", help="First-touched afterwards.")
+@click.option("--repeats", default=1, type=click.IntRange(1), help="Guests a policy.")
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
-@guest_options(cost="tdx", memory="2G")
-@kernel_options
-@runs_option
+@start_options(cost=hardware_cost, memory="2G")
 @json_option
 def hotplug_study(
     dimms: int,
@@ -51,24 +39,21 @@ def hotplug_study(
     plugging took, what was accepted by then, and what the first touches cost. Makes the table of
     docs/hotplug.md.
     """
-    from harness.record.rundir import plain
-    from harness.run.session import Session
     from harness.studies.hotplug import HotplugPlan, compare_policies, study_status, table
     from harness.targets.base import need_hotplug
     from harness.targets.registry import target_for
 
     need_hotplug(target_for(spec.target), spec)
-    out, err = terminal.consoles()
     plan = HotplugPlan(
         dimms, size(dimm_bytes, "--dimm-bytes"), size(touch_bytes, "--touch-bytes"), repeats
     )
-    with ProgressLine(err) as progress:
-        session = Session(runs=runs, progress=progress)
+    with working(runs) as (session, progress):
         built = kernel.for_guest(session, spec)
         arms = compare_policies(session, spec, built, plan, rerun(), progress)
     if as_json:
-        out.print_json(json.dumps(plain({"plan": plan, "arms": arms})))
+        print_json({"plan": plan, "arms": arms})
     else:
+        out, _ = terminal.consoles()
         out.print(table(arms, plan, spec.emulation.cost.describe(), markdown=markdown))
         for arm in arms:
             for sample in arm.samples:

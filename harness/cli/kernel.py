@@ -9,8 +9,8 @@ import click
 
 from harness.base.options import DEFAULT_KERNEL
 from harness.base.ui import ProgressLine
-from harness.cli.common import print_changed, print_tree
-from harness.cli.groups import Group
+from harness.cli.common import Group, print_changed, print_tree
+from harness.cli.options import PATH
 from harness.report import terminal
 
 
@@ -24,7 +24,6 @@ def kernel() -> None:
     "--kernel",
     "source",
     default=DEFAULT_KERNEL,
-    show_default=True,
     metavar="SOURCE",
     help="What the patches go on: debian:6.12, a kernel tree, or git:REPOSITORY@REF.",
 )
@@ -33,11 +32,7 @@ def kernel() -> None:
     multiple=True,
     help="Also the patches of this config fragment: bugs, no-event, suspend. May be repeated.",
 )
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path),
-    help="A new directory.  [default: linux-VERSION, here]",
-)
+@click.option("--into", type=PATH, help="A new directory.  [default: linux-VERSION, here]")
 def tree(source: str, fragment: tuple[str, ...], into: Path | None) -> None:
     """Make a git tree of a kernel with a commit for each carried patch.
 
@@ -58,7 +53,7 @@ def tree(source: str, fragment: tuple[str, ...], into: Path | None) -> None:
 
 
 @kernel.command()
-@click.argument("tree", type=click.Path(path_type=Path), default=Path())
+@click.argument("tree", type=PATH, default=Path())
 def refresh(tree: Path) -> None:
     """Write the carried patches back from the commits of TREE (here, if none is given)."""
     from harness.kernel.patch_tree import refresh as write_back

@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
 
 import click
 
+from harness.cli.common import print_json
 from harness.cli.filters import filter_options
 from harness.cli.options import json_option, runs_option
-from harness.compare.index import Filter, Row, open_index
+from harness.compare.index import Filter, Row, index_of
 
 
 @click.command("list")
 @filter_options
-@click.option("-n", "--last", default=50, show_default=True, help="The last so many; 0 for all.")
+@click.option("-n", "--last", default=50, help="The last so many; 0 for all.")
 @runs_option
 @json_option
 def list_runs(wanted: Filter, last: int, runs: Path, as_json: bool) -> None:
@@ -29,11 +28,10 @@ def list_runs(wanted: Filter, last: int, runs: Path, as_json: bool) -> None:
     from harness.report.terminal import columns, consoles
 
     out, err = consoles()
-    with open_index(runs) as index:
-        rows = index.runs(wanted, last or -1)
-        unreadable = index.unreadable()
+    index = index_of(runs)
+    rows = index.runs(wanted, last)
     if as_json:
-        out.print_json(json.dumps([dataclasses.asdict(row) for row in rows]))
+        print_json(rows)
     elif rows:
         header = ["run", "verdict", "took", "target", "kernel", "guest", "workload", "cause"]
         if not out.is_terminal:
@@ -41,7 +39,7 @@ def list_runs(wanted: Filter, last: int, runs: Path, as_json: bool) -> None:
         out.print(columns("", header, [_cells(row) for row in rows]), soft_wrap=False)
     else:
         err.print(f"no run in {runs} matches", markup=False)
-    for name, why in unreadable:
+    for name, why in index.unreadable():
         err.print(f"passed over {name}: {why}", markup=False)
 
 

@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
-import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -16,23 +13,22 @@ import click
 from harness.base.reader import read_json
 from harness.base.status import HostError, UsageError
 from harness.base.ui import ProgressLine
-from harness.cli.options import json_option
-from harness.cli.plan import nights_option, only_option
-from harness.jobs.nightly.estimate import JOURNAL
+from harness.cli.common import leave, print_json, timestamp
+from harness.cli.options import PATH, json_option
+from harness.cli.plan import check_plan, nights_option, only_option
 from harness.jobs.nightly.plan import Cell, cells, parse_filter, select
-from harness.jobs.nightly.plan_check import check_plan
 from harness.jobs.nightly.plan_file import Plan, read_plan
-from harness.record.journal import Journal
+from harness.record.journal import JOURNAL, Journal
 from harness.record.night import FILE
-from harness.record.rundir import plain, write_json
+from harness.record.rundir import write_json
 from harness.report import terminal
 
 
 @click.command()
-@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.argument("file", required=False, type=PATH)
 @click.option(
     "--resume",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="NIGHT",
     help="Go on with this night: what has ended is not run again.",
 )
@@ -50,7 +46,7 @@ def nightly(
     examples: docs/nightly.md.
     """
     from harness.host.lease import sweep
-    from harness.jobs.lab import LocalLab
+    from harness.jobs.lab import Lab
     from harness.jobs.nightly.night import Night
     from harness.jobs.nightly.rollup import roll_up
     from harness.report.summaries import print_summary, write_summary
@@ -65,9 +61,7 @@ def nightly(
     with Journal(directory / JOURNAL) as journal, ProgressLine(err) as progress:
         journal.append("session", plan=plan.name)
         try:
-            Night(
-                plan, chosen, directory, journal, LocalLab(alone=plan.limits.alone), progress
-            ).run()
+            Night(plan, chosen, directory, journal, Lab(alone=plan.limits.alone), progress).run()
         except KeyboardInterrupt:
             err.print(f"to go on: cvm-harness nightly --resume {directory}", markup=False)
             raise
@@ -78,10 +72,10 @@ def nightly(
                 write_json(directory / FILE, results)
                 write_summary(directory / "summary.txt", results, directory)
     if as_json:
-        out.print_json(json.dumps(plain(results)))
+        print_json(results)
     else:
         print_summary(out, results, directory)
-    sys.exit(results.status.exit_code)
+    leave(results.status)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -96,7 +90,7 @@ def _new(nights: Path, file: Path | None, only: tuple[str, ...]) -> Path:
     plan = read_plan(file)
     check_plan(plan, app)
     select(cells(plan), [parse_filter(text) for text in only])
-    directory = nights / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{plan.name}"
+    directory = nights / f"{timestamp()}-{plan.name}"
     try:
         directory.mkdir(parents=True)
         (directory / "plan.toml").write_bytes(file.read_bytes())
@@ -109,7 +103,6 @@ def _new(nights: Path, file: Path | None, only: tuple[str, ...]) -> Path:
 
 
 def _opened(directory: Path) -> tuple[Plan, list[Cell]]:
-    """The plan of a night's directory, and its cells."""
     hint = "name the directory of a night: one that holds plan.toml and journal.jsonl"
     only = read_json(directory / "only.json", tuple[str, ...], hint)
     plan = read_plan(directory / "plan.toml")

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+import enum
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,19 +16,21 @@ from harness.base import guest_options as table
 from harness.base.options import DEFAULT_KERNEL, FLAG, Door, Option, choice
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.collect.plan import Collect, TraceMode
+from harness.targets.base import Target
 from harness.targets.choose import spec_and_reason
+from harness.targets.registry import target_for
 
 if TYPE_CHECKING:
     from harness.kernel.kernel import Kernel
     from harness.run.session import Session
 
 Command = Callable[..., Any]
+Decorator = Callable[[Command], Command]
+PATH = click.Path(path_type=Path)
 
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """Which kernel, from which source, with what on top."""
-
     source: str
     patches: tuple[Path, ...]
     settings: tuple[str, ...]
@@ -35,7 +38,6 @@ class KernelChoice:
     carried: bool = True
 
     def build(self, session: Session, spec: GuestSpec) -> Kernel:
-        """The built kernel."""
         return session.kernel_for(
             spec,
             self.source,
@@ -51,80 +53,88 @@ class KernelChoice:
         return self.build(session, spec)
 
 
-def _apply(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+def together(*options: Decorator) -> Decorator:
+    """All of `options`, which the help lists in this order."""
+    return lambda command: functools.reduce(lambda made, add: add(made), options[::-1], command)
 
 
-def kernel_options(command: Command) -> Command:
-    """Adds --kernel and what goes with it; the verb gets `kernel: KernelChoice`."""
-
-    @functools.wraps(command)
-    def wrapper(
-        kernel: str,
-        patch: tuple[Path, ...],
-        setting: tuple[str, ...],
-        fragment: tuple[str, ...],
-        carried: bool,
-        **rest: Any,
-    ) -> Any:
-        return command(kernel=KernelChoice(kernel, patch, setting, fragment, carried), **rest)
-
-    options = [
-        click.option(
-            "--kernel",
-            default=DEFAULT_KERNEL,
-            show_default=True,
-            metavar="SOURCE",
-            help="debian:6.12 (a Debian source package of that series), debian-binary:6.12 (the "
-            "distribution's kernel as it is), a kernel tree, git:REPOSITORY@REF, or a bzImage.",
-        ),
-        click.option(
-            "--patch",
-            multiple=True,
-            type=click.Path(path_type=Path),
-            help="Apply this patch or mbox as well. May be repeated.",
-        ),
-        click.option(
-            "--set",
-            "setting",
-            multiple=True,
-            metavar="SYMBOL=VALUE",
-            help="Set a config symbol on top of the fragments. May be repeated.",
-        ),
-        click.option(
-            "--fragment",
-            multiple=True,
-            help="Another config fragment: debug, or a file. May be repeated.",
-        ),
-        click.option(
-            "--carried/--no-carried",
-            default=True,
-            help="Apply the project's own patches, or (tdx and snp) build the source as it is.",
-        ),
-    ]
-    return _apply(options, wrapper)
-
-
-def guest_options(**defaults: object) -> Callable[[Command], Command]:
-    """Adds the options that describe a guest; the verb gets `spec: GuestSpec`.
-
-    `defaults` replaces the default of single options.
-    """
-    options = [
-        _guest_option(option, defaults.get(option.name)) for option in table.guest_options(Door.CLI)
-    ]
+def bundle(name: str, make: Callable[..., object], *options: Decorator) -> Decorator:
+    """Adds `options`; the verb gets what `make` makes of their values as its argument `name`."""
+    add = together(*options)
+    own = [parameter.name for parameter in click.command()(add(lambda: None)).params]
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def wrapper(**rest: Any) -> Any:
-            given = table.given_options(Door.CLI, lambda option: rest.pop(option.name))
-            return command(spec=spec_and_reason(given, defaults=defaults)[0], **rest)
+        def wrapper(**given: Any) -> Any:
+            made = make(**{option: given.pop(option) for option in own})
+            return command(**{name: made}, **given)
 
-        return _apply(options, wrapper)
+        return add(wrapper)
 
     return decorate
+
+
+def member(kind: type[enum.Enum], what: str) -> Callable[..., Any]:
+    """A callback for an option whose value is a member of `kind`. Raises UsageError for none."""
+    return lambda _context, _option, text: choice(kind, text, what)
+
+
+_setting_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="SYMBOL=VALUE",
+    help="Set a config symbol on top of the fragments. May be repeated.",
+)
+_fragment_option = click.option(
+    "--fragment",
+    "fragments",
+    multiple=True,
+    help="Another config fragment: debug, or a file. May be repeated.",
+)
+kernel_options = bundle(
+    "kernel",
+    KernelChoice,
+    click.option(
+        "--kernel",
+        "source",
+        default=DEFAULT_KERNEL,
+        metavar="SOURCE",
+        help="debian:6.12 (a Debian source package of that series), debian-binary:6.12 (the "
+        "distribution's kernel as it is), a kernel tree, git:REPOSITORY@REF, or a bzImage.",
+    ),
+    click.option(
+        "--patch",
+        "patches",
+        multiple=True,
+        type=PATH,
+        help="Apply this patch or mbox as well. May be repeated.",
+    ),
+    _setting_option,
+    _fragment_option,
+    click.option(
+        "--carried/--no-carried",
+        default=True,
+        show_default=False,
+        help="Apply the project's own patches, or (tdx and snp) build the source as it is.",
+    ),
+)
+
+
+def hardware_cost(target: Target) -> str:
+    """The default cost of verbs that say what acceptance costs."""
+    return target.modelled_cost
+
+
+def guest_options(**defaults: Any) -> Decorator:
+    """Adds the options that describe a guest; the verb gets `spec: GuestSpec`. `defaults` replaces
+    the default of single options: by a value, or a function of the target."""
+
+    def make(**given: object) -> GuestSpec:
+        return spec_and_reason(given, defaults=defaults)[0]
+
+    options = table.guest_options(Door.CLI)
+    return bundle("spec", make, *(_guest_option(o, defaults.get(o.name)) for o in options))
 
 
 class _Value(click.ParamType[Any]):
@@ -140,8 +150,10 @@ class _Value(click.ParamType[Any]):
         return value
 
 
-def _guest_option(option: Option, default: object) -> Callable[[Command], Command]:
+def _guest_option(option: Option, default: Any) -> Decorator:
     kind = option.row.kind
+    if callable(default):
+        default = default(target_for(GuestSpec.target))
     text = option.help_with(None if default is None else option.value(default))
     if kind is FLAG:
         return click.option(
@@ -152,51 +164,75 @@ def _guest_option(option: Option, default: object) -> Callable[[Command], Comman
     )
 
 
-def collect_options(command: Command) -> Command:
-    """Adds what is to be collected; the verb gets `collect: Collect`."""
-
-    @functools.wraps(command)
-    def wrapper(hz: int, trace_from: str, trace_buffer: int | None, **rest: Any) -> Any:
-        mode = choice(TraceMode, trace_from, "--trace-from")
-        return command(collect=Collect(hz, mode, trace_buffer), **rest)
-
-    options = [
-        click.option(
-            "--hz", default=100, show_default=True, help="Counter samples per second; 0: none."
-        ),
-        click.option(
-            "--trace-from",
-            default=TraceMode.AUTO.value,
-            show_default=True,
-            help="Where accept events come from: event (the carried patch's), probes, both (and "
-            "compare them), hist (only the distribution), off. auto: the event, else probes.",
-        ),
-        click.option(
-            "--trace-buffer",
-            type=int,
-            metavar="KIB",
-            help="Trace buffer of each CPU.  [default: enough for all that is unaccepted]",
-        ),
-    ]
-    return _apply(options, wrapper)
+collect_options = bundle(
+    "collect",
+    lambda hz, trace_from, trace_buffer: Collect(hz, trace_from, trace_buffer),
+    click.option("--hz", default=100, help="Counter samples per second; 0: none."),
+    click.option(
+        "--trace-from",
+        default=TraceMode.AUTO.value,
+        callback=member(TraceMode, "--trace-from"),
+        help="Where accept events come from: event (the carried patch's), probes, both (and "
+        "compare them), hist (only the distribution), off. auto: the event, else probes.",
+    ),
+    click.option(
+        "--trace-buffer",
+        type=int,
+        metavar="KIB",
+        help="Trace buffer of each CPU.  [default: enough for all that is unaccepted]",
+    ),
+)
 
 
-snapshot_option = click.option(
-    "--snapshot",
-    default=SnapshotMode.AUTO.value,
-    show_default=True,
-    callback=lambda _context, _option, text: choice(SnapshotMode, text, "snapshot mode"),
-    help="auto: start from a saved guest where that is possible; off: boot each guest.",
+def snapshot_option_of(default: SnapshotMode, help: str) -> Decorator:
+    callback = member(SnapshotMode, "snapshot mode")
+    return click.option("--snapshot", default=default.value, callback=callback, help=help)
+
+
+snapshot_option = snapshot_option_of(
+    SnapshotMode.AUTO,
+    "auto: start from a saved guest where that is possible; off: boot each guest.",
 )
 runs_option = click.option(
-    "--runs",
-    default=Path("runs"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where run directories go.",
+    "--runs", default=Path("runs"), type=PATH, help="Where run directories go."
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show every check.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Print QEMU's command line and start nothing."
 )
+
+measure_options = together(
+    click.option(
+        "--workload",
+        default="touch",
+        help="What the metric is of: the workload with its options, as one word: "
+        "'touch --bytes=256M'.",
+    ),
+    click.option("--guests", default=3, help="For the metric: fresh guests per commit."),
+)
+pytest_option = click.option(
+    "--option", "options", multiple=True, help="For tests: another option for pytest."
+)
+
+
+def series_options(place: str) -> Decorator:
+    """What bisections and series have in common: how their kernels are built, what is run on each,
+    and where everything goes."""
+    return together(
+        measure_options,
+        pytest_option,
+        _fragment_option,
+        _setting_option,
+        click.option(
+            "--directory",
+            type=PATH,
+            help="Where everything goes; one that exists is taken up again.  "
+            f"[default: {place}/<time>]",
+        ),
+    )
+
+
+def start_options(**defaults: Any) -> Decorator:
+    """What every verb has that starts guests; it gets `spec`, `kernel` and `runs`."""
+    return together(guest_options(**defaults), kernel_options, runs_option)

@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
+from harness.base.status import UsageError
 from harness.base.units import format_duration
-from harness.cli.options import json_option
+from harness.cli.common import print_json
+from harness.cli.options import PATH, json_option
 from harness.jobs.nightly.estimate import past_of
 from harness.jobs.nightly.plan import cells, parse_filter, select
-from harness.jobs.nightly.plan_check import check_plan
-from harness.jobs.nightly.plan_file import read_plan
-from harness.record.rundir import plain
+from harness.jobs.nightly.plan_file import Plan, read_plan
 from harness.report import terminal
 
 only_option = click.option(
@@ -27,14 +26,13 @@ only_option = click.option(
 nights_option = click.option(
     "--nights",
     default=Path("nights"),
-    show_default=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Where the directories of nights go.",
 )
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=PATH)
 @only_option
 @nights_option
 @json_option
@@ -48,7 +46,6 @@ def plan(file: Path, only: tuple[str, ...], nights: Path, as_json: bool) -> None
     from harness.base.store import Store
     from harness.cli.app import app
 
-    out, _ = terminal.consoles()
     parsed = read_plan(file)
     check_plan(parsed, app)
     found = select(cells(parsed), [parse_filter(text) for text in only])
@@ -59,8 +56,9 @@ def plan(file: Path, only: tuple[str, ...], nights: Path, as_json: bool) -> None
             {"key": cell.key, "kind": cell.kind, "skip": cell.skip, "estimate": estimate}
             for cell, estimate in zip(found, estimates, strict=True)
         ]
-        out.print_json(json.dumps(plain({"plan": parsed, "cells": rows})))
+        print_json({"plan": parsed, "cells": rows})
         return
+    out, _ = terminal.consoles()
     table = [
         (
             cell.key,
@@ -79,3 +77,31 @@ def plan(file: Path, only: tuple[str, ...], nights: Path, as_json: bool) -> None
         f"them (builds that the cache has already take none)",
         markup=False,
     )
+
+
+def check_plan(plan: Plan, app: click.Group) -> None:
+    """Raise UsageError for a test path, workload or option that does not exist. `app`: the command
+    line, whose verb `run` knows workloads and options."""
+    for suite in plan.suites:
+        for test in suite.tests:
+            if not Path(test.partition("::")[0]).exists():
+                raise UsageError(
+                    f"suite {suite.name}: there is no {test}",
+                    hint="give paths from the directory in which you start the night",
+                )
+    for measured in plan.workloads:
+        check_run_options(app, measured.workload, measured.options)
+
+
+def check_run_options(app: click.Group, workload: str, options: tuple[str, ...]) -> None:
+    """Raise UsageError if `cvm-harness run WORKLOAD OPTIONS` would be refused."""
+    top = click.Context(app)
+    verb = app.get_command(top, "run")
+    assert isinstance(verb, click.Group)
+    context = click.Context(verb, info_name="run", parent=top)
+    command = verb.get_command(context, workload)
+    assert command
+    try:
+        command.make_context(workload, list(options), parent=context)
+    except click.ClickException as error:
+        raise UsageError(f"workload {workload}: {error.format_message()}") from error

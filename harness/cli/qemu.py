@@ -8,13 +8,13 @@ from pathlib import Path
 import click
 
 from harness.base.ui import ProgressLine
-from harness.cli.common import print_changed, print_tree
-from harness.cli.groups import Group
+from harness.cli.common import Group, print_changed, print_tree
+from harness.cli.options import PATH
 from harness.report import terminal
 
 _source_option = click.option(
     "--source",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="PATH",
     help="A directory or a release's tarball with QEMU's source.  [default: the newest source "
     "package that the distribution offers of a release that patches are carried for]",
@@ -48,11 +48,7 @@ def qemu() -> None:
 
 @qemu.command()
 @_source_option
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path),
-    help="A new directory.  [default: qemu-VERSION, here]",
-)
+@click.option("--into", type=PATH, help="A new directory.  [default: qemu-VERSION, here]")
 def tree(source: Path | None, into: Path | None) -> None:
     """Make a git tree of QEMU with a commit for each carried patch.
 
@@ -72,7 +68,7 @@ def tree(source: Path | None, into: Path | None) -> None:
 
 
 @qemu.command()
-@click.argument("tree", type=click.Path(path_type=Path), default=Path())
+@click.argument("tree", type=PATH, default=Path())
 def refresh(tree: Path) -> None:
     """Write the carried patches back from the commits of TREE (here, if none is given)."""
     from harness.kernel.patch_tree import refresh as write_back

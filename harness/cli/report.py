@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.base.status import HostError, UsageError
-from harness.cli.options import runs_option
-from harness.compare.index import Filter, open_index
+from harness.cli.options import PATH, runs_option
+from harness.compare.index import index_of
 from harness.record.view import RunView
 
 if TYPE_CHECKING:
@@ -20,15 +20,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("chosen", metavar="RUN...|NIGHT|SERIES", nargs=-1, type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    default=Path("report.html"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="File to write.",
-)
+@click.argument("chosen", metavar="RUN...|NIGHT|SERIES", nargs=-1, type=PATH)
+@click.option("-o", "--output", default=Path("report.html"), type=PATH, help="File to write.")
 @click.option("--trend", multiple=True, help="Metric to show over all of --runs. May be repeated.")
 @runs_option
 def report(chosen: tuple[Path, ...], output: Path, trend: tuple[str, ...], runs: Path) -> None:
@@ -74,8 +67,7 @@ def _page(chosen: Sequence[Path], trends: Sequence[MetricHistory]) -> Page:
 
 
 def _newest(runs: Path) -> Path:
-    with open_index(runs) as index:
-        rows = index.runs(Filter(), 1)
+    rows = index_of(runs).runs(limit=1)
     if not rows:
         raise UsageError(f"no run in {runs}", hint="name a run directory, or use --runs DIR")
     return runs / rows[0].id
@@ -87,9 +79,9 @@ def _trends(metrics: Sequence[str], runs: Path) -> list[MetricHistory]:
 
     if not metrics:
         return []
-    with open_index(runs) as index:
-        return [
-            one
-            for metric in metrics
-            for one in series_of(metric_named(metric).name, index.history(metric))
-        ]
+    index = index_of(runs)
+    return [
+        one
+        for metric in metrics
+        for one in series_of(metric_named(metric).name, index.history(metric))
+    ]

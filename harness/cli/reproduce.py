@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import sys
@@ -15,7 +14,8 @@ import click
 from harness.base.guarded import run_guarded
 from harness.base.options import unknown
 from harness.base.status import UsageError
-from harness.cli.options import json_option
+from harness.cli.common import print_json
+from harness.cli.options import PATH, json_option
 from harness.jobs.lab import interpreted
 from harness.record.rundir import plain
 from harness.report import terminal
@@ -23,14 +23,8 @@ from harness.report import terminal
 
 @click.command()
 @click.argument("what", metavar="RUN|BUG")
-@click.option("--tries", default=1, show_default=True, help="Times, until the outcome is the same.")
-@click.option(
-    "--runs",
-    default=Path("runs"),
-    show_default=True,
-    type=click.Path(path_type=Path),
-    help="Where the new run directories go.",
-)
+@click.option("--tries", default=1, help="Times, until the outcome is the same.")
+@click.option("--runs", default=Path("runs"), type=PATH, help="Where the new run directories go.")
 @json_option
 def reproduce(what: str, tries: int, runs: Path, as_json: bool) -> None:
     """Do RUN (a run directory) again by its recorded command and say whether the outcome
@@ -58,7 +52,7 @@ def reproduce(what: str, tries: int, runs: Path, as_json: bool) -> None:
         raise UsageError("--tries must be at least 1")
     found = again(Path(what), runs.resolve(), run, tries)
     if as_json:
-        out.print_json(json.dumps({**plain(found), "same": found.same}))
+        print_json({**plain(found), "same": found.same})
         sys.exit(0 if found.same else 1)
     word = "the same outcome" if found.same else "a different outcome"
     kernel = "" if found.same_kernel else ", on another kernel"

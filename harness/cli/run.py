@@ -3,25 +3,21 @@
 
 from __future__ import annotations
 
-import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harness.base.spec import GuestSpec, SnapshotMode
-from harness.base.ui import ProgressLine
-from harness.cli.common import leave, print_command, rerun
-from harness.cli.groups import Group
+from harness.cli.common import Group, leave, print_command, print_json, rerun, working
 from harness.cli.options import (
     KernelChoice,
     collect_options,
     dry_run_option,
-    guest_options,
     json_option,
-    kernel_options,
-    runs_option,
     snapshot_option,
+    start_options,
     verbose_option,
 )
 from harness.collect.plan import Collect, TraceMode
@@ -37,7 +33,6 @@ class WorkloadGroup(Group):
     """One subcommand a workload, made from its parameters."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All workloads, in the registry's order."""
         return list(WORKLOADS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
@@ -54,13 +49,11 @@ def run() -> None:
 
 
 def workload_command(cls: type[Workload]) -> click.Command:
-    """The subcommand of one workload."""
     name = cls.name
 
-    @guest_options()
+    @click.command(name, help=cls.__doc__)
+    @start_options()
     @collect_options
-    @kernel_options
-    @runs_option
     @snapshot_option
     @dry_run_option
     @json_option
@@ -76,13 +69,32 @@ def workload_command(cls: type[Workload]) -> click.Command:
         verbose: bool,
         **given: Any,
     ) -> None:
-        load = build_workload(name, given, spec.memory)
-        run_workload(load, spec, collect, kernel, runs, snapshot, dry_run, as_json, verbose)
+        from harness.report.analysis import screen
 
-    command.__doc__ = cls.__doc__
-    made = click.command(name, help=cls.__doc__)(command)
-    made.params = [_option(parameter, cls) for parameter in cls.parameters()] + made.params
-    return made
+        load = build_workload(name, given, spec.memory)
+        spec = load.adapted(spec)
+        if collect.trace is TraceMode.PROBES:
+            spec = replace(spec, extra_cmdline=(*spec.extra_cmdline, *boot_words()))
+        out, _ = terminal.consoles()
+        with working(runs, snapshot) as (session, progress):
+            prepared = session.prepare(spec, kernel.for_guest(session, spec))
+            if dry_run:
+                print_command(out, prepared)
+                return
+            progress("booting")
+            with session.boot(prepared, rerun=rerun(), collect=collect) as guest_run:
+                guest_run.load(load, progress, progress)
+                progress("reading counters and trace")
+                outcome = guest_run.conclude()
+        if as_json:
+            print_json(outcome)
+        else:
+            out.print(screen(outcome, verbose=verbose))
+            out.print(f"run directory: {guest_run.directory.path}\nrerun: {rerun()}", markup=False)
+        leave(outcome.status)
+
+    command.params = [_option(parameter, cls) for parameter in cls.parameters()] + command.params
+    return command
 
 
 def _option(parameter: Parameter, cls: type[Workload]) -> click.Parameter:
@@ -97,45 +109,3 @@ def _option(parameter: Parameter, cls: type[Workload]) -> click.Parameter:
     if default:
         help_text += f"  [default: {default}]"
     return click.Option([parameter.option], type=_TYPES[parameter.kind], help=help_text)
-
-
-def run_workload(
-    load: Workload,
-    spec: GuestSpec,
-    collect: Collect,
-    kernel: KernelChoice,
-    runs: Path,
-    snapshot: SnapshotMode,
-    dry_run: bool,
-    as_json: bool,
-    verbose: bool,
-) -> None:
-    """One run from build to verdict; ends the process with the verdict's exit code."""
-    import dataclasses
-
-    from harness.record.rundir import plain
-    from harness.report.analysis import screen
-    from harness.run.session import Session
-
-    spec = load.adapted(spec)
-    if collect.trace is TraceMode.PROBES:
-        spec = dataclasses.replace(spec, extra_cmdline=(*spec.extra_cmdline, *boot_words()))
-    out, err = terminal.consoles()
-    with ProgressLine(err) as progress:
-        session = Session(runs=runs, progress=progress, snapshot=snapshot)
-        prepared = session.prepare(spec, kernel.for_guest(session, spec))
-        if dry_run:
-            print_command(out, prepared)
-            return
-        progress("booting")
-        with session.boot(prepared, rerun=rerun(), collect=collect) as guest_run:
-            guest_run.load(load, progress, progress)
-            progress("reading counters and trace")
-            outcome = guest_run.conclude()
-    directory = guest_run.directory
-    if as_json:
-        out.print_json(json.dumps(plain(outcome)))
-    else:
-        out.print(screen(outcome, verbose=verbose))
-        out.print(f"run directory: {directory.path}\nrerun: {rerun()}", markup=False)
-    leave(outcome.status)

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
+from harness.cli.common import print_json
 from harness.cli.options import json_option
 from harness.report import terminal
 
@@ -15,14 +14,12 @@ from harness.report import terminal
 @json_option
 def workloads(as_json: bool) -> None:
     """List the workloads that `run` knows, with their parameters and defaults."""
-    from harness.record.rundir import plain
     from harness.workloads.registry import WORKLOADS, describe
 
-    out, _ = terminal.consoles()
     if as_json:
-        listed = {name: cls.parameters() for name, cls in WORKLOADS.items()}
-        out.print_json(json.dumps(plain(listed)))
+        print_json({name: cls.parameters() for name, cls in WORKLOADS.items()})
         return
+    out, _ = terminal.consoles()
     for name, cls in WORKLOADS.items():
         first = (cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         out.print(f"{name}: {' '.join(first.split())}", markup=False)

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Baselines: figures to compare with later, in files that diff well in git.
-
-One file a configuration: target, guest, workload, kernel config, host, QEMU. Figures of another
-host or another QEMU are not a baseline, so they are refused, and the difference is named.
-"""
+"""Baselines: figures to compare with later, in files that diff well in git, one a configuration.
+Those of another host or QEMU are refused, and the difference is named."""
 
 from __future__ import annotations
 
@@ -24,10 +21,9 @@ from harness.compare.runs import COST_METRICS, DEFAULT_METRICS, check_arm, crite
 from harness.compare.statistics import Arms
 from harness.compare.verdict import compare, control_false_discoveries
 from harness.record.comparison import Comparison, Criteria
-from harness.record.rundir import plain
+from harness.record.rundir import write_json
 from harness.record.view import RunView
 
-DIRECTORY = Path("baselines")
 SCHEMA: Final = 1
 _UNSAFE = re.compile(r"[^a-z0-9.-]+")
 _VERSIONED = re.compile(
@@ -92,7 +88,7 @@ def config_digest(text: str) -> str:
     return digest_of(sorted(line for line in lines if not _VERSIONED.match(line)))[:16]
 
 
-def baseline_of(runs: Sequence[RunView], kernel_config: str) -> Baseline:
+def baseline_of(runs: Sequence[RunView]) -> Baseline:
     """What `runs` are as a baseline. Raises UsageError where they are not repetitions that passed,
     PreconditionError where they have no figure in common."""
     check_arm("of the baseline", runs)
@@ -103,16 +99,15 @@ def baseline_of(runs: Sequence[RunView], kernel_config: str) -> Baseline:
     first = runs[0]
     return Baseline(
         SCHEMA,
-        configuration_of(first, kernel_config),
-        place_of(first),
+        _configuration(first),
+        _place(first),
         first.text("kernel", "release"),
         tuple(run.id for run in runs),
         {name: tuple(metrics[name] for metrics in found) for name in names},
     )
 
 
-def configuration_of(run: RunView, kernel_config: str) -> Configuration:
-    """The configuration of one run."""
+def _configuration(run: RunView) -> Configuration:
     parameters = (run.workload or {}).get("parameters")
     return Configuration(
         target=run.text("spec", "target"),
@@ -124,12 +119,20 @@ def configuration_of(run: RunView, kernel_config: str) -> Configuration:
         accept=run.text("spec", "accept"),
         clock=run.text("spec", "clock"),
         cost_ns_per_unit=_integer(run.get("spec", "emulation", "cost", "ns_per_unit")),
-        kernel_config=kernel_config,
+        kernel_config=_kernel_config(run),
     )
 
 
-def place_of(run: RunView) -> Place:
-    """Where one run was made."""
+def _kernel_config(run: RunView) -> str:
+    """The digest of the kernel's configuration; "unknown" where nobody has kept it."""
+    path = run.get("kernel", "config")
+    try:
+        return config_digest(Path(path).read_text()) if isinstance(path, str) else "unknown"
+    except OSError:
+        return "unknown"
+
+
+def _place(run: RunView) -> Place:
     return Place(
         cpu=run.text("host", "cpu"),
         cpus=_integer(run.get("host", "cpus")),
@@ -144,30 +147,22 @@ def save(baseline: Baseline, directory: Path) -> Path:
     path = directory / baseline.name
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(plain(baseline), indent=1, sort_keys=True) + "\n")
-        temporary.replace(path)
+        write_json(path, baseline)
     except OSError as error:
         raise HostError(f"cannot write {path}: {error.strerror}") from error
     return path
 
 
-def load(path: Path) -> Baseline:
-    """Read one file. Raises UsageError where it is no baseline."""
-    return read_json(path, Baseline, "a baseline is a file that `baseline save` has written")
-
-
 def load_all(directory: Path) -> list[tuple[Path, Baseline]]:
     """Every baseline in `directory`. Raises UsageError for a file that is none."""
-    return [(path, load(path)) for path in sorted(directory.glob("*.json"))]
+    hint = "a baseline is a file that `baseline save` has written"
+    return [(path, read_json(path, Baseline, hint)) for path in sorted(directory.glob("*.json"))]
 
 
-def baseline_for(now: Baseline, known: Sequence[Baseline], *, anyway: bool) -> Baseline:
-    """The one of `known` that `now` may be compared with.
-
-    Raises UsageError if there is none; of another host or QEMU, naming the difference, unless
-    `anyway`.
-    """
+def baseline_for(now: Baseline, directory: Path, *, anyway: bool) -> Baseline:
+    """The one in `directory` that `now` may be compared with. Raises UsageError if there is none;
+    of another host or QEMU, naming the difference, unless `anyway`."""
+    known = [baseline for _, baseline in load_all(directory)]
     same = [b for b in known if b.configuration == now.configuration]
     if not same:
         raise UsageError(
@@ -209,8 +204,7 @@ def _nearest(now: Baseline, known: Sequence[Baseline]) -> str:
     if not known:
         return ""
     every = [_differences(b.configuration, now.configuration) for b in known]
-    fewest = min(len(lines) for lines in every)
-    nearest = next(lines for lines in every if len(lines) == fewest)
+    nearest = min(every, key=len)
     return "; the nearest differs in " + "; ".join(nearest)
 
 
@@ -224,12 +218,3 @@ def _differences(a: FileType, b: FileType) -> list[str]:
 
 def _integer(value: object) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
-
-
-def kernel_config(run: RunView) -> str:
-    """The digest of the kernel's configuration; "unknown" where nobody has kept it."""
-    path = run.get("kernel", "config")
-    try:
-        return config_digest(Path(path).read_text()) if isinstance(path, str) else "unknown"
-    except OSError:
-        return "unknown"

@@ -1,43 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""An SQLite index over run directories: a cache of run.json files, rebuilt from them at any time.
-
-The run directories are the database of record. The index only saves reading a thousand small files
-for one line of history; if it is missing, damaged or of another version it is made anew.
-"""
+"""An index over run directories, which saves reading a thousand small files for a line of history.
+If it is missing, damaged or of another version it is made anew from them."""
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+import msgspec
 
 from harness.analysis.metrics import metrics_of
-from harness.base.status import HostError, Status, UsageError
+from harness.base.status import Status, UsageError
 from harness.record.view import RunView, run_directories
 
-FILE = ".index.sqlite"
-_VERSION = 1
-_SCHEMA = """
-CREATE TABLE runs (
-    id TEXT PRIMARY KEY, stamp TEXT NOT NULL, started_utc TEXT NOT NULL, duration_s REAL,
-    status TEXT NOT NULL, cause TEXT NOT NULL, target TEXT NOT NULL, kernel TEXT NOT NULL,
-    memory_bytes INTEGER, vcpus INTEGER, accept TEXT NOT NULL, accel TEXT NOT NULL,
-    clock TEXT NOT NULL, cost TEXT NOT NULL, workload TEXT NOT NULL
-) STRICT;
-CREATE TABLE metrics (
-    run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    name TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, run)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE unreadable (id TEXT PRIMARY KEY, stamp TEXT NOT NULL, why TEXT NOT NULL) STRICT;
-"""
+FILE = ".index.json"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One run as the index knows it."""
-
     id: str
     started_utc: str
     duration_s: float | None
@@ -52,9 +36,6 @@ class Row:
     clock: str
     cost: str
     workload: str
-
-
-_COLUMNS = tuple(field.name for field in fields(Row))
 
 
 @dataclass(frozen=True)
@@ -72,106 +53,68 @@ class Filter:
     cause: str = ""
     """Part of the cause."""
 
-    def where(self) -> tuple[str, list[str]]:
-        """The SQL condition and its parameters."""
-        terms, values = ["1"], []
-        if self.status:
-            terms.append(f"status IN ({','.join('?' * len(self.status))})")
-            values += [status.value for status in self.status]
-        for column in ("target", "workload", "accept"):
-            if text := getattr(self, column):
-                terms.append(f"{column} = ?")
-                values.append(text)
-        for column in ("kernel", "cause"):
-            if text := getattr(self, column):
-                terms.append(f"instr({column}, ?) > 0")
-                values.append(text)
-        if self.since:
-            terms.append("started_utc >= ?")
-            values.append(self.since)
-        return " AND ".join(terms), values
+    def passes(self, row: Row) -> bool:
+        return (
+            (not self.status or Status(row.status) in self.status)
+            and self.target in ("", row.target)
+            and self.workload in ("", row.workload)
+            and self.accept in ("", row.accept)
+            and self.kernel in row.kernel
+            and self.cause in row.cause
+            and self.since <= row.started_utc
+        )
 
 
 @dataclass(frozen=True)
 class Point:
-    """One metric of one run."""
-
     row: Row
     value: float
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """One run directory, as it was when run.json and workload.json had this stamp."""
+
+    stamp: str
+    row: Row | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    why_unreadable: str = ""
+
+
+_Stored = tuple[Literal[1], dict[str, _Entry]]
+"""The version of the format, and the run directories by name."""
+
+
 class Index:
-    """The index of one runs directory. Made by `open_index`."""
+    """What is known of the runs in one directory. Made by `index_of`."""
 
-    def __init__(self, root: Path, database: sqlite3.Connection) -> None:
-        self.root = root
-        self._database = database
+    def __init__(self, entries: Mapping[str, _Entry]) -> None:
+        self._entries = entries
 
-    def refresh(self) -> None:
-        """Bring the index up to date: read what is new or changed, forget what is gone."""
-        seen: dict[str, str] = {}
-        for table in ("runs", "unreadable"):
-            seen.update(self._database.execute(f"SELECT id, stamp FROM {table}"))
-        present = set()
-        with self._database:
-            for path in run_directories(self.root):
-                present.add(path.name)
-                stamp = _stamp(path)
-                if seen.get(path.name) != stamp:
-                    self._forget(path.name)
-                    self._take(path, stamp)
-            for gone in seen.keys() - present:
-                self._forget(gone)
-
-    def runs(self, wanted: Filter = Filter(), limit: int = -1) -> list[Row]:
-        """The runs that `wanted` lets pass, oldest first; the last `limit` of them."""
-        where, values = wanted.where()
-        query = (
-            f"SELECT {','.join(_COLUMNS)} FROM runs WHERE {where} "
-            "ORDER BY started_utc DESC, id DESC LIMIT ?"
-        )
-        rows = self._database.execute(query, [*values, limit]).fetchall()
-        return [Row(*row) for row in reversed(rows)]
+    def runs(self, wanted: Filter = Filter(), limit: int = 0) -> list[Row]:
+        """The runs that `wanted` lets pass, oldest first; the last `limit` of them, 0 for all."""
+        rows = [row for row, _ in self._passing(wanted)]
+        return rows[-limit:] if limit > 0 else rows
 
     def history(self, metric: str, wanted: Filter = Filter()) -> list[Point]:
         """The values of `metric`, oldest first."""
-        where, values = wanted.where()
-        query = (
-            f"SELECT value, {','.join(_COLUMNS)} FROM metrics JOIN runs ON runs.id = metrics.run "
-            f"WHERE name = ? AND {where} ORDER BY started_utc, id"
-        )
-        rows = self._database.execute(query, [metric, *values]).fetchall()
-        return [Point(Row(*rest), value) for value, *rest in rows]
+        return [
+            Point(row, metrics[metric])
+            for row, metrics in self._passing(wanted)
+            if metric in metrics
+        ]
 
     def unreadable(self) -> list[tuple[str, str]]:
         """Directories that hold a run.json which cannot be read, and why."""
-        return self._database.execute("SELECT id, why FROM unreadable ORDER BY id").fetchall()
+        return [(name, e.why_unreadable) for name, e in self._entries.items() if e.row is None]
 
-    def _forget(self, name: str) -> None:
-        self._database.execute("DELETE FROM runs WHERE id = ?", [name])
-        self._database.execute("DELETE FROM unreadable WHERE id = ?", [name])
-
-    def _take(self, path: Path, stamp: str) -> None:
-        try:
-            run = RunView.load(path)
-        except UsageError as error:
-            row = (path.name, stamp, error.cause)
-            self._database.execute("INSERT INTO unreadable VALUES (?,?,?)", row)
-            return
-        marks = ",".join("?" * (len(_COLUMNS) + 1))
-        columns = ",".join(_COLUMNS)
-        values = astuple(row_of(run))
-        self._database.execute(
-            f"INSERT INTO runs ({columns},stamp) VALUES ({marks})", [*values, stamp]
-        )
-        self._database.executemany(
-            "INSERT INTO metrics VALUES (?,?,?)",
-            [(run.id, name, value) for name, value in metrics_of(run).items()],
-        )
+    def _passing(self, wanted: Filter) -> Sequence[tuple[Row, Mapping[str, float]]]:
+        found = [(e.row, e.metrics) for e in self._entries.values() if e.row]
+        passing = [one for one in found if wanted.passes(one[0])]
+        return sorted(passing, key=lambda one: (one[0].started_utc, one[0].id))
 
 
 def row_of(run: RunView) -> Row:
-    """What the index keeps of a run."""
     return Row(
         id=run.id,
         started_utc=run.text("started_utc"),
@@ -190,63 +133,39 @@ def row_of(run: RunView) -> Row:
     )
 
 
-@contextlib.contextmanager
-def open_index(root: Path) -> Iterator[Index]:
-    """The up-to-date index of the run directories in `root`.
-
-    Raises UsageError where `root` is no directory. Where it cannot be written the index is made in
-    memory.
-    """
+def index_of(root: Path) -> Index:
+    """The up-to-date index of the run directories in `root`. Raises UsageError where `root` is no
+    directory. Where it cannot be written nothing is kept."""
     if not root.is_dir():
         raise UsageError(f"{root} is not a directory of runs", hint="name the one with --runs DIR")
-    database = _connect(root / FILE)
+    known = _read(root / FILE)
+    entries = {path.name: _entry(path, known.get(path.name)) for path in run_directories(root)}
+    if entries != known:
+        temporary = root / f"{FILE}.{os.getpid()}"
+        with contextlib.suppress(OSError, UnicodeEncodeError):
+            temporary.write_bytes(msgspec.json.encode((1, entries)))
+            temporary.replace(root / FILE)
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # what did not become the index, on a full disk
+    return Index(entries)
+
+
+def _read(file: Path) -> dict[str, _Entry]:
     try:
-        index = Index(root, database)
-        index.refresh()
-        yield index
-    except sqlite3.OperationalError as error:  # locked for long, disk full
-        raise HostError(f"cannot use the index {root / FILE}: {error}") from error
-    finally:
-        database.close()
+        return msgspec.json.decode(file.read_bytes(), type=_Stored)[1]
+    except (OSError, msgspec.DecodeError):  # missing, damaged, or of another version
+        return {}
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    for _ in range(2):
-        database = None
-        try:
-            database = sqlite3.connect(path, timeout=60)
-            database.execute("PRAGMA foreign_keys = ON")
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version == _VERSION and _whole(database):
-                return database
-            database.close()
-            path.unlink(missing_ok=True)  # another version, or damaged: it holds nothing of its own
-            database = sqlite3.connect(path, timeout=60)
-            database.execute("PRAGMA foreign_keys = ON")
-            _create(database)
-            return database
-        except sqlite3.OperationalError:
-            if database is not None:
-                database.close()
-            break  # cannot be written here
-        except (sqlite3.DatabaseError, OSError):
-            if database is not None:
-                database.close()
-            with contextlib.suppress(OSError):
-                path.unlink(missing_ok=True)
-    database = sqlite3.connect(":memory:")
-    database.execute("PRAGMA foreign_keys = ON")
-    _create(database)
-    return database
-
-
-def _create(database: sqlite3.Connection) -> None:
-    database.executescript(f"{_SCHEMA} PRAGMA user_version = {_VERSION};")
-
-
-def _whole(database: sqlite3.Connection) -> bool:
-    (answer,) = database.execute("PRAGMA quick_check(1)").fetchone()
-    return bool(answer == "ok")
+def _entry(path: Path, known: _Entry | None) -> _Entry:
+    stamp = _stamp(path)
+    if known and known.stamp == stamp:
+        return known
+    try:
+        run = RunView.load(path)
+    except UsageError as error:
+        return _Entry(stamp, why_unreadable=error.cause)
+    return _Entry(stamp, row_of(run), metrics_of(run))
 
 
 def _stamp(path: Path) -> str:

@@ -15,25 +15,13 @@ EFFECTS = (0.05, 0.02, 0.01)
 _MOST_RUNS = 100_000
 
 
-def minimum_detectable_effect(
-    rsd: float, n_a: int, n_b: int, free: int, errors: Errors
-) -> float | None:
-    """The smallest relative effect that these runs find with the wanted power.
+def minimum_detectable_effect(error: float, freedom: float, errors: Errors) -> float:
+    """The smallest relative effect that runs find with the wanted power.
 
-    From the t distribution, for `rsd` was estimated from these very runs, with `free` degrees of
-    freedom. None: there are none.
+    `error` is the standard error of their difference, estimated with `freedom` degrees of freedom;
+    infinitely many where the noise of a run is known beforehand.
     """
-    if free < 1 or min(n_a, n_b) < 2:
-        return None
-    quantiles = scipy.stats.t.ppf(1 - errors.alpha / 2, free) + scipy.stats.t.ppf(
-        errors.power, free
-    )
-    return float(quantiles * rsd * math.sqrt(1 / n_a + 1 / n_b))
-
-
-def known_noise_mde(rsd: float, n_a: int, n_b: int, errors: Errors) -> float:
-    """The same where the noise of a run is known beforehand."""
-    return _z(errors) * rsd * math.sqrt(1 / n_a + 1 / n_b)
+    return float(error * sum(scipy.stats.t.ppf([1 - errors.alpha / 2, errors.power], freedom)))
 
 
 def runs_needed(rsd: float, effect: float, errors: Errors) -> int:
@@ -44,7 +32,8 @@ def runs_needed(rsd: float, effect: float, errors: Errors) -> int:
     """
     if effect <= 0:
         raise UsageError(f"an effect to plan for must be above 0, not {effect}")
-    return min(max(math.ceil(2 * (_z(errors) * rsd / effect) ** 2), 1), _MOST_RUNS)
+    noise_units = minimum_detectable_effect(rsd, math.inf, errors) / effect
+    return min(max(math.ceil(2 * noise_units**2), 1), _MOST_RUNS)
 
 
 def spending(looks: int, alpha: float) -> list[float]:
@@ -67,7 +56,3 @@ def spending(looks: int, alpha: float) -> list[float]:
 def look_sizes(runs: int, looks: int) -> list[int]:
     """After how many runs an arm each look is due: equally spaced, the last at `runs`."""
     return sorted({max(2, round(runs * k / looks)) for k in range(1, looks + 1)})
-
-
-def _z(errors: Errors) -> float:
-    return float(scipy.stats.norm.ppf(1 - errors.alpha / 2) + scipy.stats.norm.ppf(errors.power))

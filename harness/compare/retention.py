@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: MIT
-"""Which run directories may go, and why the others stay.
-
-Kept whatever their age: runs that failed or could not be judged, runs that one of those names, runs
-that a baseline or another file of record names, and runs that may still be going on.
-"""
+"""Which run directories may go. Whatever their age those stay that did not pass, that such a run, a
+baseline or another file of record names, or that may still be going on."""
 
 from __future__ import annotations
 
 import datetime
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,14 +33,47 @@ class Kept:
     """Why it must stay; "" where it may go."""
 
 
-def references(files: Iterable[Path]) -> dict[str, Path]:
-    """Every run id that is named in `files`, with one file that names it."""
+def examine(root: Path, records: Iterable[Path], now: datetime.datetime) -> list[Kept]:
+    """Every run directory under `root`, oldest first; `records` are directories of baselines and
+    the like, whose files name runs to keep."""
+    files = (path for directory in records for path in sorted(directory.rglob("*")))
+    named = _named_in(path for path in files if path.suffix in _RECORDS and path.is_file())
+    views: dict[Path, RunView | None] = {}
+    for path in run_directories(root):
+        try:
+            views[path] = RunView.load(path)
+        except UsageError:
+            views[path] = None
+    telling = [view.path for view in views.values() if view and view.status in _TELLING]
+    by_failure = _named_in(path / "run.json" for path in telling)
+
+    def pinned(path: Path, view: RunView | None) -> str:
+        if view is None:
+            return "its run.json cannot be read"
+        if view.status in _TELLING:
+            return view.status.value
+        if path.name in named:
+            return f"named in {named[path.name]}"
+        if path.name in by_failure:
+            return f"named by {by_failure[path.name].parent.name}, which did not pass"
+        if view.started is None:
+            return "it does not say when it ran"
+        if view.get("cause") == UNFINISHED and now - view.started < _MAY_RUN:
+            return "it may still be running"
+        return ""
+
+    return [
+        Kept(path, view.started if view else None, tree_size(path), pinned(path, view))
+        for path, view in views.items()
+    ]
+
+
+def _named_in(files: Iterable[Path]) -> dict[str, Path]:
+    """Every run id that is named in `files`, with one file that names it. Raises HostError."""
     found: dict[str, Path] = {}
     for path in files:
         try:
-            if path.stat().st_size > _MAX_RECORD:
-                continue
-            text = path.read_text(errors="replace")
+            text = path.read_text(errors="replace") if path.stat().st_size <= _MAX_RECORD else ""
         except OSError as error:
             raise HostError(
                 f"cannot read {path}, which may name runs to keep: {error.strerror}",
@@ -52,59 +82,6 @@ def references(files: Iterable[Path]) -> dict[str, Path]:
         for name in RUN_ID.findall(text):
             found.setdefault(name, path)
     return found
-
-
-def record_files(directory: Path) -> Iterator[Path]:
-    """The files under `directory` that may name runs."""
-    if directory.is_dir():
-        for path in sorted(directory.rglob("*")):
-            if path.suffix in _RECORDS and path.is_file():
-                yield path
-
-
-def examine(root: Path, records: Iterable[Path], now: datetime.datetime) -> list[Kept]:
-    """Every run directory under `root`, oldest first; `records` are directories of baselines and
-    the like, whose files name runs to keep."""
-    named = references(path for directory in records for path in record_files(directory))
-    views: dict[Path, RunView | None] = {}
-    for path in run_directories(root):
-        try:
-            views[path] = RunView.load(path)
-        except UsageError:
-            views[path] = None
-    telling = [view.path for view in views.values() if view and view.status in _TELLING]
-    by_failure = references(path / "run.json" for path in telling)
-    return [
-        Kept(
-            path,
-            view.started if view else None,
-            tree_size(path),
-            _pinned(path, view, named, by_failure, now),
-        )
-        for path, view in views.items()
-    ]
-
-
-def _pinned(
-    path: Path,
-    view: RunView | None,
-    named: dict[str, Path],
-    by_failure: dict[str, Path],
-    now: datetime.datetime,
-) -> str:
-    if view is None:
-        return "its run.json cannot be read"
-    if view.status in _TELLING:
-        return view.status.value
-    if path.name in named:
-        return f"named in {named[path.name]}"
-    if path.name in by_failure:
-        return f"named by {by_failure[path.name].parent.name}, which did not pass"
-    if view.started is None:
-        return "it does not say when it ran"
-    if view.get("cause") == UNFINISHED and now - view.started < _MAY_RUN:
-        return "it may still be running"
-    return ""
 
 
 def removable(

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The statistics of a comparison: effect, interval, p value. All on logarithms, so on ratios.
-
-An arm is one number a guest: guests are what is replicated, events within one guest are not
-independent. Everything that is estimated or tested here is scipy's; this module chooses.
-"""
+"""Effect, interval and p value of a comparison, on logarithms, so on ratios. An arm is one number a
+guest: guests are what is replicated, events within one are not independent."""
 
 from __future__ import annotations
 
@@ -52,18 +49,13 @@ class Arms:
 
     @property
     def fewest(self) -> int:
-        """Runs in the smaller arm."""
         return int(min(self.a.size, self.b.size))
 
     @property
-    def log_a(self) -> Floats:
-        """Natural logarithms of A."""
-        return np.log(self.a)
-
-    @property
-    def log_b(self) -> Floats:
-        """Natural logarithms of B."""
-        return np.log(self.b)
+    def logarithms(self) -> tuple[Floats, ...]:
+        """Natural ones: of A and of B; of pairs, one array of B over A."""
+        a, b = np.log(self.a), np.log(self.b)
+        return (b - a,) if self.paired else (a, b)
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -72,17 +64,11 @@ class Arms:
 
     def constant(self) -> bool:
         """Whether neither arm varies at all: a deterministic figure."""
-        if self.paired:
-            return bool(np.ptp(self.log_b - self.log_a) == 0)
-        return bool(np.ptp(self.a) == 0 and np.ptp(self.b) == 0)
+        return all(np.ptp(values) == 0 for values in self.logarithms)
 
 
 def ratio(arms: Arms, statistic: Statistic) -> float:
-    """B over A."""
-    centre = _centre(statistic)
-    if arms.paired:
-        return float(np.exp(centre(arms.log_b - arms.log_a, axis=-1)))
-    return float(np.exp(centre(arms.log_b, axis=-1) - centre(arms.log_a, axis=-1)))
+    return float(np.exp(_difference(statistic)(*arms.logarithms, axis=-1)))
 
 
 def interval(
@@ -112,21 +98,22 @@ class Noise:
     """Degrees of freedom of its estimate; infinite where it is known beforehand."""
 
 
-def noise_of(arms: Arms, known: float) -> Noise:
-    """The noise that is `known` beforehand, or what the runs themselves show where that is more.
+def noise_of(arms: Arms, known: float | None) -> Noise | None:
+    """The noise that is `known` beforehand, or what the runs themselves show where that is more;
+    None where neither says anything.
 
     Instructions of one boot repeat to parts per 100,000, but boots differ: one may leave a block of
     memory more to accept than the next, which is parts per 1,000 of a workload.
     """
     seen = relative_sd(arms)
-    if seen is None or seen <= known:
+    if known is not None and (seen is None or seen <= known):
         return Noise(known)
-    return Noise(seen, arms.degrees_of_freedom)
+    return None if seen is None else Noise(seen, arms.degrees_of_freedom)
 
 
 def noise_interval(arms: Arms, noise: Noise, level: float) -> Interval:
     """The interval under `noise`; where that is known one run an arm will do."""
-    half = float(scipy.stats.t.ppf((1 + level) / 2, noise.freedom)) * _error(arms, noise)
+    half = float(scipy.stats.t.ppf((1 + level) / 2, noise.freedom)) * standard_error(arms, noise)
     point = ratio(arms, Statistic.MEAN)
     how = "known noise" if math.isinf(noise.freedom) else "these runs' noise"
     return Interval(
@@ -136,7 +123,7 @@ def noise_interval(arms: Arms, noise: Noise, level: float) -> Interval:
 
 def noise_p(arms: Arms, noise: Noise) -> float:
     """Two-sided p value of "no difference" under `noise`."""
-    t = np.log(ratio(arms, Statistic.MEAN)) / _error(arms, noise)
+    t = np.log(ratio(arms, Statistic.MEAN)) / standard_error(arms, noise)
     return float(2 * scipy.stats.t.sf(abs(t), noise.freedom))
 
 
@@ -148,15 +135,15 @@ def p_value(arms: Arms, statistic: Statistic, drawing: Resampling) -> float:
     """
     if arms.fewest < 2:
         return 1.0
-    centre = _centre(statistic)
+    of_samples = _difference(statistic)
 
     # The size of the difference, so that it does not matter which arm is called A.
     def difference(a: Floats, b: Floats, axis: int) -> Any:
-        found = centre(b - a, axis=axis) if arms.paired else centre(b, axis) - centre(a, axis)
+        found = of_samples(b - a, axis=axis) if arms.paired else of_samples(a, b, axis=axis)
         return np.round(np.abs(found), 12)  # ties are ties, in whatever order they were summed
 
     result = scipy.stats.permutation_test(
-        (arms.log_a, arms.log_b),
+        (np.log(arms.a), np.log(arms.b)),
         difference,
         permutation_type="samples" if arms.paired else "independent",
         vectorized=True,
@@ -176,28 +163,34 @@ def relative_sd(arms: Arms) -> float | None:
     if arms.fewest < 2:
         return None
     if arms.paired:
-        return float(np.std(arms.log_b - arms.log_a, ddof=1) / np.sqrt(2))
-    free = arms.a.size + arms.b.size - 2
-    squares = np.var(arms.a, ddof=1) * (arms.a.size - 1) + np.var(arms.b, ddof=1) * (
-        arms.b.size - 1
-    )
-    return float(np.sqrt(squares / free) / np.mean(arms.a))
+        return float(np.std(arms.logarithms[0], ddof=1) / np.sqrt(2))
+    squares = sum(np.var(values) * values.size for values in (arms.a, arms.b))
+    return float(np.sqrt(squares / arms.degrees_of_freedom) / np.mean(arms.a))
 
 
-def _centre(statistic: Statistic) -> Callable[..., Any]:
-    return np.mean if statistic is Statistic.MEAN else np.median
+def _difference(statistic: Statistic) -> Callable[..., Any]:
+    """Of the centres of two samples' logarithms; the centre of pairs' differences."""
+    centre = np.mean if statistic is Statistic.MEAN else np.median
+
+    def difference(first: Floats, second: Floats | None = None, *, axis: int) -> Any:
+        if second is None:
+            return centre(first, axis=axis)
+        return centre(second, axis=axis) - centre(first, axis=axis)
+
+    return difference
 
 
-def _error(arms: Arms, noise: Noise) -> float:
+def standard_error(arms: Arms, noise: Noise) -> float:
+    """Of the arms' relative difference."""
     return float(noise.rsd * np.sqrt(1 / arms.a.size + 1 / arms.b.size))
 
 
 def _welch(arms: Arms, level: float) -> tuple[float, float]:
     """Welch's interval on the logarithms; for pairs, Student's on their differences."""
     if arms.paired:
-        test = scipy.stats.ttest_1samp(arms.log_b - arms.log_a, 0)
+        test = scipy.stats.ttest_1samp(*arms.logarithms, 0)
     else:
-        test = scipy.stats.ttest_ind(arms.log_b, arms.log_a, equal_var=False)
+        test = scipy.stats.ttest_ind(*arms.logarithms[::-1], equal_var=False)
     found = test.confidence_interval(level)
     return float(np.exp(found.low)), float(np.exp(found.high))
 
@@ -205,21 +198,13 @@ def _welch(arms: Arms, level: float) -> tuple[float, float]:
 def _bootstrap(
     arms: Arms, statistic: Statistic, level: float, drawing: Resampling
 ) -> tuple[float, float]:
-    centre = _centre(statistic)
-    samples = (arms.log_b - arms.log_a,) if arms.paired else (arms.log_a, arms.log_b)
-
-    def difference(*of: Floats, axis: int) -> Any:
-        if len(of) == 1:
-            return centre(of[0], axis=axis)
-        return centre(of[1], axis=axis) - centre(of[0], axis=axis)
-
     # BCa corrects for skew, and needs a jackknife that medians and tiny samples do not give.
     method = "BCa" if statistic is Statistic.MEAN and arms.fewest >= FEW_RUNS else "percentile"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
         result = scipy.stats.bootstrap(
-            samples,
-            difference,
+            arms.logarithms,
+            _difference(statistic),
             confidence_level=level,
             vectorized=True,
             n_resamples=drawing.resamples,

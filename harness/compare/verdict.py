@@ -8,47 +8,41 @@ inconclusive          neither: the minimum detectable effect tells how much coul
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import scipy
 from msgspec.structs import replace
 
-from harness.compare.power import EFFECTS, known_noise_mde, minimum_detectable_effect, runs_needed
+from harness.compare.power import EFFECTS, minimum_detectable_effect, runs_needed
 from harness.compare.statistics import (
     Arms,
+    Noise,
     interval,
     noise_interval,
     noise_of,
     noise_p,
     p_value,
     ratio,
-    relative_sd,
+    standard_error,
 )
-from harness.record.comparison import (
-    Comparison,
-    Criteria,
-    Interval,
-    Statistic,
-    Verdict,
-)
+from harness.record.comparison import Comparison, Criteria, Interval, Statistic, Verdict
 
 
 def compare(metric: str, arms: Arms, criteria: Criteria | None = None) -> Comparison:
     """The verdict on one metric. Deterministic: the same arms and criteria give the same answer."""
     criteria = criteria or Criteria()
-    alpha = criteria.errors.alpha
-    noise = None if criteria.known_rsd is None else noise_of(arms, criteria.known_rsd)
-    rsd = noise.rsd if noise else relative_sd(arms)
-    found = _interval(arms, criteria, 1 - alpha)
-    p = noise_p(arms, noise) if noise else p_value(arms, criteria.statistic, criteria.drawing)
-    if noise and math.isinf(noise.freedom):
-        mde: float | None = known_noise_mde(noise.rsd, arms.a.size, arms.b.size, criteria.errors)
-    else:
-        mde = _mde(rsd, arms, criteria)
+    errors = criteria.errors
+    noise = noise_of(arms, criteria.known_rsd)
+    known = noise if criteria.known_rsd is not None else None
+    found = _interval(arms, criteria, known, 1 - errors.alpha)
+    p = noise_p(arms, known) if known else p_value(arms, criteria.statistic, criteria.drawing)
+    mde, plan = None, {}
+    if noise:
+        mde = minimum_detectable_effect(standard_error(arms, noise), noise.freedom, errors)
+        plan = {effect: runs_needed(noise.rsd, effect, errors) for effect in EFFECTS}
     return Comparison(
         metric=metric,
-        verdict=_verdict(arms, criteria, found, p),
+        verdict=_verdict(arms, criteria, known, found, p),
         runs_a=int(arms.a.size),
         runs_b=int(arms.b.size),
         ratio=ratio(arms, criteria.statistic),
@@ -56,18 +50,20 @@ def compare(metric: str, arms: Arms, criteria: Criteria | None = None) -> Compar
         p_value=p,
         q_value=None,
         median_ratio=ratio(arms, Statistic.MEDIAN),
-        median_interval=interval(arms, Statistic.MEDIAN, 1 - alpha, criteria.drawing),
-        relative_sd=rsd,
+        median_interval=interval(arms, Statistic.MEDIAN, 1 - errors.alpha, criteria.drawing),
+        relative_sd=noise.rsd if noise else None,
         minimum_detectable_effect=mde,
-        plan={e: runs_needed(rsd, e, criteria.errors) for e in EFFECTS} if rsd is not None else {},
+        plan=plan,
         criteria=criteria,
     )
 
 
-def _verdict(arms: Arms, criteria: Criteria, found: Interval | None, p: float) -> Verdict:
+def _verdict(
+    arms: Arms, criteria: Criteria, known: Noise | None, found: Interval | None, p: float
+) -> Verdict:
     alpha, margin = criteria.errors.alpha, criteria.margin
     # TOST at alpha is: the interval at 1 - 2 alpha lies within the margins (Schuirmann 1987).
-    tost = _interval(arms, criteria, 1 - 2 * alpha)
+    tost = _interval(arms, criteria, known, 1 - 2 * alpha)
     if tost is not None and tost.within(margin):
         return Verdict.EQUIVALENT
     if found is None or not found.excludes_one() or p > alpha:
@@ -78,25 +74,15 @@ def _verdict(arms: Arms, criteria: Criteria, found: Interval | None, p: float) -
     return Verdict.IMPROVED if more == criteria.higher_is_better else Verdict.REGRESSED
 
 
-def _interval(arms: Arms, criteria: Criteria, level: float) -> Interval | None:
-    if criteria.known_rsd is not None:
-        return noise_interval(arms, noise_of(arms, criteria.known_rsd), level)
+def _interval(arms: Arms, criteria: Criteria, known: Noise | None, level: float) -> Interval | None:
+    if known:
+        return noise_interval(arms, known, level)
     return interval(arms, criteria.statistic, level, criteria.drawing)
-
-
-def _mde(rsd: float | None, arms: Arms, criteria: Criteria) -> float | None:
-    if rsd is None:
-        return None
-    return minimum_detectable_effect(
-        rsd, arms.a.size, arms.b.size, arms.degrees_of_freedom, criteria.errors
-    )
 
 
 def control_false_discoveries(comparisons: Sequence[Comparison]) -> list[Comparison]:
     """The comparisons of one matrix, with the share of false alarms among all alarms held to alpha.
-
-    Benjamini and Hochberg's procedure; what it does not uphold becomes inconclusive.
-    """
+    Benjamini and Hochberg's procedure; what it does not uphold becomes inconclusive."""
     if not comparisons:
         return []
     q_values = scipy.stats.false_discovery_control([c.p_value for c in comparisons])

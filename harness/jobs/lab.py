@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Builds, suites and single measurements, each as a command of its own: what `cvm-harness` and
-`pytest` would do by hand, with a log, a deadline, and a result that a program can read.
-
-A process of its own so that nothing one of them does (a leak, a crash, a full disk, a hang) reaches
-the next, and so that every result can be had again by pasting its command.
-"""
+"""Builds, suites and single measurements, each a process of its own: nothing that one does (a leak,
+a crash, a hang) reaches the next, and its command can be pasted to have the result again."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness.analysis.metrics import metrics_of
 from harness.base.guarded import run_guarded
@@ -36,10 +32,9 @@ from harness.base.status import (
 from harness.host.reserve import Claim, Supply, reserve
 from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 from harness.record.view import RunView
-from harness.suite.verdicts import parse_verdicts
+from harness.suite.judge import parse_verdicts
 
 _TAIL = 20
-_STATUS_OF_EXIT = {0: Status.PASS, 1: Status.FAIL, 2: Status.ERROR, 3: Status.ERROR}
 _SAID = re.compile(r"^(usage|FAIL|ERROR|MISS): (?P<cause>.+)$")
 _BUILT = re.compile(r"^\S+ (?P<path>/.*)$")
 _PYTEST_JUDGED = {0, 1, 3, 5, 69}
@@ -53,8 +48,6 @@ Notify = Callable[[str], None]
 
 @dataclass(frozen=True)
 class BuildJob:
-    """A kernel to build."""
-
     source: str
     patches: tuple[Path, ...] = ()
     fragments: tuple[str, ...] = ()
@@ -63,7 +56,6 @@ class BuildJob:
     """Whose guests it is for."""
 
     def command(self) -> list[str]:
-        """The command line that builds it."""
         return [
             *("cvm-harness", "build", f"--kernel={self.source}"),
             *([] if self.target is GuestSpec.target else [f"--target={self.target}"]),
@@ -86,8 +78,6 @@ class BuiltKernel:
 
 @dataclass(frozen=True)
 class SuiteJob:
-    """Tests to run on a kernel."""
-
     kernel: Path
     spec: GuestSpec
     tests: tuple[str, ...]
@@ -97,28 +87,10 @@ class SuiteJob:
 
 @dataclass(frozen=True)
 class SampleJob:
-    """A workload to run once in a fresh guest."""
-
     kernel: Path
     spec: GuestSpec
     workload: str
     options: tuple[str, ...] = ()
-
-
-class Lab(Protocol):
-    """Does the work. `directory` is new and gets logs and run directories."""
-
-    def build(self, job: BuildJob, directory: Path, deadline_s: float) -> BuiltKernel:
-        """Raises HarnessError: KernelBuildError's meaning is ERROR."""
-
-    def compile(self, job: BuildJob, files: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """What the compiler prints for each of `files` that the kernel's configuration compiles."""
-
-    def suite(self, job: SuiteJob, directory: Path, deadline_s: float) -> SuiteResult:
-        """Never raises for what a test or guest does."""
-
-    def sample(self, job: SampleJob, directory: Path, deadline_s: float) -> Sample:
-        """Never raises for what a guest does."""
 
 
 def interpreted(argv: Sequence[str]) -> list[str]:
@@ -153,8 +125,8 @@ class _Log:
             )
 
 
-class LocalLab:
-    """The lab on this machine."""
+class Lab:
+    """Does the work, on this machine. `directory` is new and gets logs and run directories."""
 
     def __init__(self, notify: Notify = lambda _: None, *, alone: bool = True) -> None:
         """`alone`: what measures wall-clock time waits until no other guest runs on this host."""
@@ -162,7 +134,8 @@ class LocalLab:
         self._alone = alone
 
     def build(self, job: BuildJob, directory: Path, deadline_s: float) -> BuiltKernel:
-        """Build, or take from the cache, and keep a copy under `directory`."""
+        """Build, or take from the cache, and keep a copy under `directory`. Raises HarnessError:
+        KernelBuildError's meaning is ERROR."""
         log = _Log(directory / "build.log", self._notify)
         code = log.run(job.command(), deadline_s)
         found = next((m for text in reversed(log.tail) if (m := _BUILT.match(text))), None)
@@ -171,7 +144,7 @@ class LocalLab:
         return keep_kernel(Path(found["path"]), directory)
 
     def compile(self, job: BuildJob, files: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Compile single files anew."""
+        """What the compiler prints for each of `files` that the kernel's configuration compiles."""
         from harness.kernel.build import compile_files
         from harness.run.session import Session
 
@@ -181,7 +154,7 @@ class LocalLab:
         return compile_files(request, files)
 
     def suite(self, job: SuiteJob, directory: Path, deadline_s: float) -> SuiteResult:
-        """Run pytest."""
+        """Run pytest. Never raises for what a test or guest does."""
         verdicts = directory / "verdicts.jsonl"
         argv = suite_command(job, directory / "runs")
         extra = [f"--verdicts={verdicts}", f"--junit-xml={directory / 'junit.xml'}"]
@@ -199,14 +172,14 @@ class LocalLab:
             tests = parse_verdicts(verdicts.read_text(encoding="utf-8"))
         status, cause = judge_suite(code, cause, tests, log.tail)
         seconds = time.monotonic() - started
-        return SuiteResult(
-            *(status, cause, tests, shlex.join(argv), seconds), complete=code in _PYTEST_JUDGED
-        )
+        complete = code in _PYTEST_JUDGED
+        return SuiteResult(status, cause, tests, shlex.join(argv), seconds, complete)
 
     def sample(self, job: SampleJob, directory: Path, deadline_s: float) -> Sample:
-        """Run the workload once."""
+        """Run the workload once. Never raises for what a guest does."""
         runs = directory / "runs"
         argv = sample_command(job, runs)
+        command = shlex.join(argv)
         log = _Log(directory / "run.log", self._notify)
         exclusive = self._alone and job.spec.clock is Clock.WALL
         started = time.monotonic()
@@ -214,25 +187,19 @@ class LocalLab:
             with reserve(Claim(exclusive=exclusive), Supply(), waiting=self._notify):
                 started = time.monotonic()
                 code = log.run(argv, deadline_s)
-        except HostError as error:
-            return Sample(
-                *(error.status, error.cause, {}, _newest(runs), shlex.join(argv)),
-                time.monotonic() - started,
-            )
+            run_dir = _newest(runs)
+            if run_dir is None:
+                raise failure(code, log.tail)
+        except HarnessError as error:
+            seconds = time.monotonic() - started
+            return Sample(error.status, error.cause, {}, _newest(runs), command, seconds)
         seconds = time.monotonic() - started
-        run_dir = _newest(runs)
-        if run_dir is None:
-            said = failure(code, log.tail)
-            return Sample(said.status, said.cause, {}, None, shlex.join(argv), seconds)
         view = RunView.load(run_dir)
-        return Sample(
-            *(view.status, view.text("cause"), metrics_of(view), run_dir, shlex.join(argv)),
-            seconds,
-        )
+        cause = view.text("cause")
+        return Sample(view.status, cause, metrics_of(view), run_dir, command, seconds)
 
 
 def suite_command(job: SuiteJob, runs: Path) -> list[str]:
-    """The pytest command line, as one would type it."""
     guest = spec_arguments(job.spec, str(job.kernel))
     return ["pytest", *guest, f"--runs={runs}", *job.options, *job.tests]
 
@@ -257,14 +224,11 @@ def judge_suite(
         failed = [test for test in tests if test.status is Status.FAIL]
         if failed:
             return Status.FAIL, describe(failed[0])
-        last = next((text for text in reversed(tail) if text.strip()), "it said nothing")
-        return Status.MISS, cause or f"pytest ended with exit code {code}: {last}"
+        return Status.MISS, cause or f"pytest ended with exit code {code}: {_last(tail)}"
     judged = [test for test in tests if test.status is not Status.SKIP]
     if not tests:
-        said = next((text for text in reversed(tail) if text.strip()), "")
-        return (
-            (Status.MISS, said) if code == Status.MISS.exit_code else (Status.ERROR, "no test ran")
-        )
+        missed = code == Status.MISS.exit_code
+        return (Status.MISS, _last(tail)) if missed else (Status.ERROR, "no test ran")
     if not judged:
         return Status.SKIP, f"all {len(tests)} tests were skipped"
     status = worst(test.status for test in judged)
@@ -274,7 +238,6 @@ def judge_suite(
 
 
 def describe(test: CaseVerdict) -> str:
-    """One line on a test that did not pass."""
     signals = f" [{', '.join(sorted(test.signals))}]" if test.signals else ""
     return f"{test.test}: {test.status.value}{signals}" + (f": {test.cause}" if test.cause else "")
 
@@ -282,12 +245,15 @@ def describe(test: CaseVerdict) -> str:
 def failure(code: int, tail: Sequence[str]) -> HarnessError:
     """What a `cvm-harness` command that ended with `code` said of the reason."""
     said = next((m for text in reversed(tail) if (m := _SAID.match(text))), None)
-    last = next((text for text in reversed(tail) if text.strip()), "it said nothing")
-    cause = said["cause"] if said else f"the command ended with exit code {code}: {last}"
-    status = _STATUS_OF_EXIT.get(code, Status.MISS)
-    kinds = {Status.ERROR: PreconditionError, Status.MISS: HostError}
-    kind = UsageError if code == 2 else kinds.get(status, HostError)
-    return kind(cause, details=[text for text in tail if text.startswith("  | ")])
+    cause = said["cause"] if said else f"the command ended with exit code {code}: {_last(tail)}"
+    kinds = {2: UsageError, 3: PreconditionError}
+    return kinds.get(code, HostError)(
+        cause, details=[text for text in tail if text.startswith("  | ")]
+    )
+
+
+def _last(tail: Sequence[str]) -> str:
+    return next((text for text in reversed(tail) if text.strip()), "it said nothing")
 
 
 def _newest(runs: Path) -> Path | None:

@@ -1,25 +1,29 @@
 # SPDX-License-Identifier: MIT
-"""Journaled builds, test runs and samples, shared by nightly, series and bisect.
-
-Every attempt has a directory of its own, announced in the journal before it is made, so that what a
-kill cut short can be told from what has a result, and removed.
-"""
+"""Journaled builds, test runs and samples, shared by nightly, series and bisect. Each is announced
+before its directory is made, so that what a kill cut short is told from what has a result."""
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from harness.base.status import HarnessError, HostError, Status
+from harness.analysis.metrics import metric_named
+from harness.base.spec import GuestSpec
+from harness.base.status import HarnessError, HostError, Status, UsageError
+from harness.compare.runs import criteria_for
+from harness.compare.statistics import Arms
+from harness.compare.verdict import compare
 from harness.jobs.lab import BuildJob, BuiltKernel, Lab, SampleJob, SuiteJob
 from harness.record.attempts import Built, Sample, SuiteResult
-from harness.record.journal import Journal
+from harness.record.comparison import Comparison, Criteria
+from harness.record.journal import JOURNAL, Journal
 from harness.record.rundir import plain
 
 MISSES = 2
@@ -28,8 +32,24 @@ DEADLINE_S = 3600.0
 
 
 def slug(text: str) -> str:
-    """`text` as part of a file name."""
     return re.sub(r"[^A-Za-z0-9=.,+-]+", "_", text)[:100]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A figure of a workload, to be taken on many kernels."""
+
+    metric: str
+    workload: tuple[str, ...]
+    """Its name, and options of `cvm-harness run`."""
+    spec: GuestSpec
+    guests: int = 3
+    """Fresh ones per kernel, to begin with."""
+
+    def compare(self, before: Sequence[float], after: Sequence[float], margin: float) -> Comparison:
+        """The values of one kernel with those of an earlier one."""
+        criteria = criteria_for(metric_named(self.metric), Criteria(margin=margin))
+        return compare(self.metric, Arms.of(before, after), criteria)
 
 
 @dataclass
@@ -44,6 +64,18 @@ class Ledger:
     """Seconds that the next command may take. Raises where there is no time left."""
     make_room: Callable[[], None] = lambda: None
     """Called before each attempt. Raises HostError where the disk is full."""
+
+    def about(self, question: object) -> None:
+        """Note what it is about. Raises UsageError where it has been about something else."""
+        asked = plain(question)
+        known = next(self.journal.of("question"), None)
+        if known is None:
+            self.journal.append("question", asked=asked)
+        elif known.get("asked") != asked:
+            raise UsageError(
+                f"{self.directory} is about another question",
+                hint="give the same options to go on, or another --directory",
+            )
 
     def sweep(self) -> None:
         """Remove what a kill left of attempts without a result."""
@@ -79,7 +111,7 @@ class Ledger:
         if known is None:
             known = self._build(point, job)
         if known.status is not Status.PASS:
-            raise BuildFailure(known)
+            raise Failed(known.status, known.cause, known.details)
         return self.directory / known.bzimage
 
     def _build(self, point: str, job: BuildJob) -> Built:
@@ -117,29 +149,55 @@ class Ledger:
             sample = self.lab.sample(job, place, deadline_s)
             if sample.status is not Status.MISS:
                 # Names of runs are relative, so that the directory may be moved.
-                told = plain(_moved(sample, self.directory))
+                run = sample.run_dir
+                if run and run.is_relative_to(self.directory):
+                    run = run.relative_to(self.directory)
+                told = plain(msgspec.structs.replace(sample, run_dir=run))
                 self.journal.append("sample", place=name, **owner, **(facts or {}), **told)
                 break
             self.time_left()
             self.journal.append("spoiled", place=name, cause=sample.cause, **owner)
         return sample
 
+    def values(
+        self, what: Measurement, point: str, kernel: Path, good: Container[Status], count: int
+    ) -> list[float]:
+        """`count` values at `point`, those of earlier runs used first. Raises HarnessError where a
+        guest gave none, or its status is not `good`."""
+        metric, (workload, *options) = what.metric, what.workload
+        job = SampleJob(kernel, what.spec, workload, tuple(options))
+        known = [
+            sample.metrics[metric]
+            for sample in self.journal.read("sample", Sample, point=point)
+            if metric in sample.metrics
+        ]
+        while len(known) < count:
+            sample = self.sample(job, point=point)
+            if sample.status not in good or metric not in sample.metrics:
+                raise Failed(sample.status, sample.cause or f"the run has no {metric}")
+            known.append(sample.metrics[metric])
+        return known[:count]
 
-def _moved(sample: Sample, directory: Path) -> Sample:
-    run = sample.run_dir
-    if run is None or not run.is_relative_to(directory):
-        return sample
-    return msgspec.structs.replace(sample, run_dir=run.relative_to(directory))
+
+@contextlib.contextmanager
+def open_ledger(directory: Path, lab: Lab) -> Iterator[Ledger]:
+    """The ledger in `directory`. Raises UsageError where that cannot be made."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot use {directory}: {error.strerror}") from error
+    with Journal(directory / JOURNAL) as journal:
+        yield Ledger(directory.resolve(), journal, lab)
 
 
 def _slug(owner: Mapping[str, str]) -> str:
     return slug(next(iter(owner.values())))
 
 
-class BuildFailure(HarnessError):
-    """A kernel that was not built, with the status that this had."""
+class Failed(HarnessError):
+    """A kernel that was not built or a guest that gave no figure, with the status that this had."""
 
-    def __init__(self, built: Built) -> None:
-        super().__init__(built.cause, details=built.details)
-        self.status = built.status
-        self.exit_code = built.status.exit_code
+    def __init__(self, status: Status, cause: str, details: Iterable[str] = ()) -> None:
+        super().__init__(cause, details=details)
+        self.status = status if status.exit_code else Status.ERROR
+        self.exit_code = self.status.exit_code

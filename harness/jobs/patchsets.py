@@ -15,10 +15,8 @@ _PATCH_NAMES = ("*.patch", "*.diff", "*.mbox", "*.eml")
 
 
 def gather(texts: Iterable[str], directory: Path) -> tuple[Path, ...]:
-    """Copies of the patches that `texts` name, under `directory`, in order.
-
-    Raises UsageError for what is not there, PreconditionError for a series without a patch.
-    """
+    """Copies of the patches that `texts` name, under `directory`, in order. Raises UsageError for
+    what is not there, PreconditionError for a series without a patch."""
     found: list[Path] = []
     for number, text in enumerate(texts):
         target = directory / f"{number:02}"

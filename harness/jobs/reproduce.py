@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from harness.base.status import HarnessError, PreconditionError, Status, UsageError
 from harness.jobs.bisect.trial import look_of
@@ -18,17 +17,12 @@ _PROGRAMS = ("cvm-harness", "pytest")
 _RUNS = re.compile(r"--runs(=.*)?")
 
 
-class Runner(Protocol):
-    """Runs a command line to its end."""
-
-    def __call__(self, argv: Sequence[str]) -> int:
-        """Its exit code."""
+Runner = Callable[[Sequence[str]], int]
+"""Runs a command line to its end: its exit code."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """The outcome of one run."""
-
     status: Status
     cause: str
     kernel: str
@@ -37,15 +31,12 @@ class Seen:
 
     @classmethod
     def of(cls, view: RunView) -> Seen:
-        """From a run directory."""
         kernel = f"{view.text('kernel', 'release')} {view.text('kernel', 'digest')[:12]}"
         return cls(view.status, view.text("cause"), kernel.strip(), view.path)
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """The recorded run and its repetition."""
-
     before: Seen
     after: Seen
     tries: int

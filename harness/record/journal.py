@@ -18,6 +18,7 @@ from harness.base.reader import FileType, convert
 from harness.base.status import HostError, UsageError
 from harness.record.rundir import plain
 
+JOURNAL = "journal.jsonl"
 BALLAST = 1 << 20
 """Bytes held in reserve beside the journal, given up when the disk is full, so that the end of
 what was going on can still be written down."""

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Two arms run side by side: interleaved, in random order, on one host, stopped when it is clear.
-
-Each block runs A once and B once, in an order drawn anew, so that whatever drifts on the host hits
-both alike; run i of A and run i of B are a pair. Looks at the data are planned beforehand, and each
-may only spend its share of the false alarms (compare_plan.spending).
-"""
+"""Two arms run in pairs, in random order, so that whatever drifts on the host hits both alike.
+Looks at the data are planned, and each may only spend its share of the false alarms."""
 
 from __future__ import annotations
 
@@ -40,15 +36,12 @@ class Design:
     """What is compared; early stopping goes by the first. Empty: what fits the clock."""
 
     def order(self) -> Iterator[tuple[str, str]]:
-        """The arms of each block, in the order they are run."""
         for _, (first, second) in rounds("AB", self.runs, Order.RANDOM, self.seed):
             yield first, second
 
 
 @dataclass(frozen=True)
 class AbSeries:
-    """What was run, and the outcome."""
-
     a: tuple[RunView, ...]
     b: tuple[RunView, ...]
     found: tuple[Comparison, ...]

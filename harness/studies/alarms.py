@@ -1,11 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""False-alarm rate and power of comparisons, on recorded runs.
-
-Runs of one configuration are split at random into two arms again and again: whatever is called
-different then is a false alarm. The splits share runs, so their count is not that of independent
-comparisons; the rate they estimate is the same. With one arm made slower by a known factor the same
-splits tell how often that is found.
-"""
+"""False-alarm rate and power of comparisons: recorded runs of one configuration are split at random
+into two arms again and again, equal ones or one made slower by a known factor."""
 
 from __future__ import annotations
 
@@ -26,8 +21,6 @@ _ALARMS = (Verdict.REGRESSED, Verdict.IMPROVED)
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of so many comparisons."""
-
     name: str
     runs_an_arm: int
     count: int
@@ -46,10 +39,8 @@ class Rate:
 def false_alarms(
     values: Sequence[float], runs: int, comparisons: int, criteria: Criteria, seed: int = 0
 ) -> Rate:
-    """Alarms among `comparisons` of `runs` against `runs` of the same recorded `values`.
-
-    Raises PreconditionError where there are too few values for two arms.
-    """
+    """Alarms among `comparisons` of `runs` against `runs` of the same recorded `values`. Raises
+    PreconditionError where there are too few values for two arms."""
     count = sum(
         compare("", arms, criteria).verdict in _ALARMS
         for arms in _splits(values, runs, comparisons, seed)
@@ -66,10 +57,8 @@ def found(
     runs: int | None = None,
     seed: int = 0,
 ) -> Rate:
-    """How often a slow-down by `effect`, put into one arm of the recorded runs, is found.
-
-    With as many runs an arm as planned from the values' own spread, unless `runs` says otherwise.
-    """
+    """How often a slow-down by `effect`, put into one arm of the recorded runs, is found. With as
+    many runs an arm as planned from the values' own spread, unless `runs` says otherwise."""
     spread = relative_sd(Arms.of(values, values))
     assert spread is not None  # the splits below have refused fewer than four values
     planned = runs_needed(spread, effect, criteria.errors)

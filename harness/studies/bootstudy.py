@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from harness.analysis.bootstudy import BootPoint, StudyRow, boot_point, study
+from harness.base.reader import FileType, read_json
 from harness.base.spec import AcceptMode, GuestSpec
 from harness.base.status import HarnessError, PreconditionError, Status, UsageError, worst
 from harness.collect.plan import Collect, TraceMode
@@ -21,10 +22,25 @@ from harness.targets.registry import target_for
 FILE = "study.json"
 
 
+class Failure(FileType, frozen=True):
+    """A boot that gave no figures."""
+
+    status: Status
+    cause: str
+    spec: Mapping[str, Any] = {}
+
+
+class StudyRecord(FileType, frozen=True):
+    """What study.json holds."""
+
+    target: str
+    cost: str
+    points: tuple[BootPoint, ...]
+    failures: tuple[Failure, ...]
+
+
 @dataclass(frozen=True)
 class BootPlan:
-    """Which boots."""
-
     memories: tuple[int, ...]
     vcpus: tuple[int, ...]
     repeat: int
@@ -82,8 +98,9 @@ def run_study(
     """Do all boots; what was done is in `out` at any time."""
     out.mkdir(parents=True, exist_ok=True)
     specs = plan.specs(base)
+    cost = target_for(base.target).cost_words(base)
     points: list[BootPoint] = []
-    failures: list[dict[str, object]] = []
+    failures: list[Failure] = []
     for number, (spec, collect) in enumerate(map(traced, specs)):
         notify(
             f"{spec.accept.value}, {spec.memory >> 30} GiB, {spec.vcpus} vCPUs", number, len(specs)
@@ -96,42 +113,30 @@ def run_study(
         except HarnessError as error:
             # Hours of boots are not thrown away for one: it is told, and counts for the verdict.
             notify(f"{error.status.value}: {error.cause}", number, len(specs))
-            failures.append({"status": error.status, "cause": error.cause, "spec": spec})
-        write_json(
-            out / FILE,
-            {
-                "target": base.target.value,
-                "cost": target_for(base.target).cost_words(base),
-                "points": points,
-                "failures": failures,
-            },
-        )
+            failures.append(Failure(error.status, error.cause, plain(spec)))
+        record = StudyRecord(base.target.value, cost, tuple(points), tuple(failures))
+        write_json(out / FILE, record)
     return load_study(out)
 
 
 def load_study(out: Path) -> Study:
     """A recorded study, as it was judged when it was made. Raises PreconditionError."""
     try:
-        record = json.loads((out / FILE).read_text())
-        points = [
-            BootPoint(**{**point, "status": Status(point["status"])}) for point in record["points"]
-        ]
-        told = [
-            (Status(failure["status"]), str(failure["cause"]))
-            for failure in record.get("failures", [])
-        ]
-        told += [(p.status, f"run {p.run}") for p in points if p.status is not Status.PASS]
-        statuses = [*(point.status for point in points), *(status for status, _ in told)]
-        if not statuses:
-            raise ValueError("not one boot is recorded in it")
-        failures = tuple(f"{status.value}: {cause}" for status, cause in told)
-        title = f"{record['target']} target, {record['cost']}"
-        return Study(title, worst(statuses), study(points), failures)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise PreconditionError(f"{out} holds no boot study: {error}") from error
+        record = read_json(out / FILE, StudyRecord)
+    except UsageError as error:
+        raise PreconditionError(f"{out} holds no boot study: {error.cause}") from error
+    points = record.points
+    told = [(failure.status, failure.cause) for failure in record.failures]
+    told += [(p.status, f"run {p.run}") for p in points if p.status is not Status.PASS]
+    statuses = [*(point.status for point in points), *(status for status, _ in told)]
+    if not statuses:
+        raise PreconditionError(f"{out} holds no boot study: not one boot is recorded in it")
+    failures = tuple(f"{status.value}: {cause}" for status, cause in told)
+    title = f"{record.target} target, {record.cost}"
+    return Study(title, worst(statuses), study(points), failures)
 
 
-def as_record(found: Study) -> object:
+def as_record(found: Study) -> dict[str, Any]:
     """For JSON."""
     rows = [{**plain(row), "eager_over_lazy": row.eager_over_lazy} for row in found.rows]
-    return plain({**plain(found), "rows": rows})
+    return {**plain(found), "rows": rows}

@@ -9,8 +9,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from harness.base.spec import SnapshotMode
-from harness.base.status import HostError, PreconditionError
+from harness.base.status import HostError
 from harness.run.prepared import Prepared
 from harness.run.session import Session
 from harness.workloads.base import Notify
@@ -32,10 +34,8 @@ class Crowd:
 
 
 def gather(runs_dir: Path, prepared: Prepared, guests: int, notify: Notify) -> Crowd:
-    """Restore `guests` at once and weigh them while all of them live.
-
-    Raises what restoring raises; HostError if a guest had to be booted.
-    """
+    """Restore `guests` at once and weigh them while all of them live. Raises what restoring raises;
+    HostError if a guest had to be booted."""
     session = Session(runs=runs_dir, snapshot=SnapshotMode.AUTO)
     notify("making the snapshot")
     with session.boot(prepared):
@@ -64,7 +64,7 @@ def gather(runs_dir: Path, prepared: Prepared, guests: int, notify: Notify) -> C
         try:
             meeting.wait()
             took = time.monotonic_ns() - started
-            weights = [_weigh(pid) for pid in pids]
+            weights = [psutil.Process(pid).memory_full_info() for pid in pids]
         except threading.BrokenBarrierError:
             weights = []
         finally:
@@ -75,21 +75,4 @@ def gather(runs_dir: Path, prepared: Prepared, guests: int, notify: Notify) -> C
         raise first
     if len(weights) != guests:
         raise HostError(f"not all of {guests} guests were there at once")
-    return Crowd(guests, took, sum(w[0] for w in weights), sum(w[1] for w in weights))
-
-
-def _weigh(pid: int) -> tuple[int, int]:
-    """Resident and proportional bytes of a process."""
-    return parse_rollup(Path(f"/proc/{pid}/smaps_rollup").read_text())
-
-
-def parse_rollup(text: str) -> tuple[int, int]:
-    """Rss and Pss, in bytes, of a smaps_rollup. Raises PreconditionError."""
-    found = {}
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        if name in ("Rss", "Pss"):
-            found[name] = int(rest.split()[0]) * 1024
-    if len(found) != 2:
-        raise PreconditionError(f"no Rss and Pss in smaps_rollup: {text[:200]!r}")
-    return found["Rss"], found["Pss"]
+    return Crowd(guests, took, sum(w.rss for w in weights), sum(w.pss for w in weights))

@@ -44,8 +44,6 @@ class HotplugPlan:
 
 @dataclass(frozen=True)
 class HotplugSample:
-    """One guest."""
-
     plugs: tuple[PlugFigures, ...]
     memory_accepted_units: int
     """Of what was plugged, until the last DIMM was online."""
@@ -60,16 +58,9 @@ class HotplugSample:
         """device_add to the guest's word, over all DIMMs."""
         return sum(figures.to_online_ns for figures in self.plugs)
 
-    @property
-    def first_accept_ns(self) -> int | None:
-        """device_add of the first DIMM to the first accept of a unit of it."""
-        return self.plugs[0].to_first_accept_ns
-
 
 @dataclass(frozen=True)
 class PolicyArm:
-    """One policy."""
-
     policy: HotplugPolicy
     samples: tuple[HotplugSample, ...]
 
@@ -143,15 +134,14 @@ def table(
     """One column a policy, one row a figure: medians over the guests."""
     size = format_size(plan.dimms * plan.dimm_bytes)
 
-    def middle(arm: PolicyArm, value: Callable[[HotplugSample], float]) -> float:
-        return float(median(value(sample) for sample in arm.samples))
-
     def spread(arm: PolicyArm, value: Callable[[HotplugSample], float]) -> str:
         found = [value(sample) for sample in arm.samples]
-        text = format_ns(median(found))
-        return (
-            text if len(found) == 1 else f"{text} ({format_ns(min(found))}–{format_ns(max(found))})"
-        )
+        ends = f" ({format_ns(min(found))}–{format_ns(max(found))})" if len(found) > 1 else ""
+        return format_ns(median(found)) + ends
+
+    def accepted(arm: PolicyArm) -> str:
+        units = median(sample.memory_accepted_units for sample in arm.samples)
+        return format_size(int(units) * UNIT_SIZE)
 
     def latencies(arm: PolicyArm) -> str:
         touches = merge([sample.touches for sample in arm.samples])
@@ -159,25 +149,21 @@ def table(
         return " / ".join(format_ns(float(ns)) for ns in points)
 
     def first_accept(arm: PolicyArm) -> str:
-        found = [s.first_accept_ns for s in arm.samples if s.first_accept_ns is not None]
+        """From device_add of the first DIMM to the first accept of a unit of it."""
+        times = [sample.plugs[0].to_first_accept_ns for sample in arm.samples]
+        found = [ns for ns in times if ns is not None]
         return format_ns(median(found)) if found else "none"
 
     rows: list[tuple[str, Callable[[PolicyArm], str]]] = [
         (f"time to plug {size}", lambda a: spread(a, lambda s: s.plug_ns)),
         ("device_add to the first accept", first_accept),
-        (
-            "accepted up front",
-            lambda a: format_size(int(middle(a, lambda s: s.memory_accepted_units)) * UNIT_SIZE),
-        ),
+        ("accepted up front", accepted),
         (
             f"first touch of {format_size(plan.touch_bytes)}: p50 / p{_TAIL_PERCENT:g} / max",
             latencies,
         ),
         ("… in all", lambda a: spread(a, lambda s: s.touch_ns)),
-        (
-            "time to plug and touch",
-            lambda a: spread(a, lambda s: s.plug_ns + s.touch_ns),
-        ),
+        ("time to plug and touch", lambda a: spread(a, lambda s: s.plug_ns + s.touch_ns)),
         ("verdict", lambda a: worst(s.status for s in a.samples).value),
     ]
     title = f"Policies for hot-added memory, {plan.repeats} guests each; {cost}"

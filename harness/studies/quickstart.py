@@ -19,8 +19,9 @@ from harness.record.run import load_record
 from harness.record.view import RunView
 from harness.report.html.content import runs_page
 from harness.report.html.render import render
-from harness.report.terminal import columns, latency_cell, throughput_cell
+from harness.report.terminal import latency_cell, throughput_cell
 from harness.run.session import Session
+from harness.studies.rounds import arms_table
 from harness.targets.registry import target_for
 from harness.workloads.base import WorkloadResult
 from harness.workloads.touch import Touch
@@ -31,8 +32,6 @@ _STEPS = 6
 
 @dataclass(frozen=True)
 class Arm:
-    """One guest's part of the comparison."""
-
     spec: GuestSpec
     outcome: Analysis
     boot: BootRecord
@@ -46,32 +45,28 @@ def steps_for(memory: int) -> Touch:
     return Touch(bytes=step * _STEPS, step=step)
 
 
-def run_arm(
-    session: Session, spec: GuestSpec, kernel: Kernel, rerun: str, notify: Callable[[str], None]
-) -> Arm:
-    """Boot one guest, touch memory in it in steps, judge it."""
-    prepared = session.prepare(spec, kernel)
-    notify(f"{spec.accept.value}: booting")
-    with session.boot(prepared, rerun=rerun) as run:
-        result = run.load(
-            steps_for(spec.memory), lambda line: notify(f"{spec.accept.value}: {line}")
-        )
-        outcome = run.conclude()
-        return Arm(spec, outcome, run.guest.boot, result, run.directory.path)
-
-
 def compare_modes(
     session: Session, spec: GuestSpec, kernel: Kernel, rerun: str, notify: Callable[[str], None]
 ) -> list[Arm]:
     """The lazy arm, then the eager one."""
-    return [
-        run_arm(session, replace(spec, accept=mode), kernel, rerun, notify)
-        for mode in (AcceptMode.LAZY, AcceptMode.EAGER)
-    ]
+    specs = [replace(spec, accept=mode) for mode in AcceptMode]
+    return [_run_arm(session, one, kernel, rerun, notify) for one in specs]
+
+
+def _run_arm(
+    session: Session, spec: GuestSpec, kernel: Kernel, rerun: str, notify: Callable[[str], None]
+) -> Arm:
+    """Boot one guest, touch memory in it in steps, judge it."""
+    mode = spec.accept.value
+    prepared = session.prepare(spec, kernel)
+    notify(f"{mode}: booting")
+    with session.boot(prepared, rerun=rerun) as run:
+        result = run.load(steps_for(spec.memory), lambda line: notify(f"{mode}: {line}"))
+        outcome = run.conclude()
+        return Arm(spec, outcome, run.guest.boot, result, run.directory.path)
 
 
 def table(arms: list[Arm]) -> Table:
-    """One column an arm, one row a figure."""
     rows: list[tuple[str, Callable[[Arm], str]]] = [
         ("RAM of the guest", lambda a: format_size(a.spec.memory)),
         (
@@ -106,11 +101,8 @@ def table(arms: list[Arm]) -> Table:
         ("verdict", lambda a: a.outcome.status.value),
     ]
     spec = arms[0].spec
-    return columns(
-        f"Lazy against eager acceptance, {target_for(spec.target).provenance(spec)}",
-        ["", *(arm.spec.accept.value for arm in arms)],
-        [(name, *(value(arm) for arm in arms)) for name, value in rows],
-    )
+    title = f"Lazy against eager acceptance, {target_for(spec.target).provenance(spec)}"
+    return arms_table(title, arms, lambda arm: arm.spec.accept.value, rows)
 
 
 def _accepted(outcome: Analysis, directory: Path) -> str:

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Arms in turn, and what they gave as one table.
-
-Repeats are outside and arms inside, so that a host that slows down slows all arms alike.
-"""
+"""Arms in turn, and what they gave as one table. Repeats are outside and arms inside, so that a
+host that slows down slows all arms alike."""
 
 from __future__ import annotations
 
@@ -20,8 +18,6 @@ ArmType = TypeVar("ArmType")
 
 
 class Order(enum.Enum):
-    """In what order the arms of a round run."""
-
     SAME = "same"
     ALTERNATING = "alternating"
     """Every other round backwards: no arm always follows the same one."""
@@ -50,7 +46,6 @@ def arms_table(
     *,
     markdown: bool = False,
 ) -> Table:
-    """One column an arm, one row a figure."""
     made = columns(
         title,
         ["", *map(name, arms)],

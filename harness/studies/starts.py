@@ -1,34 +1,41 @@
 # SPDX-License-Identifier: MIT
-"""How long it takes until a guest answers: cold boot, restore, QEMU by hand, and virtme-ng.
-
-All ways run in turns, so that a busy host is unfair to none.
-"""
+"""How long it takes until a guest answers: cold boot, restore, QEMU by hand, and virtme-ng, in
+turns, so that a busy host is unfair to none."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
+import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
+import tenacity
 
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import HostError
 from harness.base.units import GIB, MIB
-from harness.guest.ssh.session import SSH
+from harness.guest.process import QemuProcess
+from harness.guest.ssh.session import SSH, ssh_command
+from harness.image.build import compose_initrd
+from harness.image.keys import Keys
 from harness.kernel.kernel import Kernel
-from harness.run.prepared import Prepared
+from harness.run.prepared import INITRD, Prepared
 from harness.run.session import Session
-from harness.studies import by_hand
 from harness.studies.rounds import rounds
 from harness.workloads.base import Notify
 
 VNG = "vng"
 _VNG_DEADLINE_S = 300.0
+_ATTEMPT_S = 20
+_PATIENCE_S = 0.1
+_HOST = "127.0.0.1"
 
 
 @dataclass
@@ -43,7 +50,6 @@ class Way:
     """Runs that are in no figure."""
 
     def add(self, stage: str, duration_ns: float) -> None:
-        """Another run's duration."""
         self.stages.setdefault(stage, []).append(duration_ns)
 
     def median_ns(self, stage: str) -> float | None:
@@ -67,9 +73,7 @@ def measure(
     notify: Notify,
 ) -> list[Way]:
     """Every way `runs` times, in turns. The snapshots are made beforehand, and that is timed too.
-
-    Raises what booting raises.
-    """
+    Raises what booting raises."""
     cold = Session(runs=runs_dir, snapshot=SnapshotMode.OFF)
     warm = Session(runs=runs_dir, snapshot=SnapshotMode.AUTO)
     saves = Way("save the snapshot", "from stopping the template to the end of its device state")
@@ -122,7 +126,7 @@ def _by_hand(way: Way, prepared: Prepared) -> None:
     """A guest that dies is left out, and that is said: nobody judges why, as the harness would."""
     way.note = "the same QEMU line in a shell, stock ssh"
     try:
-        way.add("first_command", by_hand.first_command_ns(prepared))
+        way.add("first_command", first_command_ns(prepared))
     except HostError as error:
         way.died += 1
         way.note += f"; {way.died} died, the last: {error.cause}"
@@ -154,3 +158,70 @@ def _virtme(way: Way, kernel: Kernel, spec: GuestSpec) -> None:
         )
         return
     way.add("done", time.monotonic_ns() - started)
+
+
+def first_command_ns(prepared: Prepared, deadline_s: float = 120.0) -> int:
+    """A guest started as a person would, by the line that `--dry-run` prints: host time from the
+    spawn to the end of the first command by the stock ssh client. What the harness takes longer is
+    its own. Raises HostError if QEMU ends, or nothing answers within `deadline_s`."""
+    with tempfile.TemporaryDirectory(prefix="cvm-harness-") as name:
+        directory = Path(name)
+        keys = Keys.generate(directory / "keys")
+        machine = prepared.machine(compose_initrd(prepared.image, keys, directory / INITRD))
+        port = _free_port()
+        line = f"exec {machine.command_line(port)}"
+        qemu = QemuProcess(("sh", "-c", line), directory / "qemu.log", ())
+        try:
+            _until(deadline_s)(_listens, qemu, port)
+            command = ssh_command(port, keys)
+            _until(deadline_s)(_true, command)
+            return time.monotonic_ns() - qemu.spawned_ns
+        except tenacity.RetryError as error:
+            raise HostError(
+                f"the guest started by hand did not answer within {deadline_s:g} s",
+                details=qemu.said(),
+            ) from error
+        finally:
+            qemu.close()
+
+
+def _until(deadline_s: float) -> tenacity.Retrying:
+    return tenacity.Retrying(
+        retry=tenacity.retry_if_result(lambda answered: not answered),
+        stop=tenacity.stop_after_delay(deadline_s),
+    )
+
+
+def _listens(qemu: QemuProcess, port: int) -> bool:
+    """Whether sshd's banner came on a new connection.
+
+    QEMU's user network answers for a guest that is not up yet, and repeats what it lost only after
+    seconds: a client that connects early and waits would measure that.
+    """
+    status = qemu.poll()
+    if status is not None:
+        raise HostError(f"QEMU ended with exit status {status}", details=qemu.said())
+    with contextlib.suppress(OSError), socket.create_connection((_HOST, port), _PATIENCE_S) as one:
+        return one.recv(4) == b"SSH-"
+    return False
+
+
+def _true(command: Sequence[str]) -> bool:
+    try:
+        done = subprocess.run(
+            [*command, "true"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_ATTEMPT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((_HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -17,10 +17,8 @@ _MAX_ENTRIES = 128
 
 
 def core_offset(subject: Subject, core: str, physical: int) -> int | None:
-    """Where in the file `core` a guest-physical address is (by p_paddr), None if nowhere.
-
-    Raises PreconditionError if the file is no ELF.
-    """
+    """Where in the file `core` a guest-physical address is (by p_paddr), None if nowhere. Raises
+    PreconditionError if the file is no ELF."""
     head = subject.run.guest.run(f"dd if={core} bs=4096 count=2 2>/dev/null").stdout
     subject.require(head[:4] == b"\x7fELF" and len(head) >= _HEADER.size, f"{core} is no ELF")
     fields = _HEADER.unpack_from(head)

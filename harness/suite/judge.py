@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""From the checks of one test to its verdict: status, signals, and what was expected. Pure."""
+"""From the checks of one test to its verdict: status, signals, and what was expected; and verdicts
+as `pytest --verdicts=FILE` has written them. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 
-from harness.base.status import Status, worst
-from harness.kernel.version import Version
+from harness.base.reader import FileType, parse_json, read_toml
+from harness.base.status import HostError, Status, UsageError, worst
+from harness.kernel.version import Ranged, Version
+from harness.record.attempts import CaseLine, CaseVerdict
 from harness.record.check import Check
-from harness.suite.expectations import Expectation, rule
 
 INTACT = frozenset({"waiting", "neighbour-wait", "boot-budget"})
 """Signals that say how long something took or how much it was: the guest itself is as it should be.
@@ -18,10 +22,46 @@ Where they are known defects the next test can use it.
 """
 
 
+EXPECTATIONS = Path(__file__).with_name("expectations.toml")
+
+
+class Expectation(Ranged, frozen=True):
+    """One defect that is known, in the tests and on the kernels where it shows."""
+
+    id: str
+    tests: tuple[str, ...]
+    """Shell patterns over "test_file.py::test_name[parameters]"."""
+    signals: frozenset[str]
+    reason: str
+    finding: str = ""
+    strict: bool = True
+    """Whether the defect must show in each of `tests`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tests or not self.signals:
+            raise ValueError("tests and signals must not be empty")
+
+    def describe(self) -> str:
+        where = f" ({self.finding})" if self.finding else ""
+        return f"known defect {self.id}: {self.reason}{where}"
+
+    def concerns(self, test: str, version: Version) -> bool:
+        """Whether it is expected in `test` on a kernel of `version`."""
+        return version in self.versions and any(fnmatchcase(test, p) for p in self.tests)
+
+
+class _File(FileType, frozen=True):
+    expectation: tuple[Expectation, ...] = ()
+
+
+def load_expectations(path: Path = EXPECTATIONS) -> tuple[Expectation, ...]:
+    """All entries of `path`. Raises UsageError naming the entry and what is wrong with it."""
+    return read_toml(path, _File, hint="docs/suite.md").expectation
+
+
 @dataclass(frozen=True)
 class Judgement:
-    """The outcome of one test."""
-
     status: Status
     """Of all checks, expected defects left aside."""
     signals: tuple[str, ...]
@@ -38,17 +78,20 @@ def judge_test(
     """The verdict of `test`, as seen on a kernel of `version`."""
     failed = [check for check in checks if check.status is Status.FAIL]
     signals = tuple(dict.fromkeys(check.signal or "unnamed" for check in failed))
-    ruling = rule(signals, test, version, known)
-    left = [check for check in failed if (check.signal or "unnamed") in ruling.unexpected]
+    mine = [entry for entry in known if entry.concerns(test, version)]
+    expected = tuple(entry for entry in mine if entry.signals.intersection(signals))
+    covered = frozenset[str]().union(*(entry.signals for entry in expected))
+    left = [check for check in failed if (check.signal or "unnamed") not in covered]
     left += [check for check in checks if check.status not in (Status.FAIL, Status.PASS)]
-    left += _absent(ruling.absent if not left else ())
+    if not left:
+        left += _absent(entry for entry in mine if entry.strict and entry not in expected)
     passed = [check for check in checks if check.status is Status.PASS]
     status = worst(check.status for check in left or passed)
     cause = next((f"{c.name}: {c.detail}" for c in left if c.status is status), "")
     return Judgement(
         status,
         signals,
-        ruling.expected,
+        expected,
         cause,
         tuple(f"{c.status.value} [{c.signal}] {c.name}: {c.detail}" for c in left),
     )
@@ -66,3 +109,29 @@ def _absent(entries: Iterable[Expectation]) -> list[Check]:
         )
         for entry in entries
     ]
+
+
+def parse_verdicts(text: str) -> tuple[CaseVerdict, ...]:
+    """The verdicts in a --verdicts file. Raises HostError for a line that is none. A test may have
+    more than one line (its call, and a teardown that failed): the worst counts."""
+    found: dict[str, list[CaseVerdict]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        try:
+            verdict = parse_json(line, CaseLine, f"line {number} of the verdicts").verdict
+        except UsageError as error:
+            raise HostError(error.cause) from error
+        found.setdefault(verdict.test, []).append(verdict)
+    return tuple(_joined(verdicts) for verdicts in found.values())
+
+
+def _joined(verdicts: Sequence[CaseVerdict]) -> CaseVerdict:
+    status = worst(verdict.status for verdict in verdicts)
+    decisive = next(verdict for verdict in verdicts if verdict.status is status)
+    return CaseVerdict(
+        decisive.test,
+        status,
+        frozenset[str]().union(*(verdict.signals for verdict in verdicts)),
+        decisive.cause,
+        sum(verdict.seconds for verdict in verdicts),
+        frozenset[str]().union(*(verdict.expected for verdict in verdicts)),
+    )

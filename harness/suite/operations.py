@@ -1,24 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""What random tests do to a guest's memory: named operations with parameters, as plain data.
-
-A sequence of them is a reproducer: JSON that `pytest --sequence FILE` runs again.
-"""
+"""What random tests do to a guest's memory: named operations with parameters. A sequence of them is
+a reproducer: JSON that `pytest --sequence FILE` runs again."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
+from harness.base.reader import read_json
 from harness.base.status import Status, UsageError
 from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.record.check import Check
+from harness.record.rundir import write_json
 from harness.suite import upheavals
-from harness.suite.hook import HookRefused
-from harness.suite.subject import Subject
+from harness.suite.subject import HookRefused, Subject
 
 Value = int | str
+Values = Mapping[str, Value]
 BLOCK = MAX_ORDER_PAGES * PAGE_SIZE
 FINDINGS = {
     "listed_without_type": "lists",
@@ -33,10 +33,8 @@ FINDINGS = {
 
 @dataclass(frozen=True)
 class Operation:
-    """One step: its name, and numbers or words for it."""
-
     name: str
-    values: Mapping[str, Value] = field(default_factory=dict)
+    values: Values = field(default_factory=dict)
 
     def describe(self) -> str:
         """As a person reads it: alloc order=3 count=100."""
@@ -50,7 +48,7 @@ def apply(subject: Subject, operation: Operation) -> None:
     except KeyError:
         known = ", ".join(_OPERATIONS)
         raise UsageError(f"unknown operation {operation.name!r}", hint=f"known: {known}") from None
-    do(subject, dict(operation.values))
+    do(subject, operation.values)
 
 
 def inspect(subject: Subject) -> list[Check]:
@@ -66,82 +64,60 @@ def inspect(subject: Subject) -> list[Check]:
 
 
 def save_sequence(path: Path, steps: Sequence[Operation]) -> None:
-    """Write a reproducer."""
-    path.write_text(
-        json.dumps([{"do": step.name, **step.values} for step in steps], indent=1) + "\n"
-    )
+    write_json(path, [{"do": step.name, **step.values} for step in steps])
 
 
 def load_sequence(path: Path) -> list[Operation]:
     """Read a reproducer. Raises UsageError naming what is wrong with it."""
-    try:
-        content = json.loads(path.read_text())
-        if not isinstance(content, list):
-            raise ValueError("not a list of steps")
-        return [_operation(step) for step in content]
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path}: {error}") from error
+    steps = []
+    for step in read_json(path, list[dict[str, Value]]):
+        name = step.pop("do", "")
+        if name not in _OPERATIONS:
+            raise UsageError(f"{path}: not a step: {step!r:.100}")
+        steps.append(Operation(str(name), step))
+    return steps
 
 
-def _operation(step: object) -> Operation:
-    if not isinstance(step, dict) or step.get("do") not in _OPERATIONS:
-        raise ValueError(f"not a step: {step!r:.100}")
-    values = {key: value for key, value in step.items() if key != "do"}
-    if not all(isinstance(value, int | str) for value in values.values()):
-        raise ValueError(f"values are numbers or words: {step!r:.100}")
-    return Operation(step["do"], values)
+def _hook(verb: str, subject: Subject, values: Values) -> Mapping[str, int]:
+    figures = subject.hook(verb, **values)
+    wrong = figures.get("corrupt", 0)
+    words = Operation(verb, values).describe()
+    subject.verify("corrupt", wrong == 0, f"{words}: {wrong} words changed")
+    return figures
 
 
-def _hook(verb: str) -> Callable[[Subject, dict[str, Value]], None]:
-    def do(subject: Subject, values: dict[str, Value]) -> None:
-        figures = subject.hook(verb, **values)
-        wrong = figures.get("corrupt", 0)
-        subject.verify("corrupt", wrong == 0, f"{verb}: {wrong} words changed")
-
-    return do
-
-
-def _must_succeed(verb: str) -> Callable[[Subject, dict[str, Value]], None]:
+def _must_succeed(verb: str, subject: Subject, values: Values) -> None:
     """For requests that fit easily into what is free: failing is a failure of the kernel."""
-
-    def do(subject: Subject, values: dict[str, Value]) -> None:
-        figures = subject.hook(verb, **values)
-        failed, wrong = figures.get("failed", 0), figures.get("corrupt", 0)
-        words = " ".join(f"{key}={value}" for key, value in values.items())
-        subject.verify("allocation-failed", failed == 0, f"{verb} {words}: {failed} failed")
-        subject.verify("corrupt", wrong == 0, f"{verb} {words}: {wrong} words changed")
-
-    return do
+    failed = _hook(verb, subject, values).get("failed", 0)
+    words = Operation(verb, values).describe()
+    subject.verify("allocation-failed", failed == 0, f"{words}: {failed} failed")
 
 
-def _bulk(subject: Subject, values: dict[str, Value]) -> None:
+def _bulk(subject: Subject, values: Values) -> None:
     figures = subject.hook("bulk", **values)
     whole, calls = figures["whole_calls"], figures["calls"]
     subject.verify("bulk", whole == calls, f"{whole} of {calls} bulk calls gave all pages")
 
 
-def _range(verb: str) -> Callable[[Subject, dict[str, Value]], None]:
-    def do(subject: Subject, values: dict[str, Value]) -> None:
-        size = int(values["blocks"]) * BLOCK
-        runs = [run for run in subject.pending() if len(run) >= size + 4 * BLOCK]
-        if not runs:
-            return
-        run = runs[int(values["place"]) % len(runs)]
-        room = (len(run) - size) // BLOCK - 2
-        start = run.start + (1 + int(values["place"]) % room) * BLOCK
-        start = start // BLOCK * BLOCK + int(values.get("shift", 0)) * PAGE_SIZE
-        figures = subject.hook(verb, start=start, size=size)
-        detail = f"{verb} {start:#x} {size:#x}: errno {figures.get('errno', 0)}"
-        within = start % BLOCK >= UNIT_SIZE  # in a block's second pageblock: defect G
-        signal = "isolation-within-block" if within else "isolation"
-        subject.verify(signal, figures["done"] == 1, detail)
-        left = figures.get("unaccepted_left", 0)
-        subject.verify("isolation", left == 0, f"{verb} {start:#x}: still unaccepted inside")
-
-    return do
+def _range(verb: str, subject: Subject, values: Values) -> None:
+    size = int(values["blocks"]) * BLOCK
+    runs = [run for run in subject.pending() if len(run) >= size + 4 * BLOCK]
+    if not runs:
+        return
+    run = runs[int(values["place"]) % len(runs)]
+    room = (len(run) - size) // BLOCK - 2
+    start = run.start + (1 + int(values["place"]) % room) * BLOCK
+    start = start // BLOCK * BLOCK + int(values.get("shift", 0)) * PAGE_SIZE
+    figures = subject.hook(verb, start=start, size=size)
+    detail = f"{verb} {start:#x} {size:#x}: errno {figures.get('errno', 0)}"
+    within = start % BLOCK >= UNIT_SIZE  # in a block's second pageblock: defect G
+    signal = "isolation-within-block" if within else "isolation"
+    subject.verify(signal, figures["done"] == 1, detail)
+    left = figures.get("unaccepted_left", 0)
+    subject.verify("isolation", left == 0, f"{verb} {start:#x}: still unaccepted inside")
 
 
-def _touch(subject: Subject, values: dict[str, Value]) -> None:
+def _touch(subject: Subject, values: Values) -> None:
     size = min(int(values["mib"]) * MIB, subject.available_bytes() // 2)
     command = f"cvm touch --bytes {size // MIB * MIB} --page {values['page']} "
     command += f"--processes {values['workers']} --verify"
@@ -150,52 +126,46 @@ def _touch(subject: Subject, values: dict[str, Value]) -> None:
     subject.verify("touch", done.exit_status in (0, 4), f"{command}: {done.text[-100:]}")
 
 
-def _shell(script: str) -> Callable[[Subject, dict[str, Value]], None]:
-    return lambda subject, values: _ignore(subject.sh(script.format(**values), check=False))
+def _shell(script: str, subject: Subject, values: Values) -> None:
+    subject.sh(script.format(**values), check=False)
 
 
-def _ignore(_: object) -> None:
-    return None
-
-
-def _nolock(subject: Subject, values: dict[str, Value]) -> None:
+def _nolock(subject: Subject, values: Values) -> None:
     if subject.hook("status")["has_nolock"]:  # alloc_pages_nolock() came with 6.15
-        _must_succeed("alloc")(subject, {"gfp": "nolock", **values})
+        _must_succeed("alloc", subject, {"gfp": "nolock", **values})
 
 
-def _place(do: Callable[[Subject, int], None]) -> Callable[[Subject, dict[str, Value]], None]:
-    return lambda subject, values: do(subject, int(values["place"]))
-
-
-def _soak(subject: Subject, values: dict[str, Value]) -> None:
+def _soak(subject: Subject, values: Values) -> None:
     try:
         subject.hook("soak", size=4 * MIB)
     except HookRefused:
         return  # nothing is unaccepted any more
 
 
-_OPERATIONS: dict[str, Callable[[Subject, dict[str, Value]], None]] = {
-    "alloc": _must_succeed("alloc"),
+_OPERATIONS: dict[str, Callable[[Subject, Values], object]] = {
+    "alloc": partial(_must_succeed, "alloc"),
     "bulk": _bulk,
-    "slab": _must_succeed("slab"),
-    "vmalloc": _must_succeed("vmalloc"),
-    "range": _range("range"),
-    "isolate": _range("isolate"),
+    "slab": partial(_must_succeed, "slab"),
+    "vmalloc": partial(_must_succeed, "vmalloc"),
+    "range": partial(_range, "range"),
+    "isolate": partial(_range, "isolate"),
     "touch": _touch,
     "soak": _soak,
-    "free": _hook("free"),
-    "thin": _hook("thin"),
-    "zeropad": _hook("zeropad"),
-    "drop_caches": _shell("echo 3 > /proc/sys/vm/drop_caches"),
-    "compact": _shell("echo 1 > /proc/sys/vm/compact_memory"),
-    "huge": _shell("echo {pages} > /proc/sys/vm/nr_hugepages; echo 0 > /proc/sys/vm/nr_hugepages"),
+    "free": partial(_hook, "free"),
+    "thin": partial(_hook, "thin"),
+    "zeropad": partial(_hook, "zeropad"),
+    "drop_caches": partial(_shell, "echo 3 > /proc/sys/vm/drop_caches"),
+    "compact": partial(_shell, "echo 1 > /proc/sys/vm/compact_memory"),
+    "huge": partial(
+        _shell, "echo {pages} > /proc/sys/vm/nr_hugepages; echo 0 > /proc/sys/vm/nr_hugepages"
+    ),
     "nolock": _nolock,
     "cpu": lambda subject, _: upheavals.cycle_cpu(subject),
-    "block": _place(upheavals.cycle_block),
-    "kcore": _place(upheavals.read_pending),
+    "block": lambda subject, values: upheavals.cycle_block(subject, int(values["place"])),
+    "kcore": lambda subject, values: upheavals.read_pending(subject, int(values["place"])),
     "plug": lambda subject, _: upheavals.plug(subject),
     "unplug": lambda subject, _: upheavals.unplug(subject),
     "kexec": lambda subject, _: upheavals.next_kernel(subject),
-    "read": _shell("cat /proc/kpageflags /proc/kpagecount > /dev/null"),
+    "read": partial(_shell, "cat /proc/kpageflags /proc/kpagecount > /dev/null"),
 }
 OPERATIONS = tuple(_OPERATIONS)

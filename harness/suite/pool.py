@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from harness.analysis.accounting import counters_agree
 from harness.analysis.evidence import Evidence, Scope
@@ -14,20 +14,22 @@ from harness.analysis.pressure import Bounds
 from harness.base.spec import GuestSpec
 from harness.base.status import GuestFailure, PreconditionError, Status, worst
 from harness.kernel.kernel import Kernel, overhead
+from harness.kernel.version import Version
 from harness.record.check import Check
 from harness.record.console import unexpected
 from harness.run.run import Run
 from harness.run.session import Session
+from harness.suite.features import missing_feature
+from harness.suite.judge import Expectation
 from harness.suite.need import Need, with_room_for
-from harness.suite.window import Observer, Window, enough_unaccepted
+from harness.suite.subject import Subject
+from harness.suite.window import Observer, Window
 
 BootGuest = Callable[[GuestSpec], contextlib.AbstractContextManager[Run]]
 
 
 @dataclass
 class Shared:
-    """A booted guest and what has become of it."""
-
     spec: GuestSpec
     run: Run
     observer: Observer
@@ -39,8 +41,13 @@ class Shared:
     """Memory was accepted that stays on the lists of unaccepted blocks: see Need.ahead."""
     checks: list[Check] = field(default_factory=list)
 
-    def boot_checks(self) -> list[Check]:
-        """What its boot showed: for the verdict of the first test on it."""
+    def subject(self, need: Need) -> Subject:
+        """The guest as the next test sees it; what its boot showed counts for the first."""
+        boot_checks = [] if self.used else self._boot_checks()
+        self.used = True
+        return Subject(self.run, self.observer, need, boot_checks)
+
+    def _boot_checks(self) -> list[Check]:
         bounds = Bounds(self.spec.emulation.cost.ns_per_unit)
         splats = unexpected(self.run.guest.splats, self.run.guest.expected_splats)
         console = Evidence(console=[(splat.kind.value, splat.line) for splat in splats])
@@ -100,20 +107,21 @@ class Pool:
         raise AssertionError("not reached: the stack suppresses nothing")
 
     def _demand(self, shared: Shared, need: Need) -> None:
+        """The precondition of every test: something is left to be accepted."""
         last = shared.observer.last
         if last is None:
             raise PreconditionError("the guest has not been read yet")
-        found = enough_unaccepted(last, need.unaccepted_pages)
-        if found.status is not Status.PASS:
+        if last.unaccepted_pages < need.unaccepted_pages:
             agree = counters_agree(last, "at the test's start")
             if agree.status is Status.FAIL:  # a wrong counter, not too little memory
                 raise GuestFailure(f"{agree.name}: {agree.detail}")
             raise PreconditionError(
-                found.detail, hint="give the guest more memory, or see what accepted it"
+                f"{last.unaccepted_pages} pages unaccepted at the start, "
+                f"{need.unaccepted_pages} needed",
+                hint="give the guest more memory, or see what accepted it",
             )
 
     def note(self, checks: Iterable[Check]) -> None:
-        """Put checks on record for the guest that is alive."""
         if self._current is not None:
             self._current.checks += checks
 
@@ -127,6 +135,27 @@ class Pool:
             cause = next((f"{c.name}: {c.detail}" for c in shared.checks if c.status is status), "")
             shared.run.directory.update(checks=shared.checks)
             shared.run.directory.finish(status, "" if status is Status.PASS else cause)
+
+
+@dataclass(frozen=True)
+class Director:
+    """For tests that take one guest after the other."""
+
+    pool: Pool
+    base: GuestSpec
+    version: Version
+    """Of the kernel under test."""
+    known: Iterable[Expectation]
+
+    def fresh(self, need: Need) -> Subject:
+        """A guest that nobody has used. Raises as Pool.take; PreconditionError for a feature."""
+        shared = self.pool.take(need.spec(self.base), replace(need, fresh=True))
+        if lacks := missing_feature(shared.run, need.features):
+            raise PreconditionError(lacks)
+        return shared.subject(need)
+
+    def release(self) -> None:
+        self.pool.drop()
 
 
 def pool_of(session: Session, kernel: Kernel) -> Pool:

@@ -13,23 +13,52 @@ from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
 from harness.base.status import EmulatorFlaw, GuestFailure, HarnessError, PreconditionError, Status
 from harness.base.units import PAGE_SIZE
+from harness.guest.guest import Guest
 from harness.record.check import Check, check
 from harness.record.console import unexpected
 from harness.record.counters import Counters
 from harness.run.run import Run
-from harness.suite.features import EMULATION, missing_feature
-from harness.suite.hook import run_hook
+from harness.suite.features import EMULATION, HOOK, missing_feature
 from harness.suite.need import Need
 from harness.suite.window import Observer, Window
 from harness.workloads.base import WorkloadResult
 from harness.workloads.touch import Touch
 
+_HOOK_LINE = re.compile(r"([a-z_]{1,40}) (\d{1,20}|0x[0-9a-f]{1,16})")
+_MAX_RESULT = 64 << 10
 _PENDING = re.compile(r"0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16}) table=([01]) backend=([01])")
 
 
-class Subject:
-    """A guest as one test sees it."""
+class HookRefused(PreconditionError):
+    """The kernel answered a command with an error: it could not even begin."""
 
+
+def run_hook(
+    guest: Guest, verb: str, words: Mapping[str, int | str], deadline_s: float = 120.0
+) -> Mapping[str, int]:
+    """Run one command; its figures by name. Raises HookRefused with the kernel's error,
+    PreconditionError for a result that is none."""
+    command = " ".join([verb, *(f"{name}={value}" for name, value in words.items())])
+    script = f"printf %s {shlex.quote(command)} > {HOOK}/command && cat {HOOK}/result"
+    done = guest.run(script, deadline_s=deadline_s, check=False, max_output=_MAX_RESULT)
+    if done.exit_status != 0:
+        said = done.stderr.decode(errors="replace").strip()[-200:]
+        raise HookRefused(f"the kernel's test hook refused {command!r}: {said}")
+    return parse_result(done.text)
+
+
+def parse_result(text: str) -> Mapping[str, int]:
+    """The hook's "name value" lines. Raises PreconditionError for anything else."""
+    figures: dict[str, int] = {}
+    for line in text.splitlines():
+        match = _HOOK_LINE.fullmatch(line)
+        if not match or match[1] in figures:
+            raise PreconditionError(f"unreadable result of the kernel's test hook: {line[:100]!r}")
+        figures[match[1]] = int(match[2], 0)
+    return figures
+
+
+class Subject:
     def __init__(self, run: Run, observer: Observer, need: Need, boot_checks: Sequence[Check]):
         self.run = run
         self.need = need
@@ -52,7 +81,6 @@ class Subject:
         return self._observer.last
 
     def counters(self) -> Counters:
-        """A reading now."""
         return self.run.counters()
 
     def sh(self, script: str, *, deadline_s: float = 60.0, check: bool = True) -> str:
@@ -60,7 +88,6 @@ class Subject:
         return self.run.guest.run(script, deadline_s=deadline_s, check=check).text
 
     def read(self, path: str) -> str:
-        """A small file of the guest, as text."""
         return self.sh(f"cat {shlex.quote(path)}")
 
     def write(self, path: str, text: str, *, deadline_s: float = 60.0) -> bool:
@@ -77,7 +104,7 @@ class Subject:
         return self.counters().free_pages * PAGE_SIZE
 
     def hook(self, verb: str, /, **words: int | str) -> Mapping[str, int]:
-        """A command of the in-kernel test hooks. See harness.suite.hook."""
+        """A command of the in-kernel test hooks. See `run_hook`."""
         return run_hook(self.run.guest, verb, words)
 
     def hook_within(self, deadline_s: float, verb: str, /, **words: int | str) -> Mapping[str, int]:
@@ -85,10 +112,8 @@ class Subject:
         return run_hook(self.run.guest, verb, words, deadline_s)
 
     def soak(self) -> Counters:
-        """Take free accepted memory away, so that what comes next has to be accepted.
-
-        Where the kernel has no hooks for it nothing is taken. The reading afterwards.
-        """
+        """Take free accepted memory away, so that what comes next has to be accepted. Where the
+        kernel has no hooks for it nothing is taken. The reading afterwards."""
         if self.has("hook"):
             self.hook("soak", size=4 << 20)
         return self.counters()
@@ -226,7 +251,6 @@ class Subject:
 
 
 def _as_check(error: Exception) -> Check:
-    """The check that an exception stands for."""
     if isinstance(error, HarnessError):
         name = type(error).__name__
         return Check(name, error.status, error.cause, signal_of(error))

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Tests of several processes (pytest-xdist) take turns where one of them needs the host for itself.
-
-A guest with more vCPUs than the host has processors stands still whenever a vCPU that the others
-wait for is not running; beside a second guest that takes many times as long.
-"""
+"""Tests of several processes (pytest-xdist) take turns where one has more vCPUs than the host has
+processors: one that waits for a vCPU takes many times as long beside a second guest."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Steps of random tests that change what the guest consists of: CPUs, memory blocks, DIMMs, kernel.
-
-Where a guest lacks what a step needs (a whole block that is unaccepted, a slot) it does nothing.
-"""
+"""Steps of random tests that change CPUs, memory blocks, DIMMs or the kernel. Where a guest lacks
+what one needs (a whole block that is unaccepted, a slot) it does nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +24,6 @@ _BLOCK_S = 40
 
 
 def cycle_cpu(subject: Subject) -> None:
-    """Take CPU 1 down and up again."""
     script = f"echo 0 > {_CPU} && echo 1 > {_CPU} && cat {_CPU}"
     said = subject.sh(script, deadline_s=_DEADLINE_S, check=False).strip()
     subject.verify("cpu-hotplug", said == "1", f"CPU 1 did not come back: {said!r:.80}")

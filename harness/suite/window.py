@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from harness.analysis.evidence import Evidence, Scope, Trace
 from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
-from harness.base.status import PreconditionError, Status
+from harness.base.status import PreconditionError
 from harness.guest.process import longest_delay, run_delays
-from harness.record.check import Check, check
+from harness.record.check import Check
 from harness.record.counters import Counters, parse_counters
 from harness.record.trace import AcceptEvent, lost_events, parse_events
 from harness.run.run import Run
@@ -27,8 +27,6 @@ _CUT = "cvm window"
 
 @dataclass(frozen=True)
 class Window:
-    """One closed window."""
-
     before: Counters | None
     """None: the window began with the guest's boot."""
     after: Counters
@@ -66,30 +64,26 @@ class Observer:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._last: Counters | None = None
+        self.last: Counters | None = None
+        """The reading that closed the last window."""
         self._lost = 0
         self._delays: dict[int, int] = {}
 
-    @property
-    def last(self) -> Counters | None:
-        """The reading that closed the last window."""
-        return self._last
-
     def restart(self) -> None:
         """Another kernel runs in the guest: its first window begins with its boot."""
-        self._last = None
+        self.last = None
         self._lost = 0
 
     def cut(self) -> Window:
         """Close the window and open the next. Raises PreconditionError for unreadable output."""
         if not self._run.traced:
-            window = Window(self._last, self._run.counters(), (), 0, traced=False)
+            window = Window(self.last, self._run.counters(), (), 0, traced=False)
         else:
             window = self._cut_traced()
         delays = run_delays(self._run.guest.pid)
         window = replace(window, host_delay_ns=longest_delay(self._delays, delays))
         self._delays = delays
-        self._last = window.after
+        self.last = window.after
         return window
 
     def _cut_traced(self) -> Window:
@@ -109,7 +103,7 @@ class Observer:
             )
         lost = reading.lost - self._lost
         self._lost = reading.lost
-        return Window(self._last, reading.counters, tuple(events), lost, traced=True)
+        return Window(self.last, reading.counters, tuple(events), lost, traced=True)
 
 
 @dataclass(frozen=True)
@@ -144,12 +138,3 @@ def _at_rest(counters: Counters, accept_units: str) -> bool:
     if not match:
         raise PreconditionError(f"unreadable count of accepted units: {accept_units[:100]!r}")
     return int(match[1]) == counters.stat("accept_units") and not counters.stat("in_flight")
-
-
-def enough_unaccepted(counters: Counters, pages: int) -> Check:
-    """The precondition of every test: something is left to be accepted."""
-    left = counters.unaccepted_pages
-    detail = f"{left} pages unaccepted at the start, {pages} needed"
-    if left >= pages:
-        return check("enough memory is unaccepted", True, detail)
-    return Check("enough memory is unaccepted", Status.ERROR, detail, "precondition")

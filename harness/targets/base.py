@@ -100,6 +100,8 @@ class Target(abc.ABC):
     """The same, for tests."""
     emulation_memory: ClassVar[int]
     """The same for both, where all of the platform is emulated: memory is touched slowly there."""
+    modelled_cost: ClassVar[str] = "tdx"
+    """The cost model of the hardware that its guests stand for."""
     fragments: ClassVar[tuple[str, ...]]
     """Kernel config fragments its guests need beside the common ones."""
     carried_fragments: ClassVar[tuple[str, ...]] = ()

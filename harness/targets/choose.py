@@ -36,8 +36,8 @@ def spec_and_reason(
 ) -> tuple[GuestSpec, str]:
     """The spec that `given` describes, and why it has its target. Raises UsageError.
 
-    `defaults` are a door's own, where the target has such an option; `memory` is the default that
-    depends on the target.
+    `defaults` are a door's own, where the target has such an option: values, or functions of the
+    target; `memory` is the default that depends on the target.
     """
     values = read_options(given)
     asked: TargetName | None = values.pop("target", None)
@@ -45,9 +45,10 @@ def spec_and_reason(
     def make(name: TargetName) -> GuestSpec:
         target = target_for(name)
         spec = with_options(blank_spec(name, memory(target)), values)
+        own = {o: v(target) if callable(v) else v for o, v in (defaults or {}).items()}
         fitting = {
             option: value
-            for option, value in read_options(defaults or {}).items()
+            for option, value in read_options(own).items()
             # Hardware has no cost model.
             if guest_option(option).applies_to(name) and not target.on_hardware(spec)
         }

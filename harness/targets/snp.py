@@ -26,6 +26,7 @@ class SnpTarget(common.ConfidentialTarget):
     name = TargetName.SNP
     title = "SEV-SNP"
     emulated_part = "emulated RMP and host"
+    modelled_cost = "snp"
     # without PAT, early_memremap_encrypted_wp() fails and __sme_early_enc_dec() BUGs (6.12, 7.3)
     symbols = ("UNACCEPTED_MEMORY", "AMD_MEM_ENCRYPT", "X86_PAT")
     accept_function = "snp_accept_memory"

@@ -9,8 +9,7 @@ import pytest
 
 from harness.base.status import GuestFailure, HarnessError
 from harness.base.units import PAGE_SIZE
-from harness.suite.hook import HookRefused
-from harness.suite.subject import Subject
+from harness.suite.subject import HookRefused, Subject
 
 pytestmark = [
     pytest.mark.guest,

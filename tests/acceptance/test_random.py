@@ -27,11 +27,11 @@ from hypothesis.stateful import (
 
 from harness.base.status import GuestFailure, PreconditionError, Status
 from harness.kernel.version import Version
-from harness.suite.director import Director
 from harness.suite.judge import judge_test
 from harness.suite.need import Need
 from harness.suite.operations import Operation, apply, inspect, load_sequence, save_sequence
 from harness.suite.plugin.options import option
+from harness.suite.pool import Director
 
 pytestmark = [pytest.mark.guest]
 NEED = Need.of(

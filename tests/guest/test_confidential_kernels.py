@@ -8,6 +8,7 @@ Under TCG; one build serves both platforms, and a second one, without patches, s
 from __future__ import annotations
 
 import pytest
+from harness.suite.hook import run_hook
 
 from harness.analysis.analyse import Analysis
 from harness.base.spec import GuestSpec
@@ -16,7 +17,6 @@ from harness.base.units import MIB, PAGE_SIZE
 from harness.run.run import Run
 from harness.run.session import Session
 from harness.suite.features import missing_feature
-from harness.suite.hook import run_hook
 from harness.suite.operations import FINDINGS
 from harness.suite.plugin.fixtures import Boot
 from harness.targets.choose import guest_spec

@@ -15,7 +15,7 @@ from harness.base.spec import GuestSpec
 from harness.base.status import Status
 from harness.base.store import Store
 from harness.base.units import MIB
-from harness.compare.index import open_index
+from harness.compare.index import index_of
 from harness.kernel.kernel import Kernel
 from harness.record.view import RunView
 from harness.report.kcidb import kcidb
@@ -77,9 +77,9 @@ def test_kcidb_takes_the_run(view: RunView) -> None:
 
 
 def test_the_index_knows_the_run_and_its_figures(view: RunView) -> None:
-    with open_index(view.path.parent) as index:
-        (row,) = [row for row in index.runs() if row.id == view.id]
-        values = [p.value for p in index.history("workload.touched_bytes") if p.row.id == view.id]
+    index = index_of(view.path.parent)
+    (row,) = [row for row in index.runs() if row.id == view.id]
+    values = [p.value for p in index.history("workload.touched_bytes") if p.row.id == view.id]
     assert row.status == "PASS"
     assert row.workload == "touch"
     assert values == [128 * MIB]

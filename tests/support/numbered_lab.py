@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.base.status import Status
-from harness.jobs.lab import BuildJob, BuiltKernel, SampleJob, SuiteJob, judge_suite
+from harness.jobs.lab import BuildJob, BuiltKernel, Lab, SampleJob, SuiteJob, judge_suite
 from harness.kernel.make import KernelBuildError
 from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 
@@ -38,7 +38,7 @@ class Killed(BaseException):
 
 
 @dataclass
-class FakeLab:
+class FakeLab(Lab):
     """Builds, tests and measures by the number of the commit."""
 
     repo: Path

@@ -14,15 +14,8 @@ import pytest
 from harness.base.status import HarnessError, Status, UsageError
 from harness.jobs.bisect.bisect import Bisect, BisectResult
 from harness.jobs.bisect.step import judge_step
-from harness.jobs.bisect.trial import (
-    MetricQuestion,
-    MetricTrial,
-    SuiteQuestion,
-    SuiteTrial,
-    look_of,
-    passes_needed,
-)
-from harness.jobs.ledger import Ledger
+from harness.jobs.bisect.trial import MetricTrial, SuiteTrial, look_of, passes_needed
+from harness.jobs.ledger import Ledger, Measurement
 from harness.record.journal import Journal
 from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run_git
@@ -30,6 +23,7 @@ from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run
 COMMITS = 12
 SPEC = guest_spec(memory="1G", clock="icount")
 BUG = "table bounds: nr_unaccepted 4096 pages, pending 512"
+Question = Callable[[Ledger], SuiteTrial | MetricTrial]
 CRASH = "kernel panic: check not written yet at mm/util.c:1207"
 
 
@@ -47,23 +41,22 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 def bisect(
     tmp_path: Path,
     lab: FakeLab,
-    question: SuiteQuestion | MetricQuestion,
+    question: Question,
     good: str = "c0",
     bad: str = "c12",
 ) -> BisectResult:
     with Journal(tmp_path / "journal.jsonl") as journal:
         journal.append("session")
         ledger = Ledger(tmp_path, journal, lab)
-        trial: SuiteTrial | MetricTrial
-        if isinstance(question, SuiteQuestion):
-            trial = SuiteTrial(ledger, question)
-        else:
-            trial = MetricTrial(ledger, question)
-        return Bisect(ledger, trial, lab.repo, good, bad).run()
+        return Bisect(ledger, question(ledger), lab.repo, good, bad).run()
 
 
-TEST = SuiteQuestion(("t.py",), SPEC)
-METRIC = MetricQuestion("cost.workload", "touch", SPEC)
+def by_test(ledger: Ledger) -> SuiteTrial:
+    return SuiteTrial(ledger, ("t.py",), SPEC)
+
+
+def by_metric(ledger: Ledger) -> MetricTrial:
+    return MetricTrial(ledger, Measurement("cost.workload", ("touch",), SPEC))
 
 
 def broken_from(first: int, crash: int | None = None) -> Callable[[int], tuple[Status, str]]:
@@ -78,7 +71,7 @@ def broken_from(first: int, crash: int | None = None) -> Callable[[int], tuple[S
 @pytest.mark.parametrize("first", range(1, COMMITS + 1))
 def test_it_names_the_commit_that_broke_the_test(repo: Path, tmp_path: Path, first: int) -> None:
     lab = FakeLab(repo, broken_from(first))
-    result = bisect(tmp_path, lab, TEST)
+    result = bisect(tmp_path, lab, by_test)
     assert result.status is Status.DONE
     assert result.candidates[0].endswith(f"change {first}")
     assert result.builds <= math.ceil(math.log2(COMMITS)) + 2
@@ -90,13 +83,13 @@ def test_it_names_the_commit_that_broke_the_test(repo: Path, tmp_path: Path, fir
 
 def test_what_does_not_build_or_fails_in_another_way_is_skipped(repo: Path, tmp_path: Path) -> None:
     lab = FakeLab(repo, broken_from(7, crash=8), unbuildable=(5, 6))
-    result = bisect(tmp_path, lab, TEST)
+    result = bisect(tmp_path, lab, by_test)
     # 6 does not build, so 7 cannot be told from 5 and 6, if git comes by them.
     assert any(candidate.endswith("change 7") for candidate in result.candidates)
     assert all(number not in lab.runs for number in (5, 6))
     lab = FakeLab(repo, broken_from(7, crash=8), unbuildable=(5,))
     (tmp_path / "other").mkdir()
-    result = bisect(tmp_path / "other", lab, TEST)
+    result = bisect(tmp_path / "other", lab, by_test)
     assert [c.endswith("change 7") for c in result.candidates] == [True]
     assert 8 in lab.built, "the crash was met, and skipped"
 
@@ -105,7 +98,7 @@ def test_where_nothing_can_be_judged_it_says_which_commits_are_left(
     repo: Path, tmp_path: Path
 ) -> None:
     lab = FakeLab(repo, broken_from(7), unbuildable=tuple(range(1, 12)))
-    result = bisect(tmp_path, lab, TEST)
+    result = bisect(tmp_path, lab, by_test)
     assert result.status is Status.ERROR
     assert len(result.candidates) == COMMITS
 
@@ -120,7 +113,7 @@ def test_it_names_the_commit_that_made_it_one_percent_dearer(
         cost=lambda n: 1e9 * (1.01 if n >= first else 1.0) * (1.0008 if n % 2 else 1.0),
         unbuildable=(5,),
     )
-    result = bisect(tmp_path, lab, METRIC)
+    result = bisect(tmp_path, lab, by_metric)
     assert result.candidates[0].endswith(f"change {first}")
     assert "regressed" in result.bad_evidence.reason
 
@@ -129,10 +122,10 @@ def test_ends_that_are_not_what_they_are_said_to_be_are_an_error(
     repo: Path, tmp_path: Path
 ) -> None:
     for name, lab, question, why in (
-        ("a", FakeLab(repo), TEST, "the bad end is not bad: it passed 10 times"),
-        ("b", FakeLab(repo, broken_from(0)), TEST, "the good end is not good"),
-        ("c", FakeLab(repo), METRIC, "the bad end is not worse"),
-        ("d", FakeLab(repo, lambda n: (Status.MISS, "no QEMU")), TEST, "cannot be judged: "),
+        ("a", FakeLab(repo), by_test, "the bad end is not bad: it passed 10 times"),
+        ("b", FakeLab(repo, broken_from(0)), by_test, "the good end is not good"),
+        ("c", FakeLab(repo), by_metric, "the bad end is not worse"),
+        ("d", FakeLab(repo, lambda n: (Status.MISS, "no QEMU")), by_test, "cannot be judged: "),
     ):
         (tmp_path / name).mkdir()
         with pytest.raises(HarnessError, match=why) as caught:
@@ -151,18 +144,18 @@ def test_a_bug_that_strikes_now_and_then_gets_enough_runs_to_show(
         strikes = number >= 7 and seen[number] % 3 == 2
         return (Status.FAIL, BUG) if strikes else (Status.PASS, "")
 
-    result = bisect(tmp_path, FakeLab(repo, now_and_then), TEST)
+    result = bisect(tmp_path, FakeLab(repo, now_and_then), by_test)
     assert result.candidates[0].endswith("change 7")
     assert seen[0] == passes_needed(1, 3) == 12
 
 
 @pytest.mark.parametrize("dies_at", [0, 1, 4, 6, 9, 12])
-@pytest.mark.parametrize("question", [TEST, METRIC])
+@pytest.mark.parametrize("question", [by_test, by_metric])
 def test_a_killed_bisection_goes_on(
-    repo: Path, tmp_path: Path, question: SuiteQuestion | MetricQuestion, dies_at: int
+    repo: Path, tmp_path: Path, question: Question, dies_at: int
 ) -> None:
     def lab(dies_at: int | None = None) -> FakeLab:
-        test = broken_from(7) if question is TEST else (lambda n: (Status.PASS, ""))
+        test = broken_from(7) if question is by_test else (lambda n: (Status.PASS, ""))
         return FakeLab(repo, test, lambda n: 1e9 * (1.01 if n >= 7 else 1), dies_at=dies_at)
 
     whole, first, second = lab(), lab(dies_at), lab()
@@ -180,23 +173,23 @@ def test_a_killed_bisection_goes_on(
 
 def test_the_users_repository_is_not_touched(repo: Path, tmp_path: Path) -> None:
     before = sorted((p, p.stat().st_mtime_ns) for p in repo.rglob("*"))
-    bisect(tmp_path, FakeLab(repo, broken_from(7)), TEST)
+    bisect(tmp_path, FakeLab(repo, broken_from(7)), by_test)
     assert sorted((p, p.stat().st_mtime_ns) for p in repo.rglob("*")) == before
 
 
 def test_a_range_that_makes_no_sense_is_refused(repo: Path, tmp_path: Path) -> None:
     lab = FakeLab(repo)
     with pytest.raises(UsageError, match="not an ancestor"):
-        bisect(tmp_path, lab, TEST, good="c12", bad="c0")
+        bisect(tmp_path, lab, by_test, good="c12", bad="c0")
     with pytest.raises(UsageError, match="the same"):
-        bisect(tmp_path, lab, TEST, good="c3", bad="c3")
+        bisect(tmp_path, lab, by_test, good="c3", bad="c3")
     with pytest.raises(UsageError, match="no commit 'c99'"):
-        bisect(tmp_path, lab, TEST, good="c99")
+        bisect(tmp_path, lab, by_test, good="c99")
     shallow = tmp_path / "shallow"
     origin = f"file://{repo}"
     subprocess.run(["git", "clone", "-q", "--depth=3", origin, str(shallow)], check=True)
     with pytest.raises(UsageError, match="which is a shallow clone"):
-        bisect(tmp_path, FakeLab(shallow), TEST, good="HEAD~5", bad="HEAD")
+        bisect(tmp_path, FakeLab(shallow), by_test, good="HEAD~5", bad="HEAD")
 
 
 def test_a_failure_is_the_same_one_if_a_signal_or_the_words_are() -> None:

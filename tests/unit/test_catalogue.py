@@ -27,13 +27,12 @@ from harness.jobs.catalogue.entry import (
     read_entry,
     select,
 )
-from harness.jobs.catalogue.runner import node_ids, run_catalogue
-from harness.jobs.catalogue.verdicts import judge
+from harness.jobs.catalogue.runner import judge, node_ids, run_catalogue
 from harness.kernel.series import read_series
 from harness.kernel.version import Version
 from harness.record.attempts import CaseVerdict
 from harness.report.catalogue import entry_text, result_record, result_rows, summary
-from harness.suite.verdicts import parse_verdicts
+from harness.suite.judge import parse_verdicts
 
 V612, V73 = Version(6, 12, 107), Version(7, 3, 4)
 TEST = "tests/acceptance/test_x.py::test_y"

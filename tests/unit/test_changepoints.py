@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness.compare.changepoints import change_points
+from harness.compare.history import change_points
 
 
 def test_a_step_is_found_at_its_place() -> None:

@@ -18,7 +18,7 @@ from harness.base.spec import Accel, Clock, GuestSpec
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.base.units import GIB, PAGE_SIZE
 from harness.cli import app as cli
-from harness.compare.baselines import config_digest, load, load_all
+from harness.compare.baselines import config_digest, load_all
 from harness.compare.runs import check_comparable, compare_runs
 from harness.record.comparison import Criteria, Verdict
 from harness.record.rundir import RunDir, write_json
@@ -191,7 +191,7 @@ def test_a_baseline_file_that_is_none_is_an_error(tmp_path: Path) -> None:
     for text in ("", "{}", "[1]", '{"schema": 1, "configuration": {"target": 3}}', "9" * 5000):
         path.write_text(text)
         with pytest.raises(UsageError, match=re.escape(str(path))) as caught:
-            load(path)
+            load_all(tmp_path)
         assert "a baseline is" in caught.value.hint
 
 

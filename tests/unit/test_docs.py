@@ -89,7 +89,7 @@ def test_the_signals_of_every_invariant_are_explained(row: Invariant) -> None:
 
 
 _FILE = re.compile(r"[a-z-]+\.(txt|log|jsonl?|parquet|sh|raw|img|bin)")
-NOT_OF_A_RUN = {"manifest.json", "state.bin", "night.json", "series.json"}
+NOT_OF_A_RUN = {"manifest.json", "state.bin", "night.json", "series.json", "journal.jsonl"}
 """Of a snapshot (docs/snapshots.md), a night, a checked series."""
 
 

@@ -10,8 +10,7 @@ import pytest
 from harness.base.status import Status, UsageError
 from harness.kernel.version import Version
 from harness.record.check import Check
-from harness.suite.expectations import Expectation, load_expectations
-from harness.suite.judge import judge_test
+from harness.suite.judge import Expectation, judge_test, load_expectations
 
 ENTRY = """
 [[expectation]]

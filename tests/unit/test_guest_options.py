@@ -26,7 +26,7 @@ from harness.base.spec import Accel, Clock, GuestSpec, TargetName
 from harness.base.status import UsageError
 from harness.base.units import MIB
 from harness.cli.app import app
-from harness.cli.options import guest_options
+from harness.cli.options import KernelChoice, guest_options
 from harness.jobs.nightly.plan import cells
 from harness.jobs.nightly.plan_file import parse_plan
 from harness.report.reference import option_table
@@ -245,6 +245,21 @@ def test_a_doors_own_defaults_are_for_the_targets_that_have_the_option() -> None
     assert spec_and_reason(hardware, defaults=defaults)[0].emulation.cost.name == "free"
     given = {"target": "emulated", "cost": "snp"}
     assert spec_and_reason(given, defaults=defaults)[0].emulation.cost.name == "snp"
+
+
+def test_the_first_guests_cost_what_the_hardware_does_that_they_stand_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[GuestSpec] = []
+
+    def for_guest(_kernel: object, _session: object, spec: GuestSpec) -> None:
+        asked.append(spec)
+        raise UsageError("enough")
+
+    monkeypatch.setattr(KernelChoice, "for_guest", for_guest)
+    for words in ("--target=emulated", "--target=tdx", "--target=snp", "--target=snp --cost=tdx"):
+        CliRunner().invoke(app, ["quickstart", "--accel=tcg", *words.split()])
+    assert [spec.emulation.cost.name for spec in asked] == ["tdx", "tdx", "snp", "tdx"]
 
 
 def test_every_option_is_explained_by_one_sentence_and_names_real_targets() -> None:

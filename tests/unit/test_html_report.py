@@ -21,7 +21,7 @@ import pytest
 from harness.base.status import Status, UsageError
 from harness.cli import app as cli
 from harness.compare.history import series_of
-from harness.compare.index import open_index
+from harness.compare.index import index_of
 from harness.record.comparison import Comparison, Criteria, Interval, Verdict
 from harness.record.console import ConsoleScanner
 from harness.record.night import CellKind, CellResult, Flake, NightResults, load_night
@@ -330,9 +330,9 @@ def test_the_verb_writes_a_night_and_the_newest_run(
 def test_trends_show_where_the_level_changed(tmp_path: Path) -> None:
     for day in range(20):
         make_run(tmp_path, day=day, accept_ns=1e6 * (1.05 if day >= 12 else 1) + day % 3)
-    with open_index(tmp_path) as index:
-        series = series_of("accept.p99_ns", index.history("accept.p99_ns"))
-        newest = RunView.load(tmp_path / index.runs()[-1].id)
+    index = index_of(tmp_path)
+    series = series_of("accept.p99_ns", index.history("accept.p99_ns"))
+    newest = RunView.load(tmp_path / index.runs()[-1].id)
     (trend,) = runs_page([newest], series).trends
     assert len(trend.rows) == 1
     assert trend.rows[0][0] == series[0].points[12].row.id

@@ -14,7 +14,7 @@ import pytest
 from harness.base.spec import AcceptMode
 from harness.base.status import Status, UsageError
 from harness.compare.history import series_of
-from harness.compare.index import FILE, Filter, open_index
+from harness.compare.index import FILE, Filter, index_of
 from harness.record.rundir import RunDir, write_json
 from harness.record.view import RunView
 from tests.support.sample_runs import make_run
@@ -23,21 +23,21 @@ ALL = Filter()
 
 
 def ids(root: Path, wanted: Filter = ALL) -> list[str]:
-    with open_index(root) as index:
-        return [row.id for row in index.runs(wanted)]
+    index = index_of(root)
+    return [row.id for row in index.runs(wanted)]
 
 
 def test_runs_appear_change_and_vanish(tmp_path: Path) -> None:
     first, second = make_run(tmp_path, day=0), make_run(tmp_path, day=1, finished=False)
     assert ids(tmp_path) == [first.path.name, second.path.name]
-    with open_index(tmp_path) as index:
-        assert [row.status for row in index.runs()] == ["PASS", "MISS"]
+    index = index_of(tmp_path)
+    assert [row.status for row in index.runs()] == ["PASS", "MISS"]
     second.finish(Status.FAIL, "a panic")
     assert ids(tmp_path, Filter(status=(Status.FAIL,))) == [second.path.name]
     shutil.rmtree(first.path)
     assert ids(tmp_path) == [second.path.name]
-    with open_index(tmp_path) as index:
-        assert index.history("accept.p50_ns") == []
+    index = index_of(tmp_path)
+    assert index.history("accept.p50_ns") == []
 
 
 def test_filters(tmp_path: Path) -> None:
@@ -71,9 +71,9 @@ def test_a_damaged_or_missing_index_is_made_anew(tmp_path: Path, damage: bytes |
 def test_one_unreadable_run_hides_no_other(tmp_path: Path) -> None:
     good, bad = make_run(tmp_path, day=0), make_run(tmp_path, day=1)
     (bad.path / "run.json").write_text('{"schema": 1, "status": "PASSED"}')
-    with open_index(tmp_path) as index:
-        assert [row.id for row in index.runs()] == [good.path.name]
-        ((name, why),) = index.unreadable()
+    index = index_of(tmp_path)
+    assert [row.id for row in index.runs()] == [good.path.name]
+    ((name, why),) = index.unreadable()
     assert name == bad.path.name
     assert "PASSED" in why
 
@@ -90,16 +90,16 @@ def test_values_of_the_wrong_kind_are_missing_not_fatal(tmp_path: Path) -> None:
     )
     record["counters_after"] = {"emulation": {"units_before_init": 10**400}}
     (run.path / "run.json").write_text(json.dumps(record))
-    with open_index(tmp_path) as index:
-        (row,) = index.runs()
-        assert index.history("accept.calls") == index.history("boot.accepted_units") == []
+    index = index_of(tmp_path)
+    (row,) = index.runs()
+    assert index.history("accept.calls") == index.history("boot.accepted_units") == []
     assert row.cause == "\\ud800 \\x1b[2J \\x00"
     assert row.memory_bytes is None
 
 
 def test_a_directory_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="not a directory of runs"), open_index(tmp_path / "no"):
-        pass
+    with pytest.raises(UsageError, match="not a directory of runs"):
+        index_of(tmp_path / "no")
 
 
 def test_a_hostile_workload_report_is_read_as_missing(tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_only_runs_of_one_configuration_make_a_series(tmp_path: Path) -> None:
         make_run(tmp_path, day=day, kernel=f"7.3.{day}-cvm-1")
     make_run(tmp_path, day=5, accept=AcceptMode.EAGER)
     make_run(tmp_path, day=6, workload="drain")
-    with open_index(tmp_path) as index:
-        series = series_of("accept.p99_ns", index.history("accept.p99_ns"))
+    index = index_of(tmp_path)
+    series = series_of("accept.p99_ns", index.history("accept.p99_ns"))
     assert [len(one.points) for one in series] == [4, 1, 1]
     assert "eager" in series[1].configuration or "eager" in series[2].configuration
 
@@ -133,8 +133,8 @@ def test_a_thousand_runs_are_indexed_and_their_trend_found_in_five_seconds(tmp_p
         run.update(**record | {"id": run.path.name, "accepts": accepts, "started_utc": started})
         write_json(run.path / "workload.json", workload)
     begin_s = time.process_time()  # what other work on the machine does not lengthen
-    with open_index(tmp_path / "runs") as index:
-        (series,) = series_of("accept.p99_ns", index.history("accept.p99_ns"))
+    index = index_of(tmp_path / "runs")
+    (series,) = series_of("accept.p99_ns", index.history("accept.p99_ns"))
     elapsed_s = time.process_time() - begin_s
     assert len(series.points) == 1000
     (change,) = series.changes

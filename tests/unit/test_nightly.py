@@ -15,8 +15,7 @@ from msgspec.structs import replace
 
 from harness.base.status import HostError, Status
 from harness.base.units import GIB
-from harness.jobs.lab import BuildJob, BuiltKernel, SampleJob, SuiteJob, judge_suite
-from harness.jobs.nightly import disk as nightly_disk
+from harness.jobs.lab import BuildJob, BuiltKernel, Lab, SampleJob, SuiteJob, judge_suite
 from harness.jobs.nightly.night import Night
 from harness.jobs.nightly.plan import cells
 from harness.jobs.nightly.plan_file import parse_plan
@@ -76,7 +75,7 @@ class Killed(BaseException):
 
 
 @dataclass
-class FakeLab:
+class FakeLab(Lab):
     """Answers; remembers what it was asked; dies before the call number `dies_at`."""
 
     slower: float = 1.0
@@ -241,7 +240,7 @@ def test_passed_cells_give_up_their_bulk_before_a_cell_is_refused(
     def size(path: Path) -> int:
         return 100 * GIB if list(path.glob("cells/*/*/runs")) else 0
 
-    monkeypatch.setattr(nightly_disk, "tree_size", size)
+    monkeypatch.setattr("harness.jobs.nightly.night.tree_size", size)
     results = night(tmp_path, FakeLab())
     assert results.status is Status.PASS
 

@@ -19,9 +19,9 @@ from harness.base.spec import AcceptMode, Clock
 from harness.base.status import UsageError
 from harness.base.units import GIB
 from harness.cli.app import app
+from harness.cli.plan import check_plan, check_run_options
 from harness.jobs.nightly.estimate import Past, durations, past_of
 from harness.jobs.nightly.plan import Cell, cells, guest_points, matches, parse_filter, select
-from harness.jobs.nightly.plan_check import check_plan, check_run_options
 from harness.jobs.nightly.plan_file import Plan, Seconds, parse_duration, parse_plan
 from harness.record.night import CellKind
 

@@ -39,7 +39,7 @@ from harness.record.comparison import (
 )
 from harness.record.night import CellKind, CellResult, Ending, Flake, NightResults
 from harness.record.series import CommitResult, SeriesResults
-from harness.suite.expectations import Expectation
+from harness.suite.judge import Expectation
 
 
 class Colour(enum.StrEnum):

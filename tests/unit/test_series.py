@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from harness.base.status import PreconditionError, Status, UsageError
-from harness.jobs.ledger import Ledger
+from harness.jobs.ledger import Ledger, Measurement
 from harness.jobs.series.points import points_of
-from harness.jobs.series.series import Cost, PatchSeries, SeriesCheck, warnings_in
+from harness.jobs.series.series import PatchSeries, SeriesCheck, warnings_in
 from harness.record.journal import Journal
 from harness.record.series import CommitResult
 from harness.report.summaries import print_rows
@@ -19,7 +19,7 @@ from harness.targets.choose import guest_spec
 from tests.support.numbered_lab import FakeLab, Killed, numbered_repository, run_git
 
 SPEC = guest_spec(memory="1G", clock="icount")
-COST = Cost("cost.workload", "touch", (), SPEC)
+COST = Measurement("cost.workload", ("touch",), SPEC)
 CHECK = SeriesCheck(("t.py",), SPEC, cost=COST)
 
 

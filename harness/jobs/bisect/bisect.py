@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Which commit broke it: the ends are proven first, then git bisect asks and the harness answers.
-
-Everything that was answered is in the journal: a bisection that was killed asks the same questions
-again, in the same order, and gets those answers without a build.
-"""
+One that was killed asks the same again, and the journal has the answers."""
 
 from __future__ import annotations
 
@@ -13,23 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.base.spec import GuestSpec, TargetName
-from harness.base.status import HarnessError, Status
+from harness.base.status import HarnessError, PreconditionError, Status
 from harness.jobs.bisect.git import Bisection, subject
 from harness.jobs.bisect.trial import MetricTrial, SuiteTrial
 from harness.jobs.lab import BuildJob
 from harness.jobs.ledger import Ledger
-from harness.jobs.patchsets import resolve_commit
 from harness.record.attempts import Answer, Word
 from harness.record.rundir import plain
 
 Say = Callable[[str], None]
-SKIPPED_BUILDS = "does not build"
 
 
 @dataclass(frozen=True)
 class BisectResult:
-    """The outcome of a bisection."""
-
     status: Status
     """DONE: one commit; ERROR: several are left that cannot be judged."""
     candidates: tuple[str, ...]
@@ -50,8 +43,6 @@ class BisectResult:
 
 @dataclass
 class Bisect:
-    """A bisection in progress."""
-
     ledger: Ledger
     trial: SuiteTrial | MetricTrial
     repository: Path
@@ -69,7 +60,7 @@ class Bisect:
         bisection = Bisection(self.repository, self.ledger.directory / "git", self.good, self.bad)
         answers = self._prove(bisection)
         steps = 0
-        while commit := bisection.finding.next:
+        while commit := bisection.state.next:
             steps += 1
             answer = self._answer(commit)
             answers[commit] = answer
@@ -80,13 +71,11 @@ class Bisect:
     def _name(self, commit: str) -> str:
         return subject(self.repository, commit)
 
-    def _job(self, commit: str) -> BuildJob:
-        source = f"git:{self.repository}@{commit}"
-        return BuildJob(source, (), self.fragments, self.settings, self.target)
-
     def _kernel(self, commit: str) -> Path:
         self.say(f"building {self._name(commit)}")
-        return self.ledger.build(commit, self._job(commit))
+        source = f"git:{self.repository}@{commit}"
+        job = BuildJob(source, (), self.fragments, self.settings, self.target)
+        return self.ledger.build(commit, job)
 
     def _prove(self, bisection: Bisection) -> dict[str, Answer]:
         """Both ends, the bad one first: it shows what to look for."""
@@ -100,7 +89,10 @@ class Bisect:
             good = (bisection.good, self._kernel(bisection.good))
             good_answer = self.trial.answer(*good)
             if good_answer.word is not Word.GOOD:
-                raise NotGood(good_answer)
+                raise PreconditionError(
+                    f"the good end is not good: {good_answer.reason}",
+                    hint="check --good, the guest options and the test",
+                )
         self.say(f"the good end is good: {good_answer.reason}")
         self.ledger.journal.append("proven", good=good_answer, bad=bad_answer)
         return {bisection.good: good_answer, bisection.bad: bad_answer}
@@ -108,21 +100,19 @@ class Bisect:
     def _answer(self, commit: str) -> Answer:
         for known in self.ledger.journal.read("answer", Answer, commit=commit):
             return known
-        answer = self._judge(commit)
-        self.ledger.journal.append("answer", commit=commit, **plain(answer))
-        return answer
-
-    def _judge(self, commit: str) -> Answer:
         try:
             kernel = self._kernel(commit)
         except HarnessError as error:
-            return Answer(Word.SKIP, f"{SKIPPED_BUILDS}: {error.cause}")
-        return self.trial.answer(commit, kernel)
+            answer = Answer(Word.SKIP, f"does not build: {error.cause}")
+        else:
+            answer = self.trial.answer(commit, kernel)
+        self.ledger.journal.append("answer", commit=commit, **plain(answer))
+        return answer
 
     def _result(
         self, bisection: Bisection, answers: dict[str, Answer], steps: int, seconds: float
     ) -> BisectResult:
-        commits = bisection.finding.candidates
+        commits = bisection.state.candidates
         events = self.ledger.journal.events
         built = [event for event in events if event["event"] in ("built", "unbuilt")]
         first = commits[0] if len(commits) == 1 else bisection.bad
@@ -147,19 +137,6 @@ class Bisect:
         )
 
 
-class NotGood(HarnessError):
-    """The good end is not good: ERROR."""
-
-    status = Status.ERROR
-    exit_code = Status.ERROR.exit_code
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(
-            f"the good end is not good: {answer.reason}",
-            hint="check --good, the guest options and the test",
-        )
-
-
 def _earlier(ledger: Ledger) -> float:
     """Seconds of work that earlier sessions spent on guests and builds."""
     last = max(
@@ -171,8 +148,3 @@ def _earlier(ledger: Ledger) -> float:
         for event in ledger.journal.events[:last]
         if isinstance(event.get("seconds"), int | float)
     )
-
-
-def resolve_range(repository: Path, good: str, bad: str) -> tuple[str, str]:
-    """The full ids of both ends, so that a resumed bisection means the same commits."""
-    return resolve_commit(repository, good), resolve_commit(repository, bad)

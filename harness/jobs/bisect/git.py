@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,7 @@ class Bisection:
                 hint="bisecting finds what made a good kernel bad, in this direction only",
             )
         self._borrow()
-        self._finding = self._told(git(scratch, "bisect", "start", self.bad, self.good))
+        self.state = self._told(git(scratch, "bisect", "start", self.bad, self.good))
 
     def _borrow(self) -> None:
         shutil.rmtree(self._git_dir, ignore_errors=True)
@@ -59,24 +60,17 @@ class Bisection:
         git(self._git_dir, "update-ref", "HEAD", self.bad)  # bisect wants a branch to be on
 
     @property
-    def finding(self) -> BisectState:
-        """Where it stands."""
-        return self._finding
-
-    @property
     def commits(self) -> int:
         """How many commits may be the first bad one."""
         counted = git(self.repository, "rev-list", "--count", f"{self.good}..{self.bad}")
         return int(counted.stdout)
 
     def answer(self, commit: str, word: str) -> None:
-        """Tell that `commit` is "good", "bad" or to "skip"."""
-        self._finding = self._told(git(self._git_dir, "bisect", word, commit))
+        self.state = self._told(git(self._git_dir, "bisect", word, commit))
 
-    def _told(self, result: object) -> BisectState:
-        stdout = result.stdout.decode(errors="replace")  # type: ignore[attr-defined]
-        first = _FIRST_BAD.search(stdout)
-        if first:
+    def _told(self, result: subprocess.CompletedProcess[bytes]) -> BisectState:
+        stdout = result.stdout.decode(errors="replace")
+        if first := _FIRST_BAD.search(stdout):
             return BisectState(None, (first[1],))
         if "only 'skip'ped commits left" in stdout:
             return BisectState(None, tuple(_COULD_BE.findall(stdout)))
@@ -84,12 +78,11 @@ class Bisection:
         if head.returncode:
             raise HostError(
                 "git bisect gave no commit to test",
-                details=[*stdout.splitlines(), *complaint(result)],  # type: ignore[arg-type]
+                details=[*stdout.splitlines(), *complaint(result)],
             )
         return BisectState(head.stdout.decode().strip())
 
     def parent(self, commit: str) -> str:
-        """The first parent of `commit`."""
         return git(self.repository, "rev-parse", f"{commit}^").stdout.decode().strip()
 
 

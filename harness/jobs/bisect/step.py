@@ -10,11 +10,10 @@ from typing import Any
 
 from harness.analysis.metrics import Better, metric_named
 from harness.base.status import HarnessError, Status, UsageError
-from harness.jobs.lab import BuildJob, Lab, LocalLab, SampleJob, SuiteJob
-from harness.jobs.ledger import Ledger
+from harness.jobs.lab import BuildJob, Lab, SuiteJob
+from harness.jobs.ledger import Ledger, Measurement, open_ledger
 from harness.jobs.patchsets import resolve_commit
 from harness.kernel.gitcmd import git
-from harness.record.journal import Journal
 
 GOOD, BAD, SKIP = 0, 1, 125
 _OF_STATUS = {Status.PASS: GOOD, Status.DONE: GOOD, Status.FAIL: BAD}
@@ -38,9 +37,7 @@ def judge_step(
     commit = current_commit(repo)
     if metric and given["above"] is None:
         raise UsageError("a metric needs --above VALUE", hint="take it from a good and a bad run")
-    directory.mkdir(parents=True, exist_ok=True)
-    with Journal(directory / "journal.jsonl") as journal:
-        ledger = Ledger(directory.resolve(), journal, lab or LocalLab())
+    with open_ledger(directory, lab or Lab()) as ledger:
         job = BuildJob(f"git:{repo.resolve()}@{commit}", target=given["spec"].target)
         try:
             kernel = ledger.build(commit, job)
@@ -66,14 +63,12 @@ def _test(
 def _measure(
     ledger: Ledger, commit: str, kernel: Path, metric: str, given: dict[str, Any]
 ) -> tuple[int, str]:
-    workload, *options = shlex.split(given["workload"])
-    values = []
-    for _ in range(given["guests"]):
-        job = SampleJob(kernel, given["spec"], workload, tuple(options))
-        sample = ledger.sample(job, point=commit)
-        if metric not in sample.metrics:
-            return SKIP, f"skip: {sample.status.value} {sample.cause or f'no {metric}'}"
-        values.append(sample.metrics[metric])
+    workload = tuple(shlex.split(given["workload"]))
+    what = Measurement(metric, workload, given["spec"])
+    try:
+        values = ledger.values(what, commit, kernel, tuple(Status), given["guests"])
+    except HarnessError as error:
+        return SKIP, f"skip: {error.status.value} {error.cause}"
     value = statistics.median(values)
     bad = value > given["above"]
     if metric_named(metric).better is Better.HIGHER:

@@ -121,7 +121,6 @@ def load_entries(directory: Path = ENTRIES) -> tuple[BugEntry, ...]:
 
 
 def read_entry(file: Path) -> BugEntry:
-    """The entry in `file`. Raises UsageError."""
     entry = read_toml(file, BugEntry, "docs/catalogue.md lists what an entry has")
     if entry.id != file.stem:
         raise UsageError(f"{file}: its id is {entry.id!r}: the file must be called the same")

@@ -1,30 +1,26 @@
 # SPDX-License-Identifier: MIT
-"""Mutation testing of the suite: each bug on, its tests must FAIL for it; off, they must not.
-
-The suite runs as anyone runs it, in a pytest of its own for each bug, on one kernel that has all
-bugs in it.
-"""
+"""Mutation testing of the suite, on one kernel that has all bugs in it: with a bug on, its tests
+must FAIL for it; with all off, they must not."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness.base.guarded import run_guarded
 from harness.base.status import HostError, Status
 from harness.jobs.catalogue.entry import BugEntry, Catch
-from harness.jobs.catalogue.verdicts import Judged, judge, with_test
 from harness.kernel.kernel import Kernel
 from harness.kernel.version import Version
 from harness.record.attempts import CaseVerdict
-from harness.suite.verdicts import parse_verdicts
+from harness.suite.judge import parse_verdicts
 
-"""Where the tests of the entries are looked for."""
 DEADLINE_S = 900
 """For one pytest; each guest in it has deadlines of its own."""
 _TOLD = {0, 1, 3, 69}
@@ -34,9 +30,37 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class BugResult:
-    """What came of one bug."""
+class Judged:
+    """What one test's verdict says about the bug that it should catch."""
 
+    verdict: CaseVerdict
+    caught: bool
+    signal: str
+    """The reason by which it was caught; else what kept it from that."""
+
+
+def judge(catch: Catch, verdict: CaseVerdict) -> Judged:
+    """A bug is caught by FAIL for its own reason: any other FAIL is as good as none. A defect that
+    is expected on this kernel is set aside in the verdict; its signal still shows."""
+    if verdict.status is not Status.FAIL and not verdict.expected:
+        return Judged(verdict, False, f"{verdict.status.value}, not FAIL")
+    if hits := verdict.signals & catch.signals:
+        return Judged(verdict, True, ", ".join(sorted(hits)))
+    if verdict.status is Status.FAIL and catch.cause and re.search(catch.cause, verdict.cause):
+        return Judged(verdict, True, verdict.cause)
+    given = ", ".join(sorted(verdict.signals)) or verdict.cause or "no reason"
+    return Judged(verdict, False, f"FAIL for another reason: {given}")
+
+
+def with_test(verdicts: Iterable[CaseVerdict], test: str) -> tuple[CaseVerdict, ...]:
+    """Those of `test`; one without parameters stands for all it has."""
+    return tuple(
+        v for v in verdicts if v.test == test or (v.test.startswith(test + "[") and "[" not in test)
+    )
+
+
+@dataclass(frozen=True)
+class BugResult:
     entry: BugEntry
     judged: tuple[Judged, ...]
     """With the bug on, one for each test that ran."""
@@ -47,15 +71,12 @@ class BugResult:
 
     @property
     def caught(self) -> bool:
-        """Whether a test failed for the bug's reason."""
         return any(judged.caught for judged in self.judged)
 
     @property
     def false_alarms(self) -> tuple[CaseVerdict, ...]:
-        """Tests that do not pass, or have the bug's signal, although it is off.
-
-        What such a test says with the bug on is worth nothing.
-        """
+        """Tests that do not pass, or have the bug's signal, although it is off. What such a test
+        says with the bug on is worth nothing."""
         return tuple(
             verdict
             for verdict in self.clean
@@ -65,10 +86,8 @@ class BugResult:
 
     @property
     def status(self) -> Status:
-        """PASS: caught, and green with the switch off. An entry known as uncaught is SKIP.
-
-        MISS: not caught, but a test could not run on this host.
-        """
+        """PASS: caught, and green with the switch off. An entry known as uncaught is SKIP. MISS:
+        not caught, but a test could not run on this host."""
         if self.entry.uncaught:
             return Status.SKIP
         if self.false_alarms:
@@ -84,10 +103,8 @@ Pytest = Callable[[Sequence[str], str], tuple[CaseVerdict, ...]]
 """Runs tests with words added to the guests' command line."""
 
 
-def pytest_on(
-    kernel: Kernel, tree: Path, runs: Path, options: Sequence[str], notify: Notify
-) -> Pytest:
-    """A `Pytest` that runs the suite in `tree` on `kernel`; `options` are more of pytest's."""
+def pytest_on(kernel: Kernel, tree: Path, runs: Path) -> Pytest:
+    """A `Pytest` that runs the suite in `tree` on `kernel`."""
 
     def run(tests: Sequence[str], append: str) -> tuple[CaseVerdict, ...]:
         with tempfile.TemporaryDirectory(prefix="cvm-catalogue-") as scratch:
@@ -95,7 +112,7 @@ def pytest_on(
             argv = [
                 *(sys.executable, "-m", "pytest", "-q", "--tb=no", "-p", "no:cacheprovider"),
                 *("--target=emulated", f"--kernel={kernel.bzimage}", "--tier=soak"),
-                *(f"--runs={runs.resolve()}", f"--verdicts={verdicts}", *options),
+                *(f"--runs={runs.resolve()}", f"--verdicts={verdicts}", "--snapshot=off"),
                 *((f"--append={append}",) if append else ()),
                 *tests,
             ]
@@ -103,8 +120,6 @@ def pytest_on(
             code = run_guarded(
                 argv, cwd=tree, env=os.environ, line=said.append, deadline_s=DEADLINE_S
             )
-            for line in said:
-                notify(line)
             if code not in _TOLD or not verdicts.exists():
                 raise HostError(
                     f"pytest ended with exit status {code} and did not get to judge",
@@ -115,15 +130,13 @@ def pytest_on(
     return run
 
 
-def run_entry(
-    entry: BugEntry, version: Version, pytest: Pytest
-) -> tuple[tuple[Judged, ...], float]:
-    """Run the tests that have to catch `entry`, with the bug on; verdicts and wall seconds.
-
-    Raises HostError where a test of the entry does not exist.
-    """
+def _run_entry(entry: BugEntry, version: Version, pytest: Pytest) -> BugResult:
+    """Run the tests that have to catch `entry`, with the bug on. Raises HostError where a test of
+    the entry does not exist."""
     started = time.monotonic()
     catches = entry.catches_on(version)
+    if not catches:
+        return BugResult(entry, (), (), 0.0)
     verdicts = _judged_by_all(pytest, node_ids(catches), entry.command_line())
     judged = [
         judge(catch, verdict)
@@ -131,7 +144,7 @@ def run_entry(
         for test in catch.tests
         for verdict in _found(verdicts, test)
     ]
-    return tuple(judged), time.monotonic() - started
+    return BugResult(entry, tuple(judged), (), time.monotonic() - started)
 
 
 def run_catalogue(
@@ -142,22 +155,25 @@ def run_catalogue(
     clean: bool = True,
     notify: Notify = lambda _: None,
 ) -> tuple[BugResult, ...]:
-    """Every entry that has a switch on a kernel of `version`: each bug on, then all off.
-
-    With `clean` all their tests run once more with every bug off.
-    """
+    """Every entry that has a switch on a kernel of `version`: each bug on, then all off. With
+    `clean` all their tests run once more with every bug off."""
     concerned = [entry for entry in entries if version in entry.versions]
-    on: dict[str, tuple[tuple[Judged, ...], float]] = {}
+    results: list[BugResult] = []
     for number, entry in enumerate(concerned, 1):
         if entry.catches_on(version):
             notify(f"{number}/{len(concerned)} {entry.id}")
-            on[entry.id] = run_entry(entry, version, pytest)
+        results.append(_run_entry(entry, version, pytest))
     tests = node_ids([catch for entry in concerned for catch in entry.catches_on(version)])
-    green: tuple[CaseVerdict, ...] = ()
-    if clean and tests:
-        notify("all bugs off")
-        green = _judged_by_all(pytest, tests, "")
-    return tuple(_result(entry, version, on.get(entry.id), green) for entry in concerned)
+    if not clean or not tests:
+        return tuple(results)
+    notify("all bugs off")
+    green = _judged_by_all(pytest, tests, "")
+
+    def same(entry: BugEntry) -> tuple[CaseVerdict, ...]:
+        own = node_ids(entry.catches_on(version))
+        return tuple(verdict for test in own for verdict in with_test(green, test))
+
+    return tuple(replace(result, clean=same(result.entry)) for result in results)
 
 
 def _judged_by_all(pytest: Pytest, tests: Sequence[str], append: str) -> tuple[CaseVerdict, ...]:
@@ -174,20 +190,7 @@ def _judged_by_all(pytest: Pytest, tests: Sequence[str], append: str) -> tuple[C
     return (*(verdict for verdict in found if verdict.test not in missed), *again)
 
 
-def _result(
-    entry: BugEntry,
-    version: Version,
-    on: tuple[tuple[Judged, ...], float] | None,
-    green: Sequence[CaseVerdict],
-) -> BugResult:
-    judged, seconds = on or ((), 0.0)
-    tests = node_ids(entry.catches_on(version))
-    clean = tuple(v for test in tests for v in with_test(green, test))
-    return BugResult(entry, judged, clean, seconds)
-
-
 def node_ids(catches: Sequence[Catch]) -> tuple[str, ...]:
-    """Their tests, each once."""
     return tuple(dict.fromkeys(test for catch in catches for test in catch.tests))
 
 

@@ -13,17 +13,12 @@ from pathlib import Path
 
 from harness.base.status import UsageError
 from harness.jobs.nightly.plan import Cell
-from harness.jobs.nightly.plan_file import Measured
-from harness.record.journal import Event, read_events
+from harness.record.journal import JOURNAL, Event, read_events
 from harness.record.night import CellKind
-
-JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Expected duration of one cell."""
-
     seconds: float
     basis: str
     """What it rests on."""
@@ -44,15 +39,12 @@ class Past:
             return None
         seen = self.cells.get(cell.like)
         if seen:
-            guests = _guests(cell.workload, cell.base) if cell.workload else 1
+            arms = 2 if cell.base else 1
+            guests = arms * cell.workload.repetitions if cell.workload else 1
             return Estimate(statistics.median(seen) * guests, f"{len(seen)} before")
         if cell.kind is CellKind.BUILD and self.builds:
             return Estimate(statistics.median(self.builds), f"{len(self.builds)} builds in cache")
         return None
-
-
-def _guests(workload: Measured, base: str | None) -> int:
-    return workload.repetitions * (2 if base else 1)
 
 
 def past_of(nights: Path, store_entries: Path) -> Past:

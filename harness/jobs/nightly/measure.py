@@ -1,22 +1,25 @@
 # SPDX-License-Identifier: MIT
-"""A measured cell: fresh guests one at a time, A and B interleaved. Pure."""
+"""A measured cell: fresh guests one at a time, A and B interleaved."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from harness.analysis.metrics import metric_named
 from harness.base.reader import FileType
 from harness.base.spec import Clock
-from harness.base.status import PreconditionError, Status
+from harness.base.status import HarnessError, PreconditionError, Status
+from harness.compare.baselines import baseline_for, baseline_of, compare_with
 from harness.compare.runs import criteria_for
 from harness.compare.statistics import Arms
-from harness.compare.verdict import compare
+from harness.compare.verdict import compare, worst_verdict
 from harness.jobs.nightly.plan import Cell
 from harness.record.attempts import Sample
 from harness.record.comparison import Comparison, Criteria, Verdict
 from harness.record.journal import Event, told
+from harness.record.view import RunView
 
 
 class Turn(FileType, frozen=True):
@@ -105,17 +108,30 @@ def enough(cell: Cell, samples: dict[Turn, Sample], pairs: int) -> bool:
 
 def judge_comparisons(comparisons: Sequence[Comparison]) -> tuple[Status, str]:
     """Status and cause of a measured cell. Inconclusive is DONE: measured, and no verdict."""
-    statuses = {
-        Verdict.REGRESSED: Status.FAIL,
-        Verdict.INCONCLUSIVE: Status.DONE,
-        Verdict.IMPROVED: Status.PASS,
-        Verdict.EQUIVALENT: Status.PASS,
-    }
-    for wanted in (Verdict.REGRESSED, Verdict.INCONCLUSIVE, Verdict.IMPROVED, Verdict.EQUIVALENT):
-        found = [c for c in comparisons if c.verdict is wanted]
-        if found:
-            return statuses[wanted], "; ".join(map(describe, found))
-    return Status.ERROR, "no metric was compared"
+    if not comparisons:
+        return Status.ERROR, "no metric was compared"
+    worst = worst_verdict(comparisons)
+    statuses = {Verdict.REGRESSED: Status.FAIL, Verdict.INCONCLUSIVE: Status.DONE}
+    cause = "; ".join(describe(c) for c in comparisons if c.verdict is worst)
+    return statuses.get(worst, Status.PASS), cause
+
+
+def against_baseline(cell: Cell, runs: Sequence[Path], directory: Path) -> tuple[Status, str]:
+    """Status and cause of a cell whose kernel is measured without a base, against the figures kept
+    in git. DONE, saying why, where there is nothing to compare with."""
+    assert cell.workload
+    if not directory.is_dir():
+        return Status.DONE, f"measured; there are no baselines in {directory}"
+    try:
+        now = baseline_of([RunView.load(run) for run in runs])
+        chosen = baseline_for(now, directory, anyway=False)
+        criteria = Criteria(margin=cell.workload.margin_percent / 100)
+        status, cause = judge_comparisons(
+            compare_with(chosen, now, metrics_of_cell(cell), criteria)
+        )
+    except HarnessError as error:
+        return Status.DONE, f"measured, not compared: {error.cause}"
+    return status, f"against the baseline of {chosen.kernel}: {cause}"
 
 
 def describe(comparison: Comparison) -> str:

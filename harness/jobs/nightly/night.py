@@ -1,32 +1,31 @@
 # SPDX-License-Identifier: MIT
 """The night: every cell of a plan, one after the other, each result on disk before the next begins.
-
-Whatever a cell does, the night goes on. What has ended is in the journal and is not run again; what
-a kill cut short is thrown away and run anew.
-"""
+What has ended is not run again; what a kill cut short is thrown away and run anew."""
 
 from __future__ import annotations
 
 import functools
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import structs
 
-from harness.base.status import HarnessError, Status
+from harness.base.status import HarnessError, HostError, Status
+from harness.base.store import tree_size
+from harness.base.units import format_size
 from harness.jobs.lab import BuildJob, Lab, SampleJob, SuiteJob
 from harness.jobs.ledger import Ledger, slug
-from harness.jobs.nightly.baseline import against_baseline
-from harness.jobs.nightly.disk import check_disk
-from harness.jobs.nightly.measure import Turn, enough, order, samples_of
+from harness.jobs.nightly.measure import Turn, against_baseline, enough, order, samples_of
 from harness.jobs.nightly.plan import Cell
-from harness.jobs.nightly.plan_file import Plan
-from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
+from harness.jobs.nightly.plan_file import Limits, Plan
+from harness.jobs.nightly.suite import run_suite, workers
 from harness.jobs.patchsets import check_clean, gather, resolve_commit
 from harness.kernel.source import GitSource, PathSource, parse_source
-from harness.record.attempts import Sample, SuiteResult
+from harness.record.attempts import Sample
 from harness.record.journal import Journal
 from harness.record.night import CellKind, Ending
 from harness.record.rundir import plain
@@ -41,8 +40,6 @@ class OutOfTime(Exception):
 
 @dataclass
 class Night:
-    """A night in progress."""
-
     plan: Plan
     cells: list[Cell]
     directory: Path
@@ -70,7 +67,6 @@ class Night:
             self.journal.append("out-of-time", left=left)
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether its end is in the journal."""
         return any(self.journal.of("end", cell=cell.key))
 
     def _one(self, cell: Cell, number: int) -> None:
@@ -80,13 +76,9 @@ class Night:
             self._end(cell, Ending(Status.SKIP, reason), 0.0)
             return
         started = self.clock()
+        work = {CellKind.BUILD: self._build, CellKind.SUITE: self._suite}
         try:
-            work = {
-                CellKind.BUILD: self._build,
-                CellKind.SUITE: self._suite,
-                CellKind.MEASURE: self._measure,
-            }
-            result = work[cell.kind](cell, number)
+            result = work.get(cell.kind, self._measure)(cell, number)
         except OutOfTime:
             raise
         except HarnessError as error:
@@ -104,8 +96,6 @@ class Night:
         text = f"{end.status.value} {cell.key}" + (f": {end.cause}" * bool(end.cause))
         self.progress("result", 0, None, text)
 
-    # Time and place
-
     def _time_left(self) -> float:
         """Seconds the next command may take. Raises OutOfTime."""
         cell_time = self.plan.limits.cell_time_s
@@ -120,8 +110,6 @@ class Night:
     def _place(cell: Cell, number: int) -> str:
         """Where attempts at `cell` have their directories."""
         return f"cells/{number:03}-{slug(cell.key)}"
-
-    # Builds
 
     def _lacks_kernel(self, cell: Cell) -> str:
         if cell.kind is CellKind.BUILD:
@@ -164,44 +152,24 @@ class Night:
 
     def _bzimage(self, cell: Cell, name: str) -> Path:
         kernel = self._kernel(cell, name)
-        assert kernel is not None
+        assert kernel
         return self.directory / kernel.bzimage
 
-    # Functional cells
-
     def _suite(self, cell: Cell, number: int) -> Ending:
-        assert cell.suite
-        assert cell.guest
-        results = list(self.journal.read("suite", SuiteResult, cell=cell.key))
-        tests = to_repeat(results) if results else ()
-        while tests is not None and len(results) <= cell.suite.repeats:
-            results.append(self._attempt(cell, number, tests or cell.suite.tests))
-            tests = to_repeat(results)
-        verdict = judge_attempts(results)
-        known = {defect for r in results for test in r.tests for defect in test.expected}
-        return Ending(
-            verdict.status,
-            verdict.cause,
-            command=results[0].command,
-            failed=verdict.failed,
-            flakes=verdict.flakes,
-            known=tuple(sorted(known)),
-            counts=verdict.counts,
-        )
-
-    def _attempt(self, cell: Cell, number: int, tests: tuple[str, ...]) -> SuiteResult:
         assert cell.suite
         assert cell.guest
         job = SuiteJob(
             kernel=self._bzimage(cell, cell.kernel),
             spec=cell.guest.spec,
-            tests=tests,
+            tests=cell.suite.tests,
             options=cell.suite.options,
             workers=workers(cell.guest.spec, self.plan.limits.memory),
         )
-        return self._ledger.suite(job, self._place(cell, number), cell=cell.key)
-
-    # Measured cells
+        place = self._place(cell, number)
+        results, verdict = run_suite(self._ledger, job, cell.suite.repeats, place, cell=cell.key)
+        known = {defect for r in results for test in r.tests for defect in test.expected}
+        command = results[0].command
+        return structs.replace(verdict, command=command, known=tuple(sorted(known)))
 
     def _measure(self, cell: Cell, number: int) -> Ending:
         assert cell.workload
@@ -225,8 +193,7 @@ class Night:
         if cell.base is not None:
             return Ending(Status.DONE, "", pairs=pair)
         runs = [self.directory / sample.run_dir for sample in samples.values() if sample.run_dir]
-        status, cause = against_baseline(cell, runs, Path(self.plan.baselines))
-        return Ending(status, cause, pairs=pair)
+        return Ending(*against_baseline(cell, runs, Path(self.plan.baselines)), pairs=pair)
 
     def _sample(self, cell: Cell, number: int, turn: Turn) -> Sample:
         assert cell.workload
@@ -240,3 +207,30 @@ class Night:
         self.progress("guest", turn.index, cell.workload.repetitions, f"{turn.arm} {cell.key}")
         facts = {**plain(turn), "like": cell.like}
         return self._ledger.sample(job, self._place(cell, number), facts, cell=cell.key)
+
+
+def check_disk(directory: Path, limits: Limits, journal: Journal) -> None:
+    """Make room if the bounds are reached. Raises HostError where that is not enough."""
+    if _complaint(directory, limits):
+        for event in list(journal.of("suite", status=Status.PASS.value)):
+            runs = directory / event["place"] / "runs"
+            if runs.is_dir():
+                shutil.rmtree(runs, ignore_errors=True)
+                if not _complaint(directory, limits):
+                    return
+    complaint = _complaint(directory, limits)
+    if complaint:
+        raise HostError(complaint, hint="free some, or raise disk or free_disk in [limits]")
+
+
+def _complaint(directory: Path, limits: Limits) -> str:
+    free = shutil.disk_usage(directory).free
+    if free < limits.free_disk:
+        return (
+            f"the disk is full: {format_size(free)} free where {directory} is, and "
+            f"{format_size(limits.free_disk)} are to stay free"
+        )
+    used = tree_size(directory)
+    if used > limits.disk:
+        return f"the night takes {format_size(used)}, and may take {format_size(limits.disk)}"
+    return ""

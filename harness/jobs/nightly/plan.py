@@ -1,16 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""What a night does: kernels × configs × guests × (suites and workloads), as cells. Pure.
-
-A cell is the unit that is run, judged, resumed and reported. Its key is stable: the same plan gives
-the same keys in the same order.
-"""
+"""What a night does, as cells: the unit that is run, judged, resumed and reported. The same plan
+gives the same keys in the same order. Pure."""
 
 from __future__ import annotations
 
 import itertools
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from harness.base.guest_options import changed_options
 from harness.base.options import Door
@@ -36,8 +33,6 @@ class GuestPoint:
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to do."""
-
     kind: CellKind
     kernel: str
     config: str
@@ -83,7 +78,7 @@ def guest_points(matrices: Iterable[Mapping[str, tuple[GuestValue, ...]]]) -> li
 
 
 def _point(values: Mapping[str, GuestValue]) -> GuestPoint:
-    return GuestPoint(dict(values), guest_spec(**values))
+    return GuestPoint(values, guest_spec(**values))
 
 
 def cells(plan: Plan) -> list[Cell]:
@@ -100,16 +95,12 @@ def cells(plan: Plan) -> list[Cell]:
     points = guest_points(plan.matrix)
     for config, point in itertools.product(plan.configs, points):
         for suite, arm in itertools.product(plan.suites, plan.kernels):
-            found.append(
-                Cell(
-                    *(CellKind.SUITE, arm.name, config.name, point),
-                    suite=suite,
-                    skip=_not_for_pytest(point.spec),
-                )
-            )
+            skip = _not_for_pytest(point.spec)
+            found.append(Cell(CellKind.SUITE, arm.name, config.name, point, suite, skip=skip))
         for workload in plan.workloads:
             found += _measure_cells(plan, config, point, workload)
-    every = _unique(found)
+    # A workload's own guest options can make two points of the matrix the same.
+    every = {cell.key: cell for cell in found}.values()
     for exclude in plan.excludes:
         if not any(matches(cell, exclude) for cell in every):
             words = ", ".join(f"{key} = {value!r}" for key, value in exclude.items())
@@ -127,14 +118,8 @@ def _measure_cells(
     for arm in plan.kernels:
         # A base is measured together with what is compared with it, never twice.
         if arm.base or arm.name not in bases:
-            yield Cell(
-                *(CellKind.MEASURE, arm.name, config.name, own), workload=workload, base=arm.base
-            )
-
-
-def _unique(found: list[Cell]) -> list[Cell]:
-    # A workload's own guest options can make two points of the matrix the same.
-    return list({cell.key: cell for cell in found}.values())
+            kind = CellKind.MEASURE
+            yield Cell(kind, arm.name, config.name, own, workload=workload, base=arm.base)
 
 
 def _not_for_pytest(spec: GuestSpec) -> str:
@@ -145,7 +130,7 @@ def _not_for_pytest(spec: GuestSpec) -> str:
 def _excluded(cell: Cell, excludes: tuple[Exclude, ...]) -> Cell:
     for exclude in excludes:
         if matches(cell, exclude):
-            return Cell(**{**vars(cell), "skip": f"excluded: {exclude.reason}"})
+            return replace(cell, skip=f"excluded: {exclude.reason}")
     return cell
 
 
@@ -180,19 +165,14 @@ def parse_filter(text: str) -> dict[str, GuestValue]:
 
 
 def select(found: list[Cell], only: list[dict[str, GuestValue]]) -> list[Cell]:
-    """The cells that match one of `only` (all if there are none), with the builds they need.
-
-    Raises UsageError where nothing is left.
-    """
+    """The cells that match one of `only` (all if there are none), with the builds they need. Raises
+    UsageError where nothing is left."""
     if not only:
         return found
     chosen = [cell for cell in found if any(matches(cell, wanted) for wanted in only)]
     if not chosen:
         raise UsageError("no cell of the plan matches --only", hint="see the plan with --dry-run")
     kernels = {(name, cell.config) for cell in chosen for name in (cell.kernel, cell.base)}
-    builds = [
-        cell
-        for cell in found
-        if cell.kind is CellKind.BUILD and (cell.kernel, cell.config) in kernels
-    ]
-    return builds + [cell for cell in chosen if cell.kind is not CellKind.BUILD]
+    builds = [cell for cell in found if cell.kind is CellKind.BUILD]
+    needed = [cell for cell in builds if (cell.kernel, cell.config) in kernels]
+    return needed + [cell for cell in chosen if cell.kind is not CellKind.BUILD]

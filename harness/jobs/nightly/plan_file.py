@@ -14,7 +14,7 @@ from msgspec.structs import force_setattr
 from harness.analysis.metrics import metric_named
 from harness.base.guest_options import guest_option, guest_options
 from harness.base.options import Door, unknown
-from harness.base.reader import ENGLISH, FileType, Words, convert, parse_toml
+from harness.base.reader import ENGLISH, FileType, Words, convert, parse_toml, read_toml
 from harness.base.status import UsageError
 from harness.base.units import GIB, parse_size
 from harness.kernel.source import parse_source
@@ -33,9 +33,7 @@ class Seconds(float):
     @classmethod
     def from_file(cls, value: object) -> Seconds:
         """Raises UsageError, ValueError."""
-        if not isinstance(value, str):
-            raise ValueError(f"must be a string, not {value!r:.80}")
-        return cls(parse_duration(value))
+        return cls(parse_duration(_string(value)))
 
 
 class Bytes(int):
@@ -44,14 +42,10 @@ class Bytes(int):
     @classmethod
     def from_file(cls, value: object) -> Bytes:
         """Raises ValueError."""
-        if not isinstance(value, str):
-            raise ValueError(f"must be a string, not {value!r:.80}")
-        return cls(parse_size(value))
+        return cls(parse_size(_string(value)))
 
 
 class GuestValues(dict[str, GuestValue]):
-    """Options of a guest, each with its value."""
-
     @classmethod
     def from_file(cls, value: object) -> GuestValues:
         """Raises UsageError for an option that plans do not have, ValueError."""
@@ -216,8 +210,6 @@ _TABLES = {
 
 
 class Plan(_Named, frozen=True, rename=_TABLES):
-    """A plan file."""
-
     kernels: tuple[KernelArm, ...] = ()
     configs: tuple[Config, ...] = ()
     """Without any in the file: the default one."""
@@ -251,23 +243,18 @@ class Plan(_Named, frozen=True, rename=_TABLES):
                 raise ValueError(f"kernel {arm.name}: no other kernel is called {arm.base!r}")
 
     def kernel(self, name: str) -> KernelArm:
-        """The kernel called `name`."""
         return next(arm for arm in self.kernels if arm.name == name)
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan in the file `path`. Raises UsageError."""
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"cannot read the plan {path}: {error}") from error
-    return parse_plan(text, str(path), default_name=path.stem)
+    data = {"name": path.stem, **read_toml(path, dict[str, Any], _HINT)}
+    return convert(data, Plan, str(path), _HINT)
 
 
-def parse_plan(text: str, where: str = "plan", default_name: str = "plan") -> Plan:
+def parse_plan(text: str) -> Plan:
     """The plan that `text` describes. Raises UsageError naming the table and key at fault."""
-    data = parse_toml(text, dict[str, Any], where, _HINT)
-    return convert({"name": default_name, **data}, Plan, where, _HINT)
+    data = {"name": "plan", **parse_toml(text, dict[str, Any], "plan", _HINT)}
+    return convert(data, Plan, "plan", _HINT)
 
 
 def parse_duration(text: str) -> float:
@@ -276,6 +263,12 @@ def parse_duration(text: str) -> float:
     if not match or float(match[1]) <= 0:
         raise UsageError(f"not a duration: {text!r}", hint="write 90s, 45m or 8h")
     return float(match[1]) * _SECONDS[match[2]]
+
+
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"must be a string, not {value!r:.80}")
+    return value
 
 
 def _table(value: object) -> dict[str, Any]:

@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""From a night's journal to its results. Pure: the same journal gives the same results, however
-often the night was killed and resumed.
-
-docs/nightly.md describes night.json, which is `NightResults` as JSON.
-"""
+"""From a night's journal to its results (night.json, docs/nightly.md). Pure: however often the
+night was killed and resumed, the same journal gives the same results."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 from msgspec.structs import replace
@@ -14,6 +12,7 @@ from msgspec.structs import replace
 from harness.base.status import HarnessError, Status, worst
 from harness.compare.verdict import control_false_discoveries
 from harness.jobs.nightly.measure import (
+    Turn,
     comparisons_of,
     judge_comparisons,
     metrics_of_cell,
@@ -21,6 +20,7 @@ from harness.jobs.nightly.measure import (
     values,
 )
 from harness.jobs.nightly.plan import Cell
+from harness.record.attempts import Sample
 from harness.record.comparison import Comparison
 from harness.record.journal import Event, told
 from harness.record.night import SCHEMA, CellKind, CellResult, Ending, NightResults
@@ -29,7 +29,6 @@ NOT_RUN = "not run yet"
 
 
 def roll_up(plan: str, cells: Sequence[Cell], events: Sequence[Event]) -> NightResults:
-    """The results of what is in the journal."""
     found = _with_comparisons(cells, [_cell(cell, events) for cell in cells], events)
     finished = all(result.done for result in found)
     status, cause = _overall(found, finished)
@@ -93,31 +92,28 @@ def _with_comparisons(
 ) -> list[CellResult]:
     """Compares what was measured; false discoveries are held down over the whole night."""
     results = list(found)
-    matrix: list[tuple[int, Comparison]] = []
+    compared: dict[int, list[Comparison]] = {}
     for number, (cell, result) in enumerate(zip(cells, found, strict=True)):
         if cell.kind is not CellKind.MEASURE or result.status is not Status.DONE:
             continue
         samples = samples_of(events, cell)
         try:
-            results[number] = replace(result, values=_values(cell, events))
+            results[number] = replace(result, values=_values(cell, samples))
             if cell.base:
-                matrix += [(number, c) for c in comparisons_of(cell, samples)]
+                compared[number] = comparisons_of(cell, samples)
         except HarnessError as error:
             results[number] = replace(result, status=error.status, cause=error.cause)
-    controlled = control_false_discoveries([comparison for _, comparison in matrix])
-    by_cell: dict[int, list[Comparison]] = {}
-    for (number, _), comparison in zip(matrix, controlled, strict=True):
-        by_cell.setdefault(number, []).append(comparison)
-    for number, comparisons in by_cell.items():
+    controlled = iter(control_false_discoveries([*itertools.chain(*compared.values())]))
+    for number, of_cell in compared.items():
+        comparisons = tuple(itertools.islice(controlled, len(of_cell)))
         status, cause = judge_comparisons(comparisons)
         results[number] = replace(
-            results[number], status=status, cause=cause, comparisons=tuple(comparisons)
+            results[number], status=status, cause=cause, comparisons=comparisons
         )
     return results
 
 
-def _values(cell: Cell, events: Sequence[Event]) -> dict[str, dict[str, tuple[float, ...]]]:
-    samples = samples_of(events, cell)
+def _values(cell: Cell, samples: dict[Turn, Sample]) -> dict[str, dict[str, tuple[float, ...]]]:
     arms = [arm for arm in (cell.base, cell.kernel) if arm]
     return {
         metric: {arm: tuple(values(samples, arm, metric)) for arm in arms}

@@ -4,50 +4,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import psutil
 
 from harness.base.spec import GuestSpec
 from harness.base.status import Status, worst
 from harness.base.units import MIB
-from harness.jobs.lab import describe
+from harness.jobs.lab import SuiteJob, describe
+from harness.jobs.ledger import Ledger
 from harness.record.attempts import SuiteResult
-from harness.record.night import Flake
+from harness.record.night import Ending, Flake
 
 _PER_GUEST = 512 * MIB
 """Host memory beside the guest's own: QEMU, TCG's translation cache, the test process."""
 
 
 def workers(spec: GuestSpec, memory: int | None = None, cores: int | None = None) -> int:
-    """How many guests like `spec` may run tests at once here: by free memory and cores.
-
-    A test may fill its guest, so all of a guest's memory counts.
-    """
+    """How many guests like `spec` may run tests at once here: by free memory and cores. A test may
+    fill its guest, so all of a guest's memory counts."""
     free = psutil.virtual_memory().available
     free = min(free, memory) if memory is not None else free
     cores = cores or len(psutil.Process().cpu_affinity() or [1])
     return max(1, min(cores, free // (spec.memory + _PER_GUEST)))
 
 
-@dataclass(frozen=True)
-class SuiteVerdict:
-    """The verdict of all attempts of a functional cell."""
-
-    status: Status
-    cause: str
-    counts: dict[str, int]
-    """Tests by status; flaky ones by what they count as."""
-    failed: tuple[str, ...]
-    """One line each, the first the worst."""
-    flakes: tuple[Flake, ...]
-
-
 def to_repeat(results: Sequence[SuiteResult]) -> tuple[str, ...] | None:
-    """Which tests to run again after `results`; () for all of them, None for none.
-
-    Only what was not good the first time, and not yet good since.
-    """
+    """Which tests to run again after `results`; () for all of them, None for none. Only what was
+    not good the first time, and not yet good since."""
     first = results[0]
     if first.status in (Status.PASS, Status.SKIP, Status.DONE):
         return None
@@ -59,8 +43,23 @@ def to_repeat(results: Sequence[SuiteResult]) -> tuple[str, ...] | None:
     return left or None
 
 
-def judge_attempts(results: Sequence[SuiteResult]) -> SuiteVerdict:
-    """The verdict of a first attempt and the repeats of what failed in it."""
+def run_suite(
+    ledger: Ledger, job: SuiteJob, repeats: int, parent: str = "", **owner: str
+) -> tuple[list[SuiteResult], Ending]:
+    """Run the tests of `job`, then up to `repeats` times those that were not good; what the journal
+    has of `owner` already counts."""
+    results = list(ledger.journal.read("suite", SuiteResult, **owner))
+    tests = to_repeat(results) if results else ()
+    while tests is not None and len(results) <= repeats:
+        again = replace(job, tests=tests or job.tests)
+        results.append(ledger.suite(again, parent, **owner))
+        tests = to_repeat(results)
+    return results, judge_attempts(results)
+
+
+def judge_attempts(results: Sequence[SuiteResult]) -> Ending:
+    """The verdict of a first attempt and the repeats of what failed in it: the worst failure first,
+    flaky tests counted by what they count as."""
     by_test: dict[str, list[tuple[Status, str]]] = {}
     for result in results:
         for test in result.tests:
@@ -79,7 +78,7 @@ def judge_attempts(results: Sequence[SuiteResult]) -> SuiteVerdict:
     judged = [status for status in counted.values() if status is not Status.SKIP]
     if not judged:
         last = results[-1]
-        return SuiteVerdict(last.status, last.cause, {}, (last.cause,), ())
+        return Ending(last.status, last.cause, failed=(last.cause,))
     # A pytest that broke off has not run all tests: what it ran cannot make the cell PASS.
     first = results[0]
     broken = [] if first.complete else [first]
@@ -87,12 +86,12 @@ def judge_attempts(results: Sequence[SuiteResult]) -> SuiteVerdict:
     failed = [causes[n] for s in Status for n, c in counted.items() if c is s and _bad(s)]
     failed += [f"not all tests ran: {r.cause}" for r in broken]
     counts = {s.value: sum(c is s for c in counted.values()) for s in Status}
-    return SuiteVerdict(
+    return Ending(
         status,
         failed[0] if failed else "",
-        {name: count for name, count in counts.items() if count},
-        tuple(failed),
-        tuple(flakes),
+        failed=tuple(failed),
+        flakes=tuple(flakes),
+        counts={name: count for name, count in counts.items() if count},
     )
 
 

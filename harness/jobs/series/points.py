@@ -17,8 +17,6 @@ from harness.kernel.patches import touched_files
 
 @dataclass(frozen=True)
 class SeriesPoint:
-    """A kernel of the series."""
-
     name: str
     """Unique; names directories."""
     title: str

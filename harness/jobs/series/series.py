@@ -9,58 +9,36 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.analysis.metrics import metric_named
 from harness.base.spec import GuestSpec
 from harness.base.status import HarnessError, Status, worst
-from harness.compare.runs import criteria_for
-from harness.compare.statistics import Arms
-from harness.compare.verdict import compare
-from harness.jobs.lab import SampleJob, SuiteJob
-from harness.jobs.ledger import Ledger
+from harness.jobs.lab import SuiteJob
+from harness.jobs.ledger import Ledger, Measurement
 from harness.jobs.nightly.measure import describe
-from harness.jobs.nightly.suite import judge_attempts, to_repeat
+from harness.jobs.nightly.suite import run_suite
 from harness.jobs.series.points import SeriesPoint
-from harness.record.attempts import Compiled, Sample, SuiteResult
-from harness.record.comparison import Comparison, Criteria, Verdict
+from harness.record.attempts import Compiled
+from harness.record.comparison import Comparison, Verdict
 from harness.record.series import CommitResult
 
 Say = Callable[[str], None]
 
+_REPEATS = 1
+_GOOD = (Status.PASS, Status.DONE, Status.SKIP)
 _WARNING = re.compile(r"^(?:\.\./)*(?P<file>[^\s:]+):\d+(?::\d+)?: (?P<text>warning: .*)$")
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What is measured on every kernel of a series."""
-
-    metric: str
-    workload: str
-    options: tuple[str, ...]
-    spec: GuestSpec
-    guests: int = 3
-    margin: float = 0.005
-    """Relative change of one commit up to which it does not matter."""
-
-    def criteria(self) -> Criteria:
-        """How one commit is compared with the one before."""
-        return criteria_for(metric_named(self.metric), Criteria(margin=self.margin))
-
-
-@dataclass(frozen=True)
 class SeriesCheck:
-    """What every kernel of a series has to do."""
-
     tests: tuple[str, ...]
     spec: GuestSpec
     options: tuple[str, ...] = ()
-    cost: Cost | None = None
-    repeats: int = 1
+    cost: Measurement | None = None
+    margin: float = 0.005
+    """Relative change of one commit up to which it does not matter."""
 
 
 @dataclass
 class PatchSeries:
-    """A series in progress."""
-
     ledger: Ledger
     points: Sequence[SeriesPoint]
     check: SeriesCheck
@@ -144,14 +122,8 @@ class PatchSeries:
     # Tests
 
     def _tests(self, point: SeriesPoint, kernel: Path) -> tuple[Status, str, str, tuple[str, ...]]:
-        check = self.check
-        results = list(self.ledger.journal.read("suite", SuiteResult, point=point.name))
-        tests = to_repeat(results) if results else ()
-        while tests is not None and len(results) <= check.repeats:
-            job = SuiteJob(kernel, check.spec, tests or check.tests, check.options)
-            results.append(self.ledger.suite(job, point=point.name))
-            tests = to_repeat(results)
-        verdict = judge_attempts(results)
+        job = SuiteJob(kernel, self.check.spec, self.check.tests, self.check.options)
+        _, verdict = run_suite(self.ledger, job, _REPEATS, point=point.name)
         counts = ", ".join(f"{count} {name}" for name, count in verdict.counts.items())
         flakes = tuple(f"{flake.test}" for flake in verdict.flakes)
         return verdict.status, verdict.cause, counts or verdict.status.value, flakes
@@ -159,41 +131,19 @@ class PatchSeries:
     # Cost
 
     def _cost(
-        self, number: int, point: SeriesPoint, kernel: Path, cost: Cost
+        self, number: int, point: SeriesPoint, kernel: Path, cost: Measurement
     ) -> tuple[float, Comparison | None, Comparison | None]:
         """Mean, change against the commit before, change against the base."""
-        values = self._values(point, kernel, cost)
+        margin = self.check.margin
+        values = self.ledger.values(cost, point.name, kernel, _GOOD, cost.guests)
         self._costs[point.name] = values
         mean = sum(values) / len(values)
         # The commit before may not have built: then the last one that did.
         earlier = [self._costs[p.name] for p in self.points[:number] if p.name in self._costs]
         if not earlier:
             return mean, None, None
-        change = compare(cost.metric, Arms.of(earlier[-1], values), cost.criteria())
-        return mean, change, compare(cost.metric, Arms.of(earlier[0], values), cost.criteria())
-
-    def _values(self, point: SeriesPoint, kernel: Path, cost: Cost) -> list[float]:
-        values = [
-            sample.metrics[cost.metric]
-            for sample in self.ledger.journal.read("sample", Sample, point=point.name)
-            if cost.metric in sample.metrics
-        ]
-        while len(values) < cost.guests:
-            job = SampleJob(kernel, cost.spec, cost.workload, cost.options)
-            sample = self.ledger.sample(job, point=point.name)
-            if cost.metric not in sample.metrics or sample.status.exit_code:
-                raise BadSample(sample.status, sample.cause or f"no {cost.metric}")
-            values.append(sample.metrics[cost.metric])
-        return values
-
-
-class BadSample(HarnessError):
-    """A guest that gave no figure."""
-
-    def __init__(self, status: Status, cause: str) -> None:
-        super().__init__(cause)
-        self.status = status if status.exit_code else Status.ERROR
-        self.exit_code = self.status.exit_code
+        change = cost.compare(earlier[-1], values, margin)
+        return mean, change, cost.compare(earlier[0], values, margin)
 
 
 def warnings_in(printed: Mapping[str, Sequence[str]]) -> list[str]:

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The suite's part of the pytest plugin: tiers, shared guests, invariants around every test.
-
-A test marked `acceptance` gets a `subject`. When its body has ended, however it did, the window is
-closed, every invariant is checked, known defects are set aside, and the one verdict is raised.
-"""
+"""The suite's part of the pytest plugin: when the body of a test has ended, however it did, every
+invariant is checked, known defects are set aside, and the one verdict is raised."""
 
 from __future__ import annotations
 
@@ -21,9 +18,8 @@ from harness.base.status import (
     Status,
 )
 from harness.kernel.version import Version
-from harness.suite.expectations import Expectation, load_expectations
 from harness.suite.features import FEATURES, missing_feature
-from harness.suite.judge import INTACT, Judgement, judge_test
+from harness.suite.judge import INTACT, Expectation, Judgement, judge_test, load_expectations
 from harness.suite.need import Need, Tier
 from harness.suite.plugin.options import command_line_spec, option
 from harness.suite.pool import Pool, Shared
@@ -45,7 +41,6 @@ _ERRORS: dict[Status, type[HarnessError]] = {
 
 
 def known_defects(config: pytest.Config) -> Iterable[Expectation]:
-    """The expected defects, read once."""
     if _KNOWN not in config.stash:
         config.stash[_KNOWN] = load_expectations()
     return config.stash[_KNOWN]
@@ -67,9 +62,7 @@ def tier_of(item: pytest.Item) -> Tier:
 
 def choose(config: pytest.Config, items: list[pytest.Item], ours: Collection[pytest.Item]) -> None:
     """Leave out what a higher tier runs; put tests that want the same guest next to each other.
-
-    `items` is changed in place; of those that are not `ours` nothing is left out.
-    """
+    `items` is changed in place; of those that are not `ours` nothing is left out."""
     wanted = Tier.parse(option(config, "--tier"))
     try:
         for item in ours:
@@ -108,12 +101,9 @@ def subject_for(
         shared = guest_pool.take(need.spec(cvm_spec), need)
     except NotApplicable as reason:
         pytest.skip(reason.cause)
-    lacks = missing_feature(shared.run, need.features)
-    if lacks:
+    if lacks := missing_feature(shared.run, need.features):
         pytest.skip(lacks)
-    boot_checks = [] if shared.used else shared.boot_checks()
-    shared.used = True
-    found = Subject(shared.run, shared.observer, need, boot_checks)
+    found = shared.subject(need)
     item.stash[_SUBJECT] = found
     item.stash[_SHARED] = shared
     item.stash[_VERSION] = Version.parse(cvm_kernel.version)

@@ -1,13 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The pytest door: `pytest --target=auto|emulated|snp|tdx`, fixtures that boot proven guests.
-
-A test asks for `guest` (one booted guest from the command line's options, every invariant checked
-when the test ends) or for `boot` (a function that boots guests of its own making). Verdicts keep
-their meaning in the exit code: 1 FAIL, 3 ERROR, 69 MISS.
-
-Where no test asks for a guest and none of its options is given, the plugin does nothing: it is
-loaded into every pytest of the environment it is installed in.
-"""
+"""The pytest door, loaded into every pytest of the environment it is installed in: where no test
+asks for a guest and none of its options is given, it does nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +24,6 @@ from harness.suite.plugin.options import (
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The one setting of a project's own."""
     parser.addini(ACTIVE, "the tiers and grouping of the harness are for all tests", "bool", False)
 
 

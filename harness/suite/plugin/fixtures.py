@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from harness.kernel.kernel import Kernel
     from harness.run.run import Run
     from harness.run.session import Session
-    from harness.suite.director import Director
-    from harness.suite.pool import Pool
+    from harness.suite.pool import Director, Pool
     from harness.suite.subject import Subject
 
 Boot = Callable[..., contextlib.AbstractContextManager["Run"]]
@@ -161,8 +160,8 @@ def director(
 ) -> Director:
     """Hands out fresh guests, one after the other."""
     from harness.kernel.version import Version
-    from harness.suite.director import Director
     from harness.suite.plugin.acceptance import known_defects
+    from harness.suite.pool import Director
 
     version = Version.parse(cvm_kernel.version)
     return Director(guest_pool, cvm_spec, version, known_defects(pytestconfig))

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The plugin's command-line options, and the guest that they describe.
-
-They are added after those of all other plugins and conftests: a name that is taken is left to its
-owner, and ours is then spelled `--cvm-NAME`. On the command line they have no defaults, so that it
-shows whether any was given; what is not given is `DEFAULTS`'.
-"""
+"""The plugin's command-line options, and the guest that they describe. They have no defaults there,
+so that it shows whether any was given; what is not given is `DEFAULTS`'."""
 
 from __future__ import annotations
 
@@ -75,10 +71,8 @@ DEFAULTS: dict[str, Any] = {
 
 
 def add_options(parser: pytest.Parser) -> frozenset[str]:
-    """Add each option under its own name where that is free, and always as `--cvm-NAME`.
-
-    What comes back are the names that others have.
-    """
+    """Add each option under its own name where that is free, and always as `--cvm-NAME`. What comes
+    back are the names that others have."""
     taken = frozenset(_taken(parser))
     group = parser.getgroup("cvm-harness", "confidential-VM guests")
     for name, rest, words in (*map(_guest_option, guest_options(Door.PYTEST)), *_OWN):
@@ -126,16 +120,13 @@ def given_by(options: argparse.Namespace) -> dict[str, object]:
 
 
 def was_given(config: pytest.Config) -> bool:
-    """Whether the command line has any of our options."""
     own = (config.getoption(_dest(name), default=None) for name, _, _ in _OWN)
     return bool(given_by(config.option)) or any(own)
 
 
 def active(config: pytest.Config) -> bool:
     """Whether tiers and grouping go for all tests: the project says so, or our options are used.
-
-    Elsewhere only tests that ask for a guest are ours.
-    """
+    Elsewhere only tests that ask for a guest are ours."""
     return bool(config.getini(ACTIVE)) or was_given(config)
 
 
@@ -156,12 +147,10 @@ def spec_and_why(config: pytest.Config) -> tuple[GuestSpec, str]:
 
 
 def snapshot_mode(config: pytest.Config) -> SnapshotMode:
-    """What --snapshot asks for. Raises UsageError."""
     return choice(SnapshotMode, option(config, "--snapshot"), "snapshot mode")
 
 
 def rerun_command(config: pytest.Config, test: str) -> str:
-    """The command line that runs one test again as it was run."""
     words = spec_arguments(command_line_spec(config), option(config, "--kernel"))
     words += [*kernel_words(config), f"--tier={option(config, '--tier')}"]
     return shlex.join(["pytest", *(_spelled(config, word) for word in words), test])

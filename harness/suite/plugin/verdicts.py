@@ -29,10 +29,8 @@ def one_line(error: HarnessError) -> str:
 
 
 class Reports:
-    """Says what failures stand for, and ends with the exit code of the worst verdict.
-
-    The exit code goes by the reports, which is all that reaches pytest-xdist's controller.
-    """
+    """Says what failures stand for, and ends with the exit code of the worst verdict. The exit code
+    goes by the reports, which is all that reaches pytest-xdist's controller."""
 
     def __init__(self) -> None:
         self._statuses: dict[str, Status] = {}
@@ -69,7 +67,6 @@ class Reports:
             self._statuses[report.nodeid] = worst([status, before])
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """The worst verdict's, where tests failed."""
         if exitstatus == pytest.ExitCode.TESTS_FAILED and self._statuses:
             session.exitstatus = worst(self._statuses.values()).exit_code
 
@@ -117,5 +114,4 @@ class VerdictFile:
 
 
 def _status_of(report: pytest.TestReport) -> str:
-    """For tests that published none."""
     return {"passed": Status.PASS, "skipped": Status.SKIP}.get(report.outcome, Status.FAIL).value
