@@ -49,7 +49,9 @@ class KernelChoice:
 
     def for_guest(self, session: Session, spec: GuestSpec) -> Kernel:
         """The same, once it is clear that this host can run `spec`: a build takes minutes."""
-        session.check_host(spec)
+        from harness.targets.facts import host_facts
+
+        host_facts(spec, session.store, progress=session.progress)
         return self.build(session, spec)
 
 

@@ -80,9 +80,7 @@ class Control:
 
     def state(self) -> tuple[str, str]:
         """What QEMU says of its guest, as query-status names it; and the registers, read twice.
-
-        Raises HostError as `execute` does.
-        """
+        Raises HostError as `execute` does."""
         status = self.execute("query-status")
         registers = [self.hmp("info registers -a") for _ in range(2)]
         name = status.get("status") if isinstance(status, dict) else status

@@ -43,10 +43,8 @@ class Start(Protocol):
         """Whether the guest's init tells of a boot."""
 
     def bring_up(self, guest: Guest, deadline_s: float) -> Mapping[str, str]:
-        """Wait until the guest's init is ready. Raises what the guest's waits raise.
-
-        What comes back tells the guest from its likes: file in the guest -> what is in it.
-        """
+        """Wait until the guest's init is ready. Raises what the guest's waits raise. What comes
+        back tells the guest from its likes: file in the guest -> what is in it."""
 
 
 class ColdStart:
@@ -77,11 +75,8 @@ class Guest(Judged):
         boot_deadline_s: float = 120.0,
         start: Start | None = None,
     ) -> None:
-        """Nothing is started yet. Deadlines are multiplied by `machine.time_scale`.
-
-        Without `keys` nobody logs in: for a template that is to be saved. Without `start` the guest
-        boots.
-        """
+        """Nothing is started yet. Deadlines are multiplied by `machine.time_scale`. Without `keys`
+        nobody logs in: for a template that is to be saved. Without `start` the guest boots."""
         super().__init__(machine, run_dir)
         self.ssh_port = 0
         """Host port of the guest's sshd on 127.0.0.1."""
@@ -197,10 +192,8 @@ class Guest(Judged):
             self.init.note_boot()
 
     def await_next_kernel(self, since_ns: int, deadline_s: float) -> None:
-        """Wait for a kernel that this one started (kexec), and log in to it.
-
-        `since_ns`: host CLOCK_MONOTONIC before it was started. Raises as `run` does.
-        """
+        """Wait for a kernel that this one started (kexec), and log in to it. `since_ns`: host
+        CLOCK_MONOTONIC before it was started. Raises as `run` does."""
         if self._keys is None:
             raise PreconditionError("the guest has no keys to log in with")
         self.init.wait_next_kernel(since_ns, deadline_s)
@@ -233,10 +226,8 @@ class Guest(Judged):
         check: bool = True,
         **options: Unpack[StartOptions],
     ) -> CommandResult:
-        """Run a command to its end.
-
-        Raises CommandFailed if `check` and the exit status is not 0, and what the race raises.
-        """
+        """Run a command to its end. Raises CommandFailed if `check` and the exit status is not 0,
+        and what the race raises."""
         running = self._ssh.start(command, hold_stdin=False, **options)
         try:
             return running.wait(deadline_s, check=check)

@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Memory plugged into a running guest: DIMMs (ACPI) and virtio-mem, over QMP.
-
-Every step waits for QEMU's own events, so for the guest's word and not for QEMU's alone: a DIMM is
-plugged when the guest's ACPI driver reports so (_OST), and gone at DEVICE_DELETED; a virtio-mem
-device has its size at MEMORY_DEVICE_SIZE_CHANGE.
-"""
+"""Memory plugged into a running guest: DIMMs (ACPI) and virtio-mem, over QMP. Every step waits for
+the event that carries the guest's word: _OST, DEVICE_DELETED, MEMORY_DEVICE_SIZE_CHANGE."""
 
 from __future__ import annotations
 
@@ -104,7 +100,7 @@ class Hotplug:
         taken = {device.id for device in self.devices()}
         name = next(name for name in self._names if name not in taken)
         with self._backend(name, size):
-            with self._recorded("plug", name, node) as record:
+            with self._recorded("plug", MemoryDevice("dimm", name, 0, 0, 0, node)) as record:
                 memory = f"{name}ram"
                 self._ask("device_add", driver="pc-dimm", id=name, memdev=memory, node=node)
                 device = self.device(name)
@@ -145,14 +141,11 @@ class Hotplug:
         return PreconditionError(why, hint="see the guest's kernel log")
 
     def unplug_dimm(self, dimm: Dimm | MemoryDevice) -> HotplugStep:
-        """Have the guest give a DIMM back, and remove it.
-
-        Raises UnplugRefused where the guest says no (then it is as before), UsageError where the
-        DIMM is not there, or is on its way out already.
-        """
+        """Have the guest give a DIMM back, and remove it. Raises UnplugRefused where the guest says
+        no (then it is as before), UsageError where the DIMM is not there, or is on its way out
+        already."""
         device = self.device(dimm.id)
-        with self._recorded("unplug", dimm.id, dimm.node) as record:
-            record.update(address=device.address, size_bytes=device.size)
+        with self._recorded("unplug", device) as record:
             self._eject(dimm.id, dimm.size)
             record.update(size_bytes=0)
         self._guest.qmp.execute("object-del", {"id": f"{dimm.id}ram"})
@@ -180,10 +173,8 @@ class Hotplug:
 
     def resize(self, name: str, size: int, *, deadline_s: float | None = None) -> HotplugStep:
         """Ask for a virtio-mem device of `size` bytes, and wait until the guest has complied.
-
         Raises PreconditionError where it has not within the deadline, with how far it came: the
-        driver goes on trying, so a caller that gives up asks for the size that was reached.
-        """
+        driver goes on trying, so a caller that gives up asks for the size that was reached."""
         self._need(_VIRTIO_MEM, "virtio-mem", "CONFIG_VIRTIO_MEM=y")
         device = self.device(name)
         if device.kind != "virtio-mem":
@@ -193,8 +184,7 @@ class Hotplug:
         # Sizes of an earlier request say nothing about this one.
         while qmp.take_event(changed, lambda e: _data(e).get("id") == name):
             pass
-        with self._recorded("resize", name, device.node) as record:
-            record.update(address=device.address, size_bytes=device.size)
+        with self._recorded("resize", device) as record:
             self._ask("qom-set", path=path, property="requested-size", value=size)
             deadline_s = deadline_s or _deadline_s(abs(size - device.size))
             try:
@@ -267,13 +257,13 @@ class Hotplug:
             raise
 
     @contextlib.contextmanager
-    def _recorded(self, step: str, device: str, node: int) -> Iterator[dict[str, object]]:
+    def _recorded(self, step: str, device: MemoryDevice) -> Iterator[dict[str, object]]:
         record: dict[str, object] = {
             "step": step,
-            "device": device,
-            "node": node,
-            "address": 0,
-            "size_bytes": 0,
+            "device": device.id,
+            "node": device.node,
+            "address": device.address,
+            "size_bytes": device.size,
             "host_start_ns": time.monotonic_ns(),
         }
         outcome = "interrupted"

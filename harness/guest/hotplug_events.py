@@ -95,12 +95,7 @@ _REFUSALS: tuple[tuple[str, type[HarnessError], str, str], ...] = (
         "it is being unplugged already",
         "wait for the unplug that was asked for first",
     ),
-    (
-        r"not found",
-        UsageError,
-        "it is not there (any more)",
-        "plug it first",
-    ),
+    (r"not found", UsageError, "it is not there (any more)", "plug it first"),
     (
         r"node.*(?:exceeds|invalid|not exist)|'node' property",
         UsageError,

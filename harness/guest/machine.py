@@ -60,10 +60,8 @@ class Machine:
         return " \\\n  ".join(lines)
 
     def argv(self, guest_id: str, fds: ChannelFds, events: Path | None = None) -> list[str]:
-        """The command for the harness: QMP, console and ready port on inherited sockets.
-
-        `events` is the file that the witness writes to.
-        """
+        """The command for the harness: QMP, console and ready port on inherited sockets. `events`
+        is the file that the witness writes to."""
         plumbing: Pairs = (
             ("-name", guest_id),
             # Not "pause": pvpanic is told before the other CPU's console lock is broken and the

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One thread per guest that hears everything: console, ready port, QMP, and QEMU's end.
-
-It is the only writer of what it knows; others read, and are notified of every change.
-"""
+"""One thread per guest that hears everything: console, ready port, QMP, and QEMU's end. It is the
+only writer of what it knows; others read, and are notified of every change."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""QEMU as a process that cannot outlive us.
-
-`setpriv --pdeathsig KILL` makes the kernel kill QEMU when the thread that spawned it ends
-(prctl(2), PR_SET_PDEATHSIG), so one thread that lives as long as this process does all spawning.
-"""
+"""QEMU as a process that cannot outlive us, and how long the host kept it waiting."""
 
 from __future__ import annotations
 
@@ -25,7 +21,8 @@ _LOG_TAIL = 64 * 1024
 
 @functools.cache
 def _spawner(pid: int) -> concurrent.futures.ThreadPoolExecutor:
-    # Keyed by pid: threads do not survive a fork.
+    # The kernel kills QEMU when the thread that spawned it ends (prctl(2), PR_SET_PDEATHSIG), so
+    # one that lives as we do does all spawning. Keyed by pid: threads do not survive a fork.
     return concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix=f"cvm-spawner-{pid}")
 
 
@@ -106,11 +103,9 @@ class QemuProcess:
 
 
 def run_delays(pid: int) -> dict[int, int]:
-    """Thread -> ns it was runnable and did not run, since it began.
-
-    The second field of /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst).
-    Empty where the process is gone or the host does not tell.
-    """
+    """Thread -> ns it was runnable and did not run, since it began. The second field of
+    /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst). Empty where the process
+    is gone or the host does not tell."""
     found = {}
     with contextlib.suppress(OSError):
         for task in (Path("/proc") / str(pid) / "task").iterdir():

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""QMP: the library's client with a transcript, and events handed on as they come.
-
-Events do not go through the library's EventListener: its queue has no bound, and in qemu.qmp 0.0.6
-its get() stays blocked after QEMU is killed.
-"""
+"""QMP: the library's client with a transcript. Events are handed on as they come: EventListener's
+queue has no bound, and in qemu.qmp 0.0.6 its get() stays blocked after QEMU is killed."""
 
 from __future__ import annotations
 

@@ -89,11 +89,9 @@ def on_termination(fatal: Fatal, splat: Splat | None) -> WaitEnd:
 
 
 def on_halt(state: str, said: Sequence[str]) -> WaitEnd:
-    """QEMU stopped the guest by itself and waits; `said` is its own output.
-
-    It may be the guest's fault: KVM_RUN fails (accel/kvm/kvm-all.c, "kvm run failed") if private
-    memory is used as shared. An internal error is KVM's own.
-    """
+    """QEMU stopped the guest by itself and waits; `said` is its own output. It may be the guest's
+    fault: KVM_RUN fails (accel/kvm/kvm-all.c, "kvm run failed") if private memory is used as
+    shared. An internal error is KVM's own."""
     words = next((line for line in said if _HALT_WORDS.search(line)), "") or next(iter(said), "")
     cause = f"QEMU stopped the guest ({state})" + (f": {words}" if words else "")
     if state == "internal-error" and KVM_GAVE_UP not in words:

@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The one wait primitive: race {what is waited for, QEMU's exit, a verdict on the guest, deadline}.
-
-Everything that waits for a guest waits here, so every failure names what it waited for and for how
-long, and ends with the last console lines and the run directory.
-"""
+Every failure names what it waited for and for how long, and ends with the evidence."""
 
 from __future__ import annotations
 
@@ -39,22 +36,19 @@ class Changes:
     """A count of what happened, to sleep on without missing anything."""
 
     def __init__(self) -> None:
+        self.count = 0
         self._condition = threading.Condition()
-        self._count = 0
 
     def notify(self) -> None:
+        """Something changed: every waiter looks again. Cheap; safe under a caller's lock."""
         with self._condition:
-            self._count += 1
+            self.count += 1
             self._condition.notify_all()
-
-    def seen(self) -> int:
-        with self._condition:
-            return self._count
 
     def sleep(self, seen: int, seconds: float) -> None:
         """Sleep unless something happened since `seen`; up to `seconds`."""
         with self._condition:
-            if self._count == seen:
+            if self.count == seen:
                 self._condition.wait(min(seconds, _LONGEST_NAP_S))
 
 
@@ -76,10 +70,7 @@ class Race:
         self._verdict = verdict
         self._evidence = evidence
         self.changes = changes or Changes()
-
-    def notify(self) -> None:
-        """Something changed: every waiter looks again. Cheap; safe under a caller's lock."""
-        self.changes.notify()
+        self.notify = self.changes.notify
 
     def wait(
         self,
@@ -99,7 +90,7 @@ class Race:
         start = time.monotonic() if started is None else started
         end = math.inf if deadline_s is None else start + deadline_s * self.time_scale
         while True:
-            seen = self.changes.seen()
+            seen = self.changes.count
             value = probe()
             if value is not None:
                 return value

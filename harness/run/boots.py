@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A boot that QEMU itself spoils is tried again: it says nothing about the kernel under test.
-
-Only that: whatever else ends a boot is the run's verdict. Each spoilt boot stays on record, its
-cause in run.json and its logs in `failed-boot-N`.
-"""
+"""A boot that QEMU itself spoils is tried again: it says nothing about the kernel under test. Each
+stays on record, its cause in run.json and its logs in `failed-boot-N`."""
 
 from __future__ import annotations
 

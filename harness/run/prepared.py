@@ -55,11 +55,9 @@ class Prepared:
 
 
 def make_machine(prepared: Prepared, directory: RunDir, keys: Keys, rerun: str) -> Machine:
-    """The machine of one run, its initrd with `keys` in it composed in the run's `directory`.
-
-    What it is made from is put on record, and repro.sh written. A guest booted from disk gets the
-    keys by a seed instead.
-    """
+    """The machine of one run, its initrd with `keys` in it composed in the run's `directory`. What
+    it is made from is put on record, and repro.sh written. A guest booted from disk gets the keys
+    by a seed instead."""
     initrd = directory.path / INITRD
     if prepared.program is not None:
         program = prepared.program.read_bytes()
@@ -122,9 +120,7 @@ def join_initrd(pieces: Sequence[Path]) -> str:
 
 def repro_script(machine: Machine, pieces: Sequence[Path], rerun: str) -> str:
     """A script that starts the same guest by hand, and the command that does the run again.
-
-    `pieces` are the parts of the initramfs, joined in their order.
-    """
+    `pieces` are the parts of the initramfs, joined in their order."""
     return f"""#!/bin/sh
 # Starts this run's guest by hand, on the terminal (leave QEMU with Ctrl-A x).
 # The whole run again, with its workload and checks:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from harness.analysis.analyse import PENDING_FILE, WORKLOAD_FILE, Analysis, analyse
@@ -89,10 +88,8 @@ class Run:
         return counters
 
     def prove(self) -> None:
-        """Check that the guest is what its target claims; record it; take the first reading.
-
-        Raises PreconditionError where a proof does not hold, naming it and what was seen.
-        """
+        """Check that the guest is what its target claims; record it; take the first reading. Raises
+        PreconditionError where a proof does not hold, naming it and what was seen."""
         self.before = before = self._reading("proven")
         evidence = self._evidence(before)
         proofs = self._proofs(evidence)
@@ -163,9 +160,7 @@ class Run:
         progress: Progress = silent,
     ) -> WorkloadResult:
         """Run `workload` in the guest and record its report. The counters are sampled meanwhile.
-
-        `notify` hears what the workload says, `progress` how nr_unaccepted falls under it.
-        """
+        `notify` hears what the workload says, `progress` how nr_unaccepted falls under it."""
         self._progress, self._stage = progress, workload.name
 
         def say(line: str) -> None:
@@ -189,11 +184,9 @@ class Run:
         return result
 
     def _renew(self) -> None:
-        """Another kernel runs in the guest: from here on the record is about that one.
-
-        What the kernel before had is gone with its memory: its trace, its clock, its counters. Its
-        first reading stays on record, as the precondition of the workload.
-        """
+        """Another kernel runs in the guest: from here on the record is about that one. What the
+        kernel before had is gone with its memory: its trace, its clock, its counters. Its first
+        reading stays on record, as the precondition of the workload."""
         if "counters_first_kernel" not in self.directory.record:
             self.directory.update(counters_first_kernel=self.before)
         self.before = before = self._reading("before")
@@ -272,15 +265,11 @@ class Run:
 
 
 def _summary(workloads: list[dict[str, Any]]) -> dict[str, Any]:
+    cpu_ns = [load["cpu_ns"] for load in workloads if load["cpu_ns"] is not None]
     return {
         "name": "+".join(load["name"] for load in workloads),
         "touched_bytes": sum(load["touched_bytes"] for load in workloads),
         "elapsed_ns": sum(load["elapsed_ns"] for load in workloads),
-        "cpu_ns": _sum(load["cpu_ns"] for load in workloads),
+        "cpu_ns": sum(cpu_ns) if cpu_ns else None,
         "workloads": workloads,
     }
-
-
-def _sum(parts: Iterable[int | None]) -> int | None:
-    known = [part for part in parts if part is not None]
-    return sum(known) if known else None

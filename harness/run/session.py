@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""From a spec to a booted guest: build what is missing, choose what is left open, boot, record.
-
-`Session` holds what is shared by many runs (store, QEMU, runs directory); `Run` is one guest with
-its run directory, from spawn to verdict.
-"""
+"""From a spec to a booted guest: build what is missing, choose what is left open, boot, record."""
 
 from __future__ import annotations
 
@@ -37,7 +33,7 @@ from harness.run.boots import boot_again
 from harness.run.prepared import INITRD, Prepared, make_machine
 from harness.run.restorer import Restorer
 from harness.run.run import Run
-from harness.targets.base import HostFacts, Target, check_kernel, need_hotplug
+from harness.targets.base import Target, check_kernel, need_hotplug
 from harness.targets.claims import claim_of, supply_for
 from harness.targets.facts import host_facts
 from harness.targets.registry import target_for
@@ -46,6 +42,8 @@ _COMMON_FRAGMENTS = ("base", "acceptance", "trace")
 
 
 class Session:
+    """What many runs share: store, QEMU, runs directory."""
+
     def __init__(
         self,
         *,
@@ -102,26 +100,17 @@ class Session:
             carried_fragments=target.carried_fragments,
         )
 
-    def check_host(self, spec: GuestSpec) -> HostFacts:
-        """What of this host `spec` needs. Raises HostError where this host cannot run it.
-
-        Cheap, unless QEMU has to be built: to be asked before a kernel is built for minutes.
-        """
-        return host_facts(spec, self.store, progress=self.progress)
-
     def prepare(self, spec: GuestSpec, kernel: Kernel) -> Prepared:
-        """Build the image and look at the host. Raises HostError where it cannot run `spec`.
-
-        Raises PreconditionError for a kernel that cannot be what `spec` asks for, NotApplicable
-        where no kernel can, UsageError where the target cannot.
-        """
+        """Build the image and look at the host. Raises HostError where it cannot run `spec`. Raises
+        PreconditionError for a kernel that cannot be what `spec` asks for, NotApplicable where no
+        kernel can, UsageError where the target cannot."""
         target = target_for(spec.target)
         target.check(spec)
         if spec.maxmem is not None:
             need_hotplug(target, spec)
         check_kernel(target, kernel)
         check_modules(kernel)
-        host = self.check_host(spec)
+        host = host_facts(spec, self.store, progress=self.progress)
         image = build_image(self.store, spec.layers, modules=kernel.modules)
         program = build_program(self.store) if spec.confidential.disk else None
         plugin = build_plugin(self.store, host.qemu) if spec.by_function else None
@@ -137,9 +126,7 @@ class Session:
         collect: Collect | None = None,
     ) -> Iterator[Run]:
         """A booted, proven guest in a run directory of its own; `rerun` is how to repeat it.
-
-        However the block ends, the guest is gone and run.json holds the verdict afterwards.
-        """
+        However the block ends, the guest is gone and run.json holds the verdict afterwards."""
         claim = claim_of(prepared.spec)
         with (
             reserve(claim, supply_for(prepared.spec, prepared.host), waiting=self._waiting),
@@ -155,10 +142,8 @@ class Session:
             yield
 
     def timing(self, spec: GuestSpec) -> contextlib.AbstractContextManager[None]:
-        """For a series whose times are compared: on hardware the host for it alone.
-
-        Emulated guests are slower than what disturbs them by so much that this would only wait.
-        """
+        """For a series whose times are compared: on hardware the host for it alone. Emulated guests
+        are slower than what disturbs them by so much that this would only wait."""
         hardware = target_for(spec.target).on_hardware(spec)
         return self.alone() if hardware else contextlib.nullcontext()
 
@@ -215,10 +200,8 @@ def watch_for(target: Target, spec: GuestSpec) -> HostWatch | None:
 
 
 def _locate(kernel: Kernel, lines: Sequence[str], directory: RunDir) -> dict[str, str]:
-    """File and line of each frame of a call trace in `lines`, also put on record.
-
-    Empty for a kernel that was not built here, and without binutils.
-    """
+    """File and line of each frame of a call trace in `lines`, also put on record. Empty for a
+    kernel that was not built here, and without binutils."""
     known: dict[str, str] = {**directory.record.get("source_lines", {})}
     trace = [frame for frame in frames(lines) if frame.where not in known]
     vmlinux = kernel.bzimage.with_name(VMLINUX)
@@ -230,10 +213,8 @@ def _locate(kernel: Kernel, lines: Sequence[str], directory: RunDir) -> dict[str
 
 
 def _violations(prepared: Prepared, directory: RunDir) -> tuple[str, ...]:
-    """Put the emulated platform's violations on record; the call trace of the first.
-
-    Without symbols for a kernel that was not built here.
-    """
+    """Put the emulated platform's violations on record; the call trace of the first. Without
+    symbols for a kernel that was not built here."""
     if not prepared.spec.platform_emulated:
         return ()
     found = violations_in(directory.path)

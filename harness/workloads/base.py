@@ -168,10 +168,8 @@ def deadline_for(size: int) -> float:
 def program_result(
     guest: Guest, name: str, command: Sequence[str] | str, *, deadline_s: float
 ) -> WorkloadResult:
-    """Run one guest program to its end and take its report.
-
-    Raises PreconditionError where the report is missing or says that the work was not done.
-    """
+    """Run one guest program to its end and take its report. Raises PreconditionError where the
+    report is missing or says that the work was not done."""
     # The line on stdin is the last packet that the guest gets before the program's end: without it,
     # what starting a command sends would interrupt what is measured, by 100,000 instructions each.
     program = command if isinstance(command, str) else shlex.join(command)

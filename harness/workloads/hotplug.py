@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Memory plugged, used and unplugged in a running guest: patterns over harness.guest.hotplug.
-
-What is kept in use is a file in tmpfs, not a process' memory: it stays while others allocate, its
-pages can migrate, and its content tells whether they came through.
-"""
+"""Memory plugged, used and unplugged in a running guest. What is kept in use is a file in tmpfs: it
+stays while others allocate, its pages can migrate, its content tells if they came through."""
 
 from __future__ import annotations
 
@@ -29,10 +26,8 @@ _S_PER_GIB = 240.0
 
 @contextlib.contextmanager
 def filled(guest: Guest, size: int, *, verify: bool = True) -> Iterator[None]:
-    """`size` bytes of tmpfs in use, in pieces of 8 MiB of different content.
-
-    With `verify` raises GuestFailure if the content of one has changed when the block ends.
-    """
+    """`size` bytes of tmpfs in use, in pieces of 8 MiB of different content. With `verify` raises
+    GuestFailure if the content of one has changed when the block ends."""
     pieces = max(1, size // _PIECE)
     deadline_s = 60 + size / GIB * _S_PER_GIB
     guest.run(

@@ -48,11 +48,9 @@ class Kexec(Workload):
             raise UsageError(f"{self.name}: wants at least one cycle")
 
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
-        """Start the kernels. An operation is the time from one kernel's last word to the next
-        one's first command over SSH, on the host's clock.
-
-        Raises PreconditionError where the guest has no kexec, or brings its own kernel.
-        """
+        """Start the kernels. An operation is the time from one kernel's last word to the next one's
+        first command over SSH, on the host's clock. Raises PreconditionError where the guest has no
+        kexec, or brings its own kernel."""
         kernel, initrd = boot_files(guest)
         cycles = []
         for cycle in range(self.cycles):
@@ -115,10 +113,8 @@ def boot_files(guest: Guest) -> tuple[Path, Path]:
 def load(
     guest: Guest, kernel: Path, initrd: Path, options: str, cmdline: str | None = None
 ) -> None:
-    """Load the next kernel, by default with the command line of this one.
-
-    `options` are those of kexec(8). Raises PreconditionError.
-    """
+    """Load the next kernel, by default with the command line of this one. `options` are those of
+    kexec(8). Raises PreconditionError."""
     words = "--reuse-cmdline" if cmdline is None else shlex.quote(f"--command-line={cmdline}")
     guest.put(kernel, _KERNEL, deadline_s=_LOAD_S)
     guest.put(initrd, _INITRD, deadline_s=_LOAD_S)

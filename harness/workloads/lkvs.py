@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""The acceptance cases of Intel's LKVS (BM/tdx-guest) by name, with the preconditions they lack.
-
-A case sets the guest's shape and what runs in it; what it asserts is judged from the record, by
-harness/analysis/kexec.py.
-"""
+"""The acceptance cases of Intel's LKVS (BM/tdx-guest): the guest's shape, and what runs in it. What
+a case asserts, and what it forgets to, is judged from the record by harness/analysis/kexec.py."""
 
 from __future__ import annotations
 
@@ -21,7 +18,7 @@ from harness.guest.guest import Guest
 from harness.workloads.base import Notify, Workload, WorkloadResult, parameter
 from harness.workloads.kexec import Kexec
 from harness.workloads.programs import Churn, Drain
-from harness.workloads.stress_ng import StressNg, stress_ng
+from harness.workloads.stress_ng import StressNg
 
 _DRAIN = re.compile(r"T_(\d{1,3})C_(\d{1,4})G_(\d{1,3})W")
 # LKVS asks for 100 %, which in a guest without swap is a matter for the OOM killer.
@@ -91,7 +88,7 @@ class Lkvs(Workload):
             return WorkloadResult(self.name, 0, 0, (facts,))
         if isinstance(self.load, StressNg):
             notify(f"stress-ng, as in {self.case}")
-            report = stress_ng(guest, self.load.arguments, self.load.deadline)
+            report = self.load.report(guest)
             facts |= {"exit_status": report["exit_status"], "said": report["said"]}
             return WorkloadResult(self.name, 0, report["elapsed_host_ns"], (facts,))
         result = self.load.run(guest, notify)

@@ -31,10 +31,8 @@ def workload_class(name: str) -> type[Workload]:
 
 
 def build_workload(name: str, given: Mapping[str, Any], memory: int) -> Workload:
-    """The workload `name` for a guest of `memory` bytes, with the parameters `given`.
-
-    Sizes may be texts ("2G"); a parameter that is None has its default. Raises UsageError.
-    """
+    """The workload `name` for a guest of `memory` bytes, with the parameters `given`. Sizes may be
+    texts ("2G"); a parameter that is None has its default. Raises UsageError."""
     cls = workload_class(name)
     values: dict[str, Any] = {}
     for parameter in cls.parameters():

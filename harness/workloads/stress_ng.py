@@ -16,23 +16,6 @@ _TAIL = 20
 _MAX_OUTPUT = 1 << 20
 
 
-def stress_ng(guest: Guest, arguments: tuple[str, ...], deadline_s: float) -> dict[str, Any]:
-    """Run it to its end; exit status and last lines as a report."""
-    result = guest.run(
-        ["stress-ng", *arguments], deadline_s=deadline_s, check=False, max_output=_MAX_OUTPUT
-    )
-    if result.exit_status == 127:
-        raise PreconditionError("stress-ng is not in the guest's image", hint="add its layer")
-    lines = (result.stdout + result.stderr).splitlines()[-_TAIL:]
-    return {
-        "workload": "stress-ng",
-        "arguments": list(arguments),
-        "exit_status": result.exit_status,
-        "elapsed_host_ns": result.elapsed_ns,
-        "said": [printable(line) for line in lines],
-    }
-
-
 @dataclass(frozen=True)
 class StressNg(Workload):
     """stress-ng: `run stress-ng [OPTIONS] -- --vm 2 --vm-bytes 80% --timeout 10`."""
@@ -50,9 +33,24 @@ class StressNg(Workload):
     def run(self, guest: Guest, notify: Notify) -> WorkloadResult:
         """Run it. Raises PreconditionError if it says that it failed."""
         notify(f"stress-ng {shlex.join(self.arguments)}")
-        report = stress_ng(guest, self.arguments, self.deadline)
+        report = self.report(guest)
         if report["exit_status"] != 0:
             raise PreconditionError(
                 f"stress-ng ended with exit status {report['exit_status']}", details=report["said"]
             )
         return WorkloadResult(self.name, 0, report["elapsed_host_ns"], (report,))
+
+    def report(self, guest: Guest) -> dict[str, Any]:
+        """Run it to its end, however it ends; exit status and last lines as a report."""
+        command = ["stress-ng", *self.arguments]
+        result = guest.run(command, deadline_s=self.deadline, check=False, max_output=_MAX_OUTPUT)
+        if result.exit_status == 127:
+            raise PreconditionError("stress-ng is not in the guest's image", hint="add its layer")
+        lines = (result.stdout + result.stderr).splitlines()[-_TAIL:]
+        return {
+            "workload": self.name,
+            "arguments": list(self.arguments),
+            "exit_status": result.exit_status,
+            "elapsed_host_ns": result.elapsed_ns,
+            "said": [printable(line) for line in lines],
+        }

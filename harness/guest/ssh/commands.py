@@ -71,7 +71,6 @@ class CommandFailed(PreconditionError):
         super().__init__(
             f"in the guest, {command!r} ended with {how}", details=map(printable, said)
         )
-        self.result = result
 
 
 class Bell(threading.Event):
@@ -185,10 +184,8 @@ class RunningCommand:
         return not self._done
 
     def wait(self, deadline_s: float = 60.0, *, check: bool = True) -> CommandResult:
-        """Its result once it has ended by itself.
-
-        Raises CommandFailed if `check` and the exit status is not 0, and what the race raises.
-        """
+        """Its result once it has ended by itself. Raises CommandFailed if `check` and the exit
+        status is not 0, and what the race raises."""
         # A verdict that ends this wait also ends the thread, with the same cause.
         self._race.wait(f"the end of {short(self.line)}", lambda: self._done or None, deadline_s)
         self.join()
@@ -200,11 +197,9 @@ class RunningCommand:
         return self._result
 
     def stop(self, grace_s: float = 5.0) -> CommandResult:
-        """End its stdin and send it SIGTERM, then SIGKILL after `grace_s`; its result.
-
-        The signal goes to the process that the guest's shell runs in: give `start` a sequence, or
-        `exec` the command that matters. Raises if the command had failed to run.
-        """
+        """End its stdin and send it SIGTERM, then SIGKILL after `grace_s`; its result. The signal
+        goes to the process that the guest's shell runs in: give `start` a sequence, or `exec` the
+        command that matters. Raises if the command had failed to run."""
         for signal_name in ("TERM", "KILL"):
             if self._done:
                 break

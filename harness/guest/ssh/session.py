@@ -1,9 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""One SSH session to one guest: commands with deadlines, both streams drained.
-
-Every wait goes through the guest's Race, so a command is given up at once when QEMU dies or the
-guest panics. The host key is pinned; the client key is the guest image's own.
-"""
+"""One SSH session to one guest, its host key pinned. Every wait goes through the guest's Race, so a
+command is given up at once when QEMU dies or the guest panics."""
 
 from __future__ import annotations
 
@@ -17,7 +14,6 @@ from collections.abc import Sequence
 from typing import Unpack
 
 import paramiko
-import tenacity
 
 from harness.base.status import HarnessError, HostError
 from harness.guest.ssh.commands import (
@@ -69,7 +65,7 @@ class SshSession:
     # Making and ending the connection.
 
     def _connect(self, keys: Keys) -> None:
-        host_key = _parse_host_key(keys.host_public_key)
+        _kind, host_key = keys.host_public_key.split()[:2]
         client_key = paramiko.RSAKey.from_private_key_file(str(keys.private_key))
         self._socket = self._knock()
         self.banner_ns = time.monotonic_ns()
@@ -82,27 +78,22 @@ class SshSession:
         options.digests = ("hmac-sha2-256",)
         options.key_types = ("ssh-ed25519",)
         transport.start_client(timeout=SETUP_S * self._race.time_scale)
-        if transport.get_remote_server_key().asbytes() != host_key.asbytes():
+        if transport.get_remote_server_key().asbytes() != base64.b64decode(host_key):
             raise paramiko.SSHException("the server's key is not the guest's: not our guest")
         transport.auth_publickey(_USER, client_key)
 
     def _knock(self) -> socket.socket:
-        """A connected socket on which the server's banner waits to be read.
-
-        QEMU's user network accepts before the guest does, and hangs up if nobody listens there.
-        """
-        retry = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(OSError),
-            stop=tenacity.stop_after_delay(SETUP_S * self._race.time_scale),
-            wait=tenacity.wait_fixed(0.02),
-            before=lambda _: self._refuse_if_closed(),
-            reraise=True,
-        )
-        return retry(self._knock_once)
-
-    def _refuse_if_closed(self) -> None:
-        if self._closed:
-            raise EOFError("given up")
+        """A connected socket on which the server's banner waits to be read. QEMU's user network
+        accepts before the guest does, and hangs up if nobody listens there."""
+        end = time.monotonic() + SETUP_S * self._race.time_scale
+        while not self._closed:
+            try:
+                return self._knock_once()
+            except OSError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+        raise EOFError("given up")
 
     def _knock_once(self) -> socket.socket:
         attempt = socket.create_connection(
@@ -146,11 +137,8 @@ class SshSession:
         **options: Unpack[StartOptions],
     ) -> RunningCommand:
         """Start a command that runs while others do. A sequence is run without a shell's
-        interpretation; text is given to it.
-
-        With `hold_stdin` its stdin stays open until `stop`, so a command may take the end of stdin
-        as its sign.
-        """
+        interpretation; text is given to it. With `hold_stdin` its stdin stays open until `stop`, so
+        a command may take the end of stdin as its sign."""
         assert self._transport is not None
         line = command_line(command)
         lost = functools.partial(self._lost, line)
@@ -170,18 +158,9 @@ class SshSession:
         )
 
 
-def _parse_host_key(text: str) -> paramiko.PKey:
-    kind, _, rest = text.strip().partition(" ")
-    if kind != "ssh-ed25519":
-        raise ValueError(f"the guest's host key is {kind!r}, not ssh-ed25519")
-    return paramiko.Ed25519Key(data=base64.b64decode(rest.split()[0]))
-
-
 def ssh_command(port: int, keys: Keys) -> list[str]:
-    """A command line that ends in the guest's name: add what to run there.
-
-    The guest's host key is pinned, in a file that this writes beside the client's key.
-    """
+    """A command line that ends in the guest's name: add what to run there. The guest's host key is
+    pinned, in a file that this writes beside the client's key."""
     known = keys.private_key.with_name("known_hosts")
     known.write_text(f"[{_HOST}]:{port} {keys.host_public_key}\n")
     return [
