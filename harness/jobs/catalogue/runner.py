@@ -30,7 +30,7 @@ Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Judged:
+class Sighting:
     """What one test's verdict says about the bug that it should catch."""
 
     verdict: CaseVerdict
@@ -39,17 +39,17 @@ class Judged:
     """The reason by which it was caught; else what kept it from that."""
 
 
-def judge(catch: Catch, verdict: CaseVerdict) -> Judged:
+def judge(catch: Catch, verdict: CaseVerdict) -> Sighting:
     """A bug is caught by FAIL for its own reason: any other FAIL is as good as none. A defect that
     is expected on this kernel is set aside in the verdict; its signal still shows."""
     if verdict.status is not Status.FAIL and not verdict.expected:
-        return Judged(verdict, False, f"{verdict.status.value}, not FAIL")
+        return Sighting(verdict, False, f"{verdict.status.value}, not FAIL")
     if hits := verdict.signals & catch.signals:
-        return Judged(verdict, True, ", ".join(sorted(hits)))
+        return Sighting(verdict, True, ", ".join(sorted(hits)))
     if verdict.status is Status.FAIL and catch.cause and re.search(catch.cause, verdict.cause):
-        return Judged(verdict, True, verdict.cause)
+        return Sighting(verdict, True, verdict.cause)
     given = ", ".join(sorted(verdict.signals)) or verdict.cause or "no reason"
-    return Judged(verdict, False, f"FAIL for another reason: {given}")
+    return Sighting(verdict, False, f"FAIL for another reason: {given}")
 
 
 def with_test(verdicts: Iterable[CaseVerdict], test: str) -> tuple[CaseVerdict, ...]:
@@ -62,7 +62,7 @@ def with_test(verdicts: Iterable[CaseVerdict], test: str) -> tuple[CaseVerdict, 
 @dataclass(frozen=True)
 class BugResult:
     entry: BugEntry
-    judged: tuple[Judged, ...]
+    judged: tuple[Sighting, ...]
     """With the bug on, one for each test that ran."""
     clean: tuple[CaseVerdict, ...]
     """The same tests with it off; empty if they were not run."""
