@@ -8,7 +8,6 @@ Under TCG; one build serves both platforms, and a second one, without patches, s
 from __future__ import annotations
 
 import pytest
-from harness.suite.hook import run_hook
 
 from harness.analysis.analyse import Analysis
 from harness.base.spec import GuestSpec
@@ -19,6 +18,8 @@ from harness.run.session import Session
 from harness.suite.features import missing_feature
 from harness.suite.operations import FINDINGS
 from harness.suite.plugin.fixtures import Boot
+from harness.suite.subject import run_hook
+from harness.suite.subject import run_hook
 from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 
