@@ -5,6 +5,11 @@
  * debugfs unaccepted_test/command takes one command a write, a verb and
  * key=value words; unaccepted_test/result has what came of it, a "name value"
  * a line. docs/suite.md of the test harness lists the verbs.
+ *
+ * The same file is built into a kernel (mm/unaccepted_test.c, by the carried
+ * patch) and, for a kernel that is to stay as it is, as a loadable module. What
+ * a module cannot have is whatever comes before modules are loaded:
+ * unaccepted_test_early=. "status" says so.
  */
 #define pr_fmt(fmt) "unaccepted_test: " fmt
 
@@ -29,15 +34,23 @@
 #include <linux/uaccess.h>
 #include <linux/version.h>
 #include <linux/vmalloc.h>
+#include <asm/word-at-a-time.h>
+#ifdef MODULE
+#include <linux/kallsyms.h>
+#include <linux/kprobes.h>
+#include <linux/static_call.h>
+/* In mm/page_alloc.h of newer kernels */
+void drain_all_pages(struct zone *zone);
+#else
 #include <asm/efi.h>
 #include <asm/unaccepted_memory.h>
-#include <asm/word-at-a-time.h>
 #include "internal.h"
 /* The allocator's own declarations; older kernels have them in internal.h */
 #if __has_include("page_alloc.h")
 #include "page_alloc.h"
 #endif
 #include "slab.h"
+#endif
 
 #define RESULT_SIZE	(64 << 10)
 #define MAX_FINDINGS	16
@@ -79,6 +92,111 @@ struct part {
 	struct completion finished;
 };
 
+#ifdef MODULE
+/*
+ * Most of what the hooks call is not for modules: accept_memory(), isolation,
+ * the allocators of contiguous ranges. Some of it is exported by one version and
+ * not by the next, so none of it is linked against. The addresses come from
+ * kallsyms_lookup_name(), which is not exported either (since 5.7): a kprobe, one
+ * that is never armed, finds that.
+ *
+ * The calls are static calls, and so direct ones: with kernel IBT an indirect
+ * call traps in a function whose address nothing in the kernel takes.
+ */
+#ifdef CONFIG_CMA
+#define CMA_FUNCTIONS(FN) FN(cma_alloc) FN(cma_release)
+#else
+#define CMA_FUNCTIONS(FN)
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 15, 0)
+#define NOLOCK_FUNCTIONS(FN)
+#else
+#define NOLOCK_FUNCTIONS(FN) FN(alloc_pages_nolock_noprof)
+#endif
+#define UNEXPORTED(FN)					\
+	FN(accept_memory)				\
+	FN(range_contains_unaccepted_memory)		\
+	FN(alloc_contig_range_noprof)			\
+	FN(alloc_contig_pages_noprof)			\
+	FN(free_contig_range)				\
+	FN(start_isolate_page_range)			\
+	FN(undo_isolate_page_range)			\
+	FN(test_pages_isolated)				\
+	FN(drain_all_pages)				\
+	FN(is_free_buddy_page)				\
+	FN(irq_work_queue_on)				\
+	FN(first_online_pgdat)				\
+	FN(next_zone)					\
+	CMA_FUNCTIONS(FN)				\
+	NOLOCK_FUNCTIONS(FN)
+
+#define FN(name) DEFINE_STATIC_CALL_NULL(found_##name, name);
+UNEXPORTED(FN)
+#undef FN
+DEFINE_STATIC_CALL_NULL(lookup, kallsyms_lookup_name);
+
+#ifdef CONFIG_DMA_CMA
+static struct cma **default_cma;
+#endif
+
+static int __init find_unexported(void)
+{
+	struct kprobe probe = {
+		.symbol_name = "kallsyms_lookup_name",
+		.flags = KPROBE_FLAG_DISABLED,
+	};
+	unsigned long address;
+	int error = register_kprobe(&probe);
+
+	if (error) {
+		pr_err("no kallsyms_lookup_name() in this kernel (%d)\n", error);
+		return -EOPNOTSUPP;
+	}
+	address = (unsigned long)probe.addr;
+	unregister_kprobe(&probe);
+	static_call_update(lookup, (typeof(&kallsyms_lookup_name))address);
+
+#define FN(name)							\
+	address = static_call(lookup)(#name);				\
+	if (!address) {							\
+		pr_err("no " #name "() in this kernel\n");		\
+		return -EOPNOTSUPP;					\
+	}								\
+	static_call_update(found_##name, (typeof(&name))address);
+	UNEXPORTED(FN)
+#undef FN
+#ifdef CONFIG_DMA_CMA
+	default_cma = (struct cma **)static_call(lookup)("dma_contiguous_default_area");
+#endif
+	return 0;
+}
+
+#define accept_memory			static_call(found_accept_memory)
+#define range_contains_unaccepted_memory static_call(found_range_contains_unaccepted_memory)
+#define alloc_contig_range_noprof	static_call(found_alloc_contig_range_noprof)
+#define alloc_contig_pages_noprof	static_call(found_alloc_contig_pages_noprof)
+#define free_contig_range		static_call(found_free_contig_range)
+#define start_isolate_page_range	static_call(found_start_isolate_page_range)
+#define undo_isolate_page_range		static_call(found_undo_isolate_page_range)
+#define test_pages_isolated		static_call(found_test_pages_isolated)
+#define drain_all_pages			static_call(found_drain_all_pages)
+#define is_free_buddy_page		static_call(found_is_free_buddy_page)
+#define irq_work_queue_on		static_call(found_irq_work_queue_on)
+#define first_online_pgdat		static_call(found_first_online_pgdat)
+#define next_zone			static_call(found_next_zone)
+#define cma_alloc			static_call(found_cma_alloc)
+#define cma_release			static_call(found_cma_release)
+#define alloc_pages_nolock_noprof	static_call(found_alloc_pages_nolock_noprof)
+
+/* As in asm/unaccepted_memory.h, which takes in what is not for modules */
+static struct efi_unaccepted_memory *efi_get_unaccepted_table(void)
+{
+	if (efi.unaccepted == EFI_INVALID_TABLE_ADDR)
+		return NULL;
+	return __va(efi.unaccepted);
+}
+#endif /* MODULE */
+
 static DEFINE_MUTEX(command_lock);
 static struct seq_buf result;
 
@@ -98,8 +216,10 @@ struct held_range {
 };
 static LIST_HEAD(held_ranges);
 
+#ifndef MODULE
 static unsigned int early_order;
 static unsigned long early_wanted, early_failed, early_got;
+#endif
 
 /* The allocator's functions, under one name for all versions */
 
@@ -162,6 +282,31 @@ static bool has_nolock(void)
 	return LINUX_VERSION_CODE >= KERNEL_VERSION(6, 15, 0);
 }
 
+static struct cma *cma_area(void)
+{
+#if defined(MODULE) && defined(CONFIG_DMA_CMA)
+	return default_cma ? *default_cma : NULL;
+#else
+	return dev_get_cma_area(NULL);
+#endif
+}
+
+static struct page *take_from_cma(struct cma *cma, unsigned long nr)
+{
+#ifdef CONFIG_CMA
+	return cma_alloc(cma, nr, 0, false);
+#else
+	return NULL;
+#endif
+}
+
+static void give_to_cma(struct cma *cma, struct page *pages, unsigned long nr)
+{
+#ifdef CONFIG_CMA
+	cma_release(cma, pages, nr);
+#endif
+}
+
 static void say(const char *name, unsigned long long value)
 {
 	seq_buf_printf(&result, "%s %llu\n", name, value);
@@ -203,7 +348,7 @@ static void free_held(void)
 	list_for_each_entry_safe(range, next_range, &held_ranges, list) {
 		list_del(&range->list);
 		if (range->cma)
-			cma_release(range->cma, pfn_to_page(range->pfn), range->nr);
+			give_to_cma(range->cma, pfn_to_page(range->pfn), range->nr);
 		else
 			free_contig_range(range->pfn, range->nr);
 		kfree(range);
@@ -577,12 +722,12 @@ static int do_isolate(const struct request *rq)
 static int do_cma(const struct request *rq)
 {
 	unsigned long nr = rq->size >> PAGE_SHIFT;
-	struct cma *cma = dev_get_cma_area(NULL);
+	struct cma *cma = cma_area();
 	struct page *page;
 
 	if (!cma)
 		return -ENODEV;
-	page = cma_alloc(cma, nr, 0, false);
+	page = take_from_cma(cma, nr);
 	say("done", !!page);
 	say("failed", !page);
 	if (!page)
@@ -607,8 +752,11 @@ static int do_slab(const struct request *rq)
 		done++;
 		cond_resched();
 	}
+#ifndef MODULE
+	/* Whose slab it is, is mm's own affair */
 	if (done && virt_to_slab(objects[0]))
 		cache = virt_to_slab(objects[0])->slab_cache;
+#endif
 	for (i = 0; i < done; i++) {
 		corrupt += !!memchr_inv(objects[i], i & 0xff, rq->size);
 		kfree(objects[i]);
@@ -893,10 +1041,16 @@ static int do_status(const struct request *rq)
 	say("held_pages", held_pages);
 	say("ballast_pages", ballast_pages);
 	say("has_nolock", has_nolock());
-	say("has_cma", !!dev_get_cma_area(NULL));
+	say("has_cma", !!cma_area());
+#ifdef MODULE
+	/* Modules come when watermarks have long been set up */
+	say("has_early", 0);
+#else
+	say("has_early", 1);
 	say("early_wanted", early_wanted);
 	say("early_got", early_got);
 	say("early_failed", early_failed);
+#endif
 	return 0;
 }
 
@@ -1112,6 +1266,7 @@ static const struct file_operations result_fops = {
 	.read	= result_read,
 };
 
+#ifndef MODULE
 static int __init early_parse(char *arg)
 {
 	return sscanf(arg, "%u:%lu", &early_order, &early_wanted) == 2 &&
@@ -1137,12 +1292,19 @@ static int __init early_alloc(void)
 	return 0;
 }
 core_initcall(early_alloc);
+#endif
 
 static int __init unaccepted_test_init(void)
 {
-	char *buffer = vmalloc(RESULT_SIZE);
 	struct dentry *dir;
+	char *buffer;
+#ifdef MODULE
+	int error = find_unexported();
 
+	if (error)
+		return error;
+#endif
+	buffer = vmalloc(RESULT_SIZE);
 	if (!buffer)
 		return -ENOMEM;
 	seq_buf_init(&result, buffer, RESULT_SIZE);
@@ -1152,3 +1314,7 @@ static int __init unaccepted_test_init(void)
 	return 0;
 }
 late_initcall(unaccepted_test_init);
+
+/* Without an exit: what is held is held until the guest ends */
+MODULE_DESCRIPTION("Test hooks for unaccepted memory");
+MODULE_LICENSE("GPL");
