@@ -333,7 +333,11 @@ def only_file(candidate: Candidate, files: Iterable[Path], complaints: Sequence[
 def _by_version(left: Candidate, right: Candidate) -> int:
     if left.version == right.version:
         return 0
-    later = subprocess.run(
-        ["dpkg", "--compare-versions", left.version, "gt", right.version], check=False
-    )
-    return 1 if later.returncode == 0 else -1
+    return 1 if at_least(left.version, right.version) else -1
+
+
+def at_least(version: str, least: str) -> bool:
+    """Whether a package's `version` is `least` or later."""
+    return not subprocess.run(
+        ["dpkg", "--compare-versions", version, "ge", least], check=False
+    ).returncode
