@@ -20,6 +20,7 @@ from harness.record.platform_state import (
     QUERY_PAGES,
     VIOLATION_EVENT,
     PendingRun,
+    PlatformInfo,
     Violation,
     parse_info,
     parse_pending_pages,
@@ -31,6 +32,7 @@ _ATTEMPTS = 5
 _PAGES_S = 60.0
 _MAX_RUNS = 1 << 16
 _TRANSCRIPT = "qmp.jsonl"
+_OBJECT = "/objects/cgs0"
 _MAX_VIOLATIONS = 16
 
 
@@ -63,6 +65,21 @@ class PlatformWitness:
                 break
         self.statistics[moment] = answer
         return counters
+
+    def pending(self) -> tuple[PendingRun, ...]:
+        """The pages that are pending now; the guest is stopped for it."""
+        with self._stopped():
+            return self._pending()
+
+    def info(self) -> PlatformInfo:
+        """The platform's statistics now."""
+        return parse_info(self._guest.qmp.execute(QUERY))
+
+    def set_cost(self, ns_per_page: int, ns_per_unit: int) -> None:
+        """Let each accept of a page of 4 KiB, and of 2 MiB, take so long from now on."""
+        for name, value in (("accept-ns-4k", ns_per_page), ("accept-ns-2m", ns_per_unit)):
+            asked = {"path": _OBJECT, "property": name, "value": value}
+            self._guest.qmp.execute("qom-set", asked)
 
     def _pending(self) -> tuple[PendingRun, ...]:
         asked = {"state": "pending", "max": _MAX_RUNS}

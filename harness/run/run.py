@@ -20,6 +20,7 @@ from harness.collect.readings import measure_clock, read_counters, save_function
 from harness.collect.sampler import Sampler
 from harness.guest.guest import Guest
 from harness.host.state import HostWatch
+from harness.kernel.hook_module import HookModule
 from harness.kernel.kernel import overhead
 from harness.record.clocks import ClockPoint
 from harness.record.counters import Counters
@@ -46,8 +47,11 @@ class Run:
         guest: Guest,
         collect: Collect,
         watch: HostWatch | None,
+        hook_module: HookModule | None = None,
     ) -> None:
         self.directory = directory
+        self.hook_module = hook_module
+        """The test hooks for its kernel, where that has none built in."""
         self.overhead = overhead(prepared.kernel)
         """What its kernel's own checks cost it."""
         self._watch = watch
@@ -64,6 +68,11 @@ class Run:
         self._stage = ""
         self.before: Counters | None = None
         self._witness = PlatformWitness(guest, directory.path) if guest.machine.witness else None
+
+    @property
+    def platform(self) -> PlatformWitness | None:
+        """QEMU's emulated platform, which counts for itself; None where there is none."""
+        return self._witness
 
     @property
     def traced(self) -> bool:

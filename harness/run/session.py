@@ -25,6 +25,7 @@ from harness.image.keys import Keys
 from harness.image.modules import check_modules
 from harness.kernel.addresses import VMLINUX, annotate, call_trace, frames, load_image, source_lines
 from harness.kernel.build import build_kernel
+from harness.kernel.hook_module import HookModule
 from harness.kernel.kernel import Kernel, KernelRequest, kernel_of_disk
 from harness.record.console import unexpected
 from harness.record.run import run_record
@@ -56,6 +57,7 @@ class Session:
         self.store = store or Store()
         self.runs = runs
         self.progress = progress
+        self._hooks: dict[str, HookModule] = {}
         self._restorer = Restorer(
             self.store, snapshot, lambda line: progress("snapshot", 0, None, line)
         )
@@ -135,6 +137,11 @@ class Session:
         ):
             yield run
 
+    def _hooks_for(self, kernel: Kernel) -> HookModule:
+        """Kept for the session: what could not be built is not tried again for each guest."""
+        made = HookModule(kernel, self.store, self.progress)
+        return self._hooks.setdefault(kernel.digest, made)
+
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
         """The host for this process alone, for a series of guests whose times are compared."""
@@ -164,7 +171,8 @@ class Session:
                         directory,
                         lambda line: self.progress("boot", 0, None, line),
                     )
-                run = Run(directory, prepared, guest, collect, watch)
+                hooks = self._hooks_for(prepared.kernel)
+                run = Run(directory, prepared, guest, collect, watch, hooks)
                 try:
                     run.prove()
                     yield run

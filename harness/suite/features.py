@@ -8,16 +8,21 @@ import weakref
 
 from harness.base.guest_options import guest_option
 from harness.run.run import Run
+from harness.suite.hook import why_no_hooks
 
-HOOK = "/sys/kernel/debug/unaccepted_test"
 EMULATION = "/sys/kernel/debug/unaccepted_emulation"
 _MAX_ANSWER = 8 << 10
 
 _EMULATED = "emulated"
 """Of the target, not of the guest's kernel."""
+_HOOK, _EARLY_HOOK = "hook", "hook-early"
+"""The test hooks, loaded where the kernel has none built in."""
+_EVENTS = "events"
+"""A trace event for each accept."""
+_PLATFORM = "platform"
+"""Something beside the kernel that knows which memory is unaccepted."""
 _FILES: dict[str, tuple[str, str]] = {
     "emulation-stats": (EMULATION, "no emulated platform in this guest"),
-    "hook": (HOOK, "the kernel lacks the carried accept-test patch"),
     "kexec": ("/sys/kernel/kexec_loaded", "the kernel has no kexec"),
     "kcore": ("/proc/kcore", "the kernel has no /proc/kcore"),
     "devmem": ("/dev/mem", "the kernel has no /dev/mem"),
@@ -33,7 +38,7 @@ _FILES: dict[str, tuple[str, str]] = {
     "zram": ("/sys/block/zram0", "no zram"),
 }
 """The file that a guest with the feature has, and what to say where it is missing."""
-FEATURES = frozenset({_EMULATED, *_FILES})
+FEATURES = frozenset({_EMULATED, _EVENTS, _HOOK, _EARLY_HOOK, _PLATFORM, *_FILES})
 
 _present: weakref.WeakKeyDictionary[Run, frozenset[str]] = weakref.WeakKeyDictionary()
 """Which of these files guests have: asked once, all at once. They come with the kernel."""
@@ -48,6 +53,12 @@ def _lacks(run: Run, name: str) -> str:
     if name == _EMULATED:
         told = guest_option("hotplug").applies_to(run.spec.target)
         return "" if told else f"{run.spec.target.value} cannot be told to do this"
+    if name in (_HOOK, _EARLY_HOOK):
+        return why_no_hooks(run, early=name == _EARLY_HOOK)
+    if name == _EVENTS:
+        return "" if run.traced else "the kernel lacks the carried accept event: no call is timed"
+    if name == _PLATFORM:
+        return "" if run.platform else _lacks(run, "emulation-stats")
     if run not in _present:
         words = " ".join(shlex.quote(path) for path, _ in _FILES.values())
         script = f'for path in {words}; do [ ! -e "$path" ] || echo "$path"; done'

@@ -15,7 +15,8 @@ from harness.base.units import MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.record.check import Check
 from harness.record.rundir import write_json
 from harness.suite import upheavals
-from harness.suite.subject import HookRefused, Subject
+from harness.suite.hook import HookRefused
+from harness.suite.subject import Subject
 
 Value = int | str
 Values = Mapping[str, Value]

@@ -4,58 +4,34 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shlex
 from collections.abc import Mapping, Sequence
 
 from harness.analysis.evidence import Evidence, Scope
 from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
-from harness.base.status import EmulatorFlaw, GuestFailure, HarnessError, PreconditionError, Status
-from harness.base.units import PAGE_SIZE
-from harness.guest.guest import Guest
+from harness.base.emulation import CostModel
+from harness.base.status import (
+    EmulatorFlaw,
+    GuestFailure,
+    HarnessError,
+    HostError,
+    PreconditionError,
+    Status,
+)
+from harness.base.units import PAGE_SIZE, UNIT_SIZE
+from harness.kernel.make import KernelBuildError
 from harness.record.check import Check, check
 from harness.record.console import unexpected
 from harness.record.counters import Counters
+from harness.record.pending import PendingRun, parse_pending
 from harness.run.run import Run
-from harness.suite.features import EMULATION, HOOK, missing_feature
+from harness.suite.features import EMULATION, missing_feature
+from harness.suite.hook import run_hook, why_no_hooks
 from harness.suite.need import Need
 from harness.suite.window import Observer, Window
 from harness.workloads.base import WorkloadResult
 from harness.workloads.touch import Touch
-
-_HOOK_LINE = re.compile(r"([a-z_]{1,40}) (\d{1,20}|0x[0-9a-f]{1,16})")
-_MAX_RESULT = 64 << 10
-_PENDING = re.compile(r"0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16}) table=([01]) backend=([01])")
-
-
-class HookRefused(PreconditionError):
-    """The kernel answered a command with an error: it could not even begin."""
-
-
-def run_hook(
-    guest: Guest, verb: str, words: Mapping[str, int | str], deadline_s: float = 120.0
-) -> Mapping[str, int]:
-    """Run one command; its figures by name. Raises HookRefused with the kernel's error,
-    PreconditionError for a result that is none."""
-    command = " ".join([verb, *(f"{name}={value}" for name, value in words.items())])
-    script = f"printf %s {shlex.quote(command)} > {HOOK}/command && cat {HOOK}/result"
-    done = guest.run(script, deadline_s=deadline_s, check=False, max_output=_MAX_RESULT)
-    if done.exit_status != 0:
-        said = done.stderr.decode(errors="replace").strip()[-200:]
-        raise HookRefused(f"the kernel's test hook refused {command!r}: {said}")
-    return parse_result(done.text)
-
-
-def parse_result(text: str) -> Mapping[str, int]:
-    """The hook's "name value" lines. Raises PreconditionError for anything else."""
-    figures: dict[str, int] = {}
-    for line in text.splitlines():
-        match = _HOOK_LINE.fullmatch(line)
-        if not match or match[1] in figures:
-            raise PreconditionError(f"unreadable result of the kernel's test hook: {line[:100]!r}")
-        figures[match[1]] = int(match[2], 0)
-    return figures
 
 
 class Subject:
@@ -120,20 +96,27 @@ class Subject:
 
     def pending(self, least_bytes: int = 0) -> list[range]:
         """Guest-physical runs of at least `least_bytes` that both records have as unaccepted."""
-        runs = []
-        for line in self.read(f"{EMULATION}/pending").splitlines():
-            match = _PENDING.fullmatch(line)
-            if not match:
-                raise PreconditionError(f"unreadable line in the list of pending: {line[:100]!r}")
-            run = range(int(match[1], 16), int(match[2], 16))
-            if match[3] == match[4] == "1" and len(run) >= least_bytes:
-                runs.append(run)
+        runs = [
+            range(run.start, run.end)
+            for run in self._pending_runs()
+            if run.in_table and run.in_backend and run.end - run.start >= least_bytes
+        ]
         self.require(bool(runs), f"no run of {least_bytes} bytes is pending")
         return runs
 
+    def _pending_runs(self) -> Sequence[PendingRun]:
+        # What QEMU has as pending is whole units, and what the kernel's table has: every run's
+        # verdict says so (docs/tcg-platforms.md).
+        if self.run.platform:
+            return self.run.platform.pending()
+        return parse_pending(self.read(f"{EMULATION}/pending"))
+
     def has(self, feature: str) -> bool:
-        """Whether the guest has a feature of harness/suite/features.py."""
-        return not missing_feature(self.run, (feature,))
+        """Whether the guest has a feature of harness/suite/features.py, or can be given it."""
+        try:
+            return not missing_feature(self.run, (feature,))
+        except (PreconditionError, HostError, KernelBuildError):
+            return False  # tests that cannot do without it say so in their mark
 
     def cut(self) -> Window:
         """Close the window so far, for the test to look at its accepts; another one begins."""
@@ -152,6 +135,8 @@ class Subject:
         self._observer.restart()  # first: whatever is read from here on is not of the old kernel
         self.windows.clear()
         self.run.guest.await_next_kernel(since_ns, deadline_s)
+        if {"hook", "hook-early"} & set(self.need.features):
+            why_no_hooks(self.run)  # a module went with the kernel before
         self.cut()
         if crash:
             self.windows.clear()
@@ -172,11 +157,28 @@ class Subject:
             f"({spare} accepted pages were free before, {left} are now)",
         )
 
+    def illegal_accesses(self) -> int:
+        """How many accesses to unaccepted memory the emulated platform has seen."""
+        if self.run.platform:
+            return self.run.platform.info().violated
+        return self.counters().stat("illegal_accesses")
+
+    def accepted_units(self) -> int:
+        """How many units the emulated platform has accepted."""
+        if self.run.platform:
+            return self.run.platform.info().flow.accepted * PAGE_SIZE // UNIT_SIZE
+        return self.counters().stat("accept_units")
+
     def set_cost(self, ns_per_unit: int) -> None:
         """Let each emulated accept of a unit take `ns_per_unit` until the test ends."""
-        if not self.write(f"{EMULATION}/cost_ns", str(ns_per_unit)):
-            raise PreconditionError("the emulated platform takes no cost")
+        self._cost(CostModel("test", ns_per_unit, "as the test asks"))
         self.cost_ns = ns_per_unit
+
+    def _cost(self, cost: CostModel) -> None:
+        if self.run.platform:
+            self.run.platform.set_cost(cost.ns_per_page, cost.ns_per_unit)
+        elif not self.write(f"{EMULATION}/cost_ns", str(cost.ns_per_unit)):
+            raise PreconditionError("the emulated platform takes no cost")
 
     def verify(self, signal: str, holds: bool, detail: str, name: str = "") -> bool:
         """Record one check of the test. It is judged when the test ends; the test goes on."""
@@ -232,7 +234,7 @@ class Subject:
 
     def _reset_cost(self) -> None:
         with contextlib.suppress(HarnessError):  # a dead guest is reported by the reading
-            self.write(f"{EMULATION}/cost_ns", str(self.run.spec.emulation.cost.ns_per_unit))
+            self._cost(self.run.spec.emulation.cost)
 
     def _bounds(self) -> Bounds:
         return Bounds(

@@ -106,6 +106,11 @@ def test_eager_accepts_all_before_init(subject: Subject) -> None:
         marked = subject.before.stat("units_marked")
         subject.require(marked > 0, "nothing was unaccepted to begin with")
         subject.verify("eager", pending == 0, f"{pending} of {marked} units are still pending")
+    elif subject.run.platform:
+        info = subject.run.platform.info()
+        subject.require(info.at_launch.pending > 0, "nothing was unaccepted to begin with")
+        detail = f"{info.pages.pending} of {info.at_launch.pending} pages are still pending"
+        subject.verify("eager", info.pages.pending == 0, detail)
 
 
 @pytest.mark.acceptance(memory="1G", accept="eager", route="efi", features=("emulated",))
@@ -136,7 +141,9 @@ def test_nodes_on_the_efi_route(subject: Subject) -> None:
     subject.verify("numa", len(nodes) == 2 and all(nodes.values()), f"KiB by node: {dict(nodes)}")
 
 
-@pytest.mark.acceptance(memory="1G", append=("unaccepted_test_early=10:24",), features=("hook",))
+@pytest.mark.acceptance(
+    memory="1G", append=("unaccepted_test_early=10:24",), features=("hook-early",)
+)
 def test_early_allocations_are_served_before_there_are_watermarks(subject: Subject) -> None:
     status = subject.hook("status")
     subject.require(status["early_wanted"] == 24, "the kernel did not see the early request")
@@ -146,7 +153,7 @@ def test_early_allocations_are_served_before_there_are_watermarks(subject: Subje
 
 @full
 @pytest.mark.acceptance(
-    memory="16G", vcpus=1, append=("unaccepted_test_early=10:300",), features=("hook",)
+    memory="16G", vcpus=1, append=("unaccepted_test_early=10:300",), features=("hook-early",)
 )
 def test_nothing_is_reclaimed_while_the_guest_boots(subject: Subject) -> None:
     # Early users have taken what was accepted, so that kswapd starts with little of it and with
@@ -165,7 +172,7 @@ def test_nothing_is_reclaimed_while_the_guest_boots(subject: Subject) -> None:
 @full
 @pytest.mark.acceptance(memory="1G", append=("memtest=1",))
 def test_memtest_leaves_unaccepted_memory_alone(subject: Subject) -> None:
-    illegal = subject.before.stat("illegal_accesses")
+    illegal = subject.illegal_accesses()
     subject.verify("illegal-access", illegal == 0, f"{illegal} illegal accesses during boot")
     judge(subject)
 

@@ -13,6 +13,7 @@ from tests.support.guest_marks import MAIN
 
 pytestmark = [pytest.mark.guest, MAIN, pytest.mark.acceptance(features=("hook",))]
 BLOCK = MAX_ORDER_PAGES * PAGE_SIZE
+PLATFORM = ("hook", "platform")
 
 
 def inside_pending(subject: Subject, size: int) -> int:
@@ -29,6 +30,7 @@ def judge(subject: Subject, figures: Mapping[str, int]) -> None:
         subject.verify("corrupt", figures.get("corrupt", 0) == 0, "words changed")
 
 
+@pytest.mark.acceptance(features=PLATFORM)
 def test_a_contiguous_range_in_unaccepted_memory(subject: Subject) -> None:
     before = subject.counters()
     judge(subject, subject.hook("range", start=inside_pending(subject, 32 * MIB), size=32 * MIB))
@@ -36,6 +38,7 @@ def test_a_contiguous_range_in_unaccepted_memory(subject: Subject) -> None:
     subject.hook("free")
 
 
+@pytest.mark.acceptance(features=PLATFORM)
 def test_a_range_that_ends_within_blocks(subject: Subject) -> None:
     before = subject.counters()
     start = inside_pending(subject, 16 * MIB) + MIB
@@ -44,7 +47,8 @@ def test_a_range_that_ends_within_blocks(subject: Subject) -> None:
     subject.hook("free")
 
 
-@pytest.mark.acceptance(spoils=True)  # where it fails the guest is not used again: last, then
+# Where it fails the guest is not used again: last, then.
+@pytest.mark.acceptance(features=PLATFORM, spoils=True)
 def test_a_range_that_begins_in_the_midst_of_a_block(subject: Subject) -> None:
     # A pageblock (2 MiB) is half of what is accepted at a time: its first page need not be the
     # one that says that the block is unaccepted.
@@ -66,6 +70,7 @@ def test_contiguous_pages_anywhere(subject: Subject) -> None:
     subject.hook("free")
 
 
+@pytest.mark.acceptance(features=PLATFORM)
 def test_isolating_a_range_accepts_it(subject: Subject) -> None:
     before = subject.counters()
     figures = subject.hook("isolate", start=inside_pending(subject, 16 * MIB), size=16 * MIB)
@@ -83,7 +88,7 @@ def test_cma_gives_its_area(subject: Subject) -> None:
     subject.hook("free")
 
 
-@pytest.mark.acceptance(features=("hotremove",), unaccepted="512M")
+@pytest.mark.acceptance(features=("hotremove", "platform"), unaccepted="512M")
 def test_offlining_a_memory_block_that_was_never_touched(subject: Subject) -> None:
     base = "/sys/devices/system/memory"
     size = int(subject.read(f"{base}/block_size_bytes"), 16)

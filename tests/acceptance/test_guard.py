@@ -9,7 +9,11 @@ from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.subject import Subject
 from tests.support.guest_marks import MAIN
 
-pytestmark = [pytest.mark.guest, MAIN, pytest.mark.acceptance(features=("hook",), ahead=True)]
+pytestmark = [
+    pytest.mark.guest,
+    MAIN,
+    pytest.mark.acceptance(features=("hook", "platform"), ahead=True),
+]
 
 
 @pytest.mark.parametrize("short_of_unit", [0, 1, 64, PAGE_SIZE - 8])

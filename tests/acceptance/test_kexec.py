@@ -46,7 +46,7 @@ def test_a_kernel_started_by_kexec_has_its_memory_accepted(
 ) -> None:
     cmdline = subject.read("/proc/cmdline").strip()
     load(subject, how, cmdline)
-    illegal = subject.counters().stat("illegal_accesses")
+    illegal = subject.illegal_accesses()
     since = start_next(subject, "kexec -e")
     after = subject.next_kernel(since)
     console = (subject.run.directory.path / "console.log").read_text(errors="replace")

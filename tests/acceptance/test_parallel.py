@@ -41,7 +41,7 @@ def verify_parallel(subject: Subject, window: Window, least_cpus: int = 2) -> No
 
 
 @pytest.mark.parametrize("workers", ["threads", "processes"])
-@pytest.mark.acceptance(unaccepted="512M")
+@pytest.mark.acceptance(features=("events", "platform"), unaccepted="512M")
 def test_many_tasks_touch_memory_at_once(subject: Subject, workers: str) -> None:
     before = subject.soak()
     subject.set_cost(DEAR_NS // 2)
@@ -54,7 +54,7 @@ def test_many_tasks_touch_memory_at_once(subject: Subject, workers: str) -> None
     verify_parallel(subject, subject.cut())
 
 
-@pytest.mark.acceptance(features=("hook",), unaccepted="256M")
+@pytest.mark.acceptance(features=("hook", "events", "platform"), unaccepted="256M")
 @pytest.mark.parametrize("context", ["task", "hardirq"])
 def test_many_cpus_allocate_at_once(subject: Subject, context: str) -> None:
     before = subject.soak()
@@ -68,7 +68,7 @@ def test_many_cpus_allocate_at_once(subject: Subject, context: str) -> None:
     verify_parallel(subject, subject.cut())
 
 
-@pytest.mark.acceptance(features=("hook",), unaccepted="256M")
+@pytest.mark.acceptance(features=("hook", "events", "platform"), unaccepted="256M")
 def test_cpus_that_accept_neighbouring_blocks_do_not_wait_for_each_other(subject: Subject) -> None:
     before = subject.soak()
     subject.set_cost(ATOMIC_NS)
@@ -82,7 +82,7 @@ def test_cpus_that_accept_neighbouring_blocks_do_not_wait_for_each_other(subject
     subject.verify("neighbour-wait", waits <= accepting / 4, detail)
 
 
-@pytest.mark.acceptance(features=("hook", "emulation-stats"), unaccepted="448M", ahead=True)
+@pytest.mark.acceptance(features=("hook", "platform"), unaccepted="448M", ahead=True)
 @pytest.mark.parametrize("overlap", ["same", "half", "touching"])
 def test_ranges_that_overlap_are_accepted_once(subject: Subject, overlap: str) -> None:
     size = 8 * UNIT_SIZE
@@ -102,7 +102,7 @@ def test_ranges_that_overlap_are_accepted_once(subject: Subject, overlap: str) -
     subject.verify("not-accepted", figures["done"] == 8, f"{figures['done']} of 8 accepted")
 
 
-@pytest.mark.acceptance(features=("hook", "emulation-stats"), unaccepted="256M", ahead=True)
+@pytest.mark.acceptance(features=("hook", "events", "platform"), unaccepted="256M", ahead=True)
 def test_ranges_that_do_not_overlap_do_not_wait_for_each_other(subject: Subject) -> None:
     # Each caller's range ends inside its unit, so no guard reaches into the next caller's.
     run = max(subject.pending(32 * UNIT_SIZE), key=len)

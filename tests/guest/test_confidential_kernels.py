@@ -18,7 +18,7 @@ from harness.run.session import Session
 from harness.suite.features import missing_feature
 from harness.suite.operations import FINDINGS
 from harness.suite.plugin.fixtures import Boot
-from harness.suite.subject import run_hook
+from harness.suite.hook import run_hook
 from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 

@@ -20,7 +20,7 @@ from harness.suite import window
 from harness.suite.need import Need, Tier
 from harness.suite.operations import OPERATIONS, Operation, load_sequence, save_sequence
 from harness.suite.pool import Pool
-from harness.suite.subject import parse_result
+from harness.suite.hook import parse_result
 from harness.targets.choose import guest_spec
 
 COUNTERS = {
