@@ -20,7 +20,7 @@ from harness.suite import window
 from harness.suite.need import Need, Tier
 from harness.suite.operations import OPERATIONS, Operation, load_sequence, save_sequence
 from harness.suite.pool import Pool
-from harness.suite.hook import parse_result
+from harness.suite.hook import parse_result, why_no_hooks
 from harness.targets.choose import guest_spec
 
 COUNTERS = {
@@ -180,3 +180,67 @@ def test_a_tier_includes_those_before_it(pytester: pytest.Pytester, tier: str, p
 def test_a_wrong_tier_is_a_usage_error(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(TIERED)
     assert pytester.runpytest_subprocess("--tier=slow").ret == pytest.ExitCode.USAGE_ERROR
+
+
+def guest_with_hooks(answers: dict[str, tuple[int, str]]) -> Any:
+    """A run whose guest answers commands, by their first word, with exit status and output."""
+    run = MagicMock()
+
+    def answer(command: str, **_: object) -> Mock:
+        status, text = answers.get(command.split()[0], (0, ""))
+        return Mock(exit_status=status, text=text, stderr=text.encode())
+
+    run.guest.run.side_effect = answer
+    return run
+
+
+@pytest.mark.parametrize(
+    ("said", "log", "reason"),
+    [
+        ("insmod: can't insert: Key was rejected by service", "", "only modules that are signed"),
+        ("insmod: can't insert: Required key not available", "", "only modules that are signed"),
+        (
+            "insmod: can't insert: Operation not permitted",
+            "[1.0] Lockdown: insmod: unsigned module loading is restricted; see man page",
+            "is locked down",
+        ),
+    ],
+)
+def test_a_kernel_that_takes_no_unsigned_module_is_a_reason_to_skip(
+    said: str, log: str, reason: str
+) -> None:
+    run = guest_with_hooks({"[": (1, ""), "insmod": (1, said), "dmesg": (0, log)})
+    assert reason in why_no_hooks(run)
+    assert reason in why_no_hooks(run)  # asked once
+    assert run.guest.put.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("log", "cause"),
+    [
+        ("[2.0] unaccepted_test: version magic '6.12.9' should be '6.12.8'", "version magic"),
+        ("[2.0] unaccepted_test: no accept_memory() in this kernel", r"no accept_memory\(\)"),
+        ("[2.0] failed to validate module [unaccepted_test] BTF: -22", "Invalid module format"),
+    ],
+)
+def test_a_module_that_does_not_fit_is_an_error_with_the_kernels_words(
+    log: str, cause: str
+) -> None:
+    said = "insmod: can't insert: Invalid module format"
+    taint = "[1.0] unaccepted_test: loading out-of-tree module taints kernel."
+    run = guest_with_hooks({"[": (1, ""), "insmod": (1, said), "dmesg": (0, f"{log}\n{taint}")})
+    with pytest.raises(PreconditionError, match=cause) as caught:
+        why_no_hooks(run)
+    assert log in caught.value.details
+
+
+def test_hooks_that_are_built_in_are_not_loaded_and_have_the_early_ones() -> None:
+    run = guest_with_hooks({"printf": (0, "has_early 1\n")})
+    assert why_no_hooks(run, early=True) == ""
+    assert not run.guest.put.called
+
+
+def test_hooks_of_a_module_have_no_early_ones() -> None:
+    run = guest_with_hooks({"printf": (0, "has_early 0\n")})
+    assert why_no_hooks(run) == ""
+    assert "comes before modules" in why_no_hooks(run, early=True)
