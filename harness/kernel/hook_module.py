@@ -72,7 +72,8 @@ def check_kernel_takes_it(kernel: Kernel) -> None:
     lacks = [f"CONFIG_{symbol}" for symbol in _NEEDS if kernel.has(symbol) is False]
     if lacks:
         raise NotApplicable(
-            f"the kernel has no test hooks, and without {', '.join(lacks)} none can be loaded"
+            f"the kernel lacks the carried accept-test patch, and without {', '.join(lacks)} "
+            "the test hooks cannot be loaded either"
         )
 
 

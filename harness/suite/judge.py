@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from harness.base.reader import FileType, parse_json, read_toml
+from harness.base.spec import TargetName
 from harness.base.status import HostError, Status, UsageError, worst
 from harness.kernel.version import Ranged, Version
 from harness.record.attempts import CaseLine, CaseVerdict
@@ -36,6 +37,8 @@ class Expectation(Ranged, frozen=True):
     finding: str = ""
     strict: bool = True
     """Whether the defect must show in each of `tests`."""
+    targets: frozenset[TargetName] = frozenset()
+    """Where it is expected; empty: on all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,6 +56,11 @@ class Expectation(Ranged, frozen=True):
 
 class _File(FileType, frozen=True):
     expectation: tuple[Expectation, ...] = ()
+
+
+def expected_on(target: TargetName, path: Path = EXPECTATIONS) -> tuple[Expectation, ...]:
+    """The entries that are for guests of `target`."""
+    return tuple(e for e in load_expectations(path) if target in (e.targets or {target}))
 
 
 def load_expectations(path: Path = EXPECTATIONS) -> tuple[Expectation, ...]:

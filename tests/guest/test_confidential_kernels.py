@@ -16,9 +16,9 @@ from harness.base.units import MIB, PAGE_SIZE
 from harness.run.run import Run
 from harness.run.session import Session
 from harness.suite.features import missing_feature
+from harness.suite.hook import run_hook
 from harness.suite.operations import FINDINGS
 from harness.suite.plugin.fixtures import Boot
-from harness.suite.hook import run_hook
 from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.base.spec import TargetName
 from harness.base.status import Status, UsageError
 from harness.kernel.version import Version
 from harness.record.check import Check
-from harness.suite.judge import Expectation, judge_test, load_expectations
+from harness.suite.judge import Expectation, expected_on, judge_test, load_expectations
 
 ENTRY = """
 [[expectation]]
@@ -21,6 +22,7 @@ since = "6.12"
 before = "7.4"
 reason = "the guard makes neighbours collide"
 """
+EMULATED, TDX = TargetName.EMULATED, TargetName.TDX
 TEST = "test_parallel.py::test_waits[8]"
 FINE = Check("fine", Status.PASS, "")
 WAITING = Check("waiting", Status.FAIL, "ratio 3", "waiting")
@@ -32,6 +34,13 @@ def known(tmp_path: Path) -> tuple[Expectation, ...]:
     path = tmp_path / "expectations.toml"
     path.write_text(ENTRY)
     return load_expectations(path)
+
+
+def test_a_defect_of_some_targets_is_expected_on_those_alone(tmp_path: Path) -> None:
+    path = tmp_path / "expectations.toml"
+    path.write_text(ENTRY + ENTRY.replace('"C"', '"D"') + 'targets = ["emulated"]\n')
+    found = [[e.id for e in expected_on(target, path)] for target in (EMULATED, TDX)]
+    assert found == [["C", "D"], ["C"]]
 
 
 def test_the_carried_file_is_readable_and_each_entry_names_a_reason() -> None:

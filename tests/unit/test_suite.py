@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from harness.base.status import PreconditionError, UsageError
 from harness.record.console import Kind
 from harness.suite import window
+from harness.suite.hook import parse_result, why_no_hooks
 from harness.suite.need import Need, Tier
 from harness.suite.operations import OPERATIONS, Operation, load_sequence, save_sequence
 from harness.suite.pool import Pool
-from harness.suite.hook import parse_result, why_no_hooks
 from harness.targets.choose import guest_spec
 
 COUNTERS = {

@@ -19,7 +19,7 @@ from harness.base.status import (
 )
 from harness.kernel.version import Version
 from harness.suite.features import FEATURES, missing_feature
-from harness.suite.judge import INTACT, Expectation, Judgement, judge_test, load_expectations
+from harness.suite.judge import INTACT, Expectation, Judgement, expected_on, judge_test
 from harness.suite.need import Need, Tier
 from harness.suite.plugin.options import command_line_spec, option
 from harness.suite.pool import Pool, Shared
@@ -41,8 +41,9 @@ _ERRORS: dict[Status, type[HarnessError]] = {
 
 
 def known_defects(config: pytest.Config) -> Iterable[Expectation]:
+    """The defects that are expected on the command line's target, read once."""
     if _KNOWN not in config.stash:
-        config.stash[_KNOWN] = load_expectations()
+        config.stash[_KNOWN] = expected_on(command_line_spec(config).target)
     return config.stash[_KNOWN]
 
 
