@@ -24,7 +24,7 @@ from harness.kernel.make import KernelBuildError
 from harness.record.check import Check, check
 from harness.record.console import unexpected
 from harness.record.counters import Counters
-from harness.record.pending import PendingRun, parse_pending
+from harness.record.platform_state import PendingRun, parse_pending
 from harness.run.run import Run
 from harness.suite.features import EMULATION, missing_feature
 from harness.suite.hook import run_hook, why_no_hooks

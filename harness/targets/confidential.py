@@ -33,7 +33,7 @@ _EFI_TABLE = re.compile(r"Unaccepted=0x[0-9a-f]+")
 _QCOW2_MAGIC = b"QFI\xfb"
 
 
-_LOW = 2 * GIB
+LOW = 2 * GIB
 """QEMU's q35 puts this much of the memory below 4 GiB, where the firmware accepts everything."""
 LEAST_MEMORY = 4 * GIB
 LOW_UNDER_TCG = 512 * MIB
@@ -101,7 +101,7 @@ class ConfidentialTarget(Target):
         """As much above 4 GiB, beside what is below, which the firmware accepts itself."""
         if spec.platform_emulated and testable + LOW_UNDER_TCG < LEAST_MEMORY:
             return testable + LOW_UNDER_TCG
-        return max(testable + _LOW, LEAST_MEMORY)
+        return max(testable + LOW, LEAST_MEMORY)
 
     def why_no_hotplug(self, spec: GuestSpec) -> str:
         """No kernel accepts plugged memory."""
@@ -119,7 +119,7 @@ class ConfidentialTarget(Target):
             return 0
         if spec.platform_emulated:
             return 1  # how much lies above 4 GiB is the user's choice
-        return (spec.memory - _LOW) // 4 // PAGE_SIZE
+        return (spec.memory - LOW) // 4 // PAGE_SIZE
 
 
 def time_scale(spec: GuestSpec) -> float:
