@@ -231,7 +231,8 @@ def _eager(e: Evidence) -> Iterator[Check]:
     """Nothing is unaccepted when init starts."""
     if e.accept_mode is AcceptMode.EAGER:
         pages = e.record.boot.init.nr_unaccepted_pages  # -1: not known, which is a FAIL as well
-        yield check("eager: nothing unaccepted at init", pages == 0, f"{pages} pages", "eager")
+        detail = f"{pages} pages" if pages >= 0 else "init reported no count"
+        yield check("eager: nothing unaccepted at init", pages == 0, detail, "eager")
 
 
 @_of_runs("The next kernel gets its memory", ["kexec"], "every target, where a workload used kexec")
