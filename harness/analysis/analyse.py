@@ -16,6 +16,7 @@ from harness.analysis.functions import FunctionCost, read_functions
 from harness.analysis.invariants import judge
 from harness.analysis.kexec import kexec_cycles, lkvs_check
 from harness.analysis.probes import PROBES_FILE
+from harness.analysis.reboot import reboot_cycles
 from harness.analysis.timeline import SampleFigures, sample_figures
 from harness.analysis.workload import Operations, StallShare, operations, stall_shares
 from harness.base.status import PreconditionError, Status, worst
@@ -139,6 +140,7 @@ def analyse(run_dir: Path) -> Analysis:
             witness=_witness(run_dir, record.platform),
             samples=samples,
             cycles=[cycle for load in workloads for cycle in kexec_cycles(load.reports)],
+            reboots=[cycle for load in workloads for cycle in reboot_cycles(load.reports)],
             console=[(s.kind, s.line) for s in splats if s.kind not in record.expected_splats],
         ),
         Scope.RUN,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from harness.analysis.kexec import KexecCycle, found_nothing_unaccepted
 from harness.analysis.pressure import Bounds
+from harness.analysis.reboot import RebootCycle
 from harness.base.overhead import Overhead
 from harness.base.spec import AcceptMode
 from harness.record.counters import Counters
@@ -84,6 +85,7 @@ class Evidence:
     witness: Witness | None = None
     samples: Samples | None = None
     cycles: Sequence[KexecCycle] = ()
+    reboots: Sequence[RebootCycle] = ()
     calls: Sequence[AcceptEvent] = ()
     """Every accept of a window, for `bounds`."""
     bounds: Bounds | None = None

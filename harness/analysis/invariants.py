@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from harness.analysis import accounting, platform, pressure, probes, timeline
 from harness.analysis.evidence import Evidence, Scope
 from harness.analysis.kexec import kexec_checks
+from harness.analysis.reboot import reboot_checks
 from harness.base.spec import AcceptMode
 from harness.base.status import Status
 from harness.record.check import Check, check
@@ -240,6 +241,12 @@ def _next_kernels(e: Evidence) -> Iterator[Check]:
     """After each kexec the next kernel has all of the memory, finds no more unaccepted than was
     left, and after a drain nothing was left."""
     yield from kexec_checks(e.cycles)
+
+
+@_of_runs("A reboot starts anew", ["reboot"], "every target, where a workload rebooted the guest")
+def _reboots(e: Evidence) -> Iterator[Check]:
+    """After each reboot the guest has all of its memory, and nothing of it is accepted already."""
+    yield from reboot_checks(e.reboots)
 
 
 def host_check(watch: HostRecord | None) -> Check | None:

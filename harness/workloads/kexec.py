@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.analysis.kexec import KexecCycle
+from harness.analysis.reboot import RebootCycle
 from harness.base.status import PreconditionError, UsageError
 from harness.base.text import printable
 from harness.base.units import MIB
@@ -56,20 +58,7 @@ class Kexec(Workload):
         for cycle in range(self.cycles):
             notify(f"kexec {cycle + 1} of {self.cycles}")
             cycles.append(self._cycle(guest, kernel, initrd, notify))
-        took = np.array([cycle.took_ns for cycle in cycles], np.int64)
-        histogram = histogram_of(took, _SUB_BUCKET_BITS)
-        pairs = np.column_stack([histogram.indexes, histogram.counts]).tolist()
-        report: dict[str, Any] = {
-            "workload": self.name,
-            "cycles": plain(cycles),
-            "operations": len(cycles),
-            "min_ns": int(took.min()),
-            "max_ns": int(took.max()),
-            "total_ns": int(took.sum()),
-            "histogram": {"sub_bucket_bits": _SUB_BUCKET_BITS, "counts": pairs},
-            "workers": [],
-        }
-        return WorkloadResult(self.name, 0, int(took.sum()), (report,))
+        return cycles_result(self.name, cycles)
 
     def _cycle(self, guest: Guest, kernel: Path, initrd: Path, notify: Notify) -> KexecCycle:
         before = read_counters(guest)
@@ -96,6 +85,24 @@ class Kexec(Workload):
             next_at_init_pages=guest.boot.init.nr_unaccepted_pages,
             next_unaccepted_pages=after.unaccepted_pages,
         )
+
+
+def cycles_result(name: str, cycles: Sequence[KexecCycle | RebootCycle]) -> WorkloadResult:
+    """What a workload has done that started kernels one after the other."""
+    took = np.array([cycle.took_ns for cycle in cycles], np.int64)
+    histogram = histogram_of(took, _SUB_BUCKET_BITS)
+    pairs = np.column_stack([histogram.indexes, histogram.counts]).tolist()
+    report: dict[str, Any] = {
+        "workload": name,
+        "cycles": plain(cycles),
+        "operations": len(cycles),
+        "min_ns": int(took.min()),
+        "max_ns": int(took.max()),
+        "total_ns": int(took.sum()),
+        "histogram": {"sub_bucket_bits": _SUB_BUCKET_BITS, "counts": pairs},
+        "workers": [],
+    }
+    return WorkloadResult(name, 0, int(took.sum()), (report,))
 
 
 def boot_files(guest: Guest) -> tuple[Path, Path]:

@@ -9,10 +9,10 @@ from typing import Any
 from harness.base.options import size
 from harness.base.status import UsageError
 from harness.base.units import UNIT_SIZE
-from harness.workloads import bound, hotplug, kexec, lkvs, programs, stress_ng, touch
+from harness.workloads import bound, hotplug, kexec, lkvs, programs, reboot, stress_ng, touch
 from harness.workloads.base import Parameter, Workload
 
-_MODULES = (touch, hotplug, programs, bound, kexec, stress_ng, lkvs)
+_MODULES = (touch, hotplug, programs, bound, kexec, reboot, stress_ng, lkvs)
 WORKLOADS: Mapping[str, type[Workload]] = {
     cls.name: cls
     for module in _MODULES

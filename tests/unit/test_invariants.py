@@ -14,6 +14,7 @@ from harness.analysis.evidence import Evidence, Scope, Trace
 from harness.analysis.invariants import INVARIANTS, Invariant, judge
 from harness.analysis.kexec import KexecCycle
 from harness.analysis.pressure import Bounds
+from harness.analysis.reboot import RebootCycle
 from harness.base.status import Status
 from harness.base.units import UNIT_SIZE
 from harness.record.counters import Counters, Zone
@@ -111,6 +112,9 @@ BROKEN: dict[str, Callable[[Path], Evidence]] = {
     ),
     "The next kernel gets its memory": lambda _: Evidence(
         cycles=[KexecCycle(1, "efi", None, 1 << 20, 1 << 19, 2048, 1024, 1024, 1024)]
+    ),
+    "A reboot starts anew": lambda _: Evidence(
+        reboots=[RebootCycle(1, 1 << 20, 1 << 20, 200_000, 100_000)]
     ),
     "The host's kernel is clean": lambda _: run_of(
         spec={"target": "snp"},
