@@ -69,6 +69,8 @@ class SnapshotMode(enum.StrEnum):
 
     AUTO = "auto"
     """Where it is possible; a guest is booted where it is not."""
+    FIRMWARE = "firmware"
+    """Each guest boots its kernel, but where firmware that was saved before hands over to it."""
     OFF = "off"
     """Every guest is booted: for whoever measures the boot."""
 

@@ -63,7 +63,7 @@ def quickstart(spec: GuestSpec, kernel: KernelChoice, runs: Path, verbose: bool)
     source = click.get_current_context().get_parameter_source("source")
     if target_for(spec.target).binary_kernel and source is ParameterSource.DEFAULT:
         kernel = replace(kernel, source=target_for(spec.target).binary_kernel)
-    with working(runs) as (session, progress):
+    with working(runs, SnapshotMode.FIRMWARE) as (session, progress):
         arms = compare_modes(session, spec, kernel.for_guest(session, spec), rerun(), progress)
     out.print(table(arms))
     for arm in arms:

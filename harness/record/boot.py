@@ -23,7 +23,7 @@ STAGES = (
 """In the order in which they are reached: QEMU spawned; QMP speaks; first console byte; the guest's
 init and ready messages in; sshd's banner in; the first command done. A guest that was restored from
 a snapshot has "restored" (it runs) in the place of kernel_start and init, and its "ready" is the
-answer of its init to the host."""
+answer of its init to the host; one from a snapshot of firmware has "restored" beside them."""
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -64,6 +64,12 @@ class BootRecord:
     def restored(self) -> bool:
         """Whether the guest came from a snapshot: then no stage tells how long a boot takes."""
         return "restored" in self.stages
+
+    def since_start_ns(self, stage: str) -> int:
+        """Host time to `stage` from when the guest ran in this QEMU: from spawn, or where it came
+        from a snapshot, be it one of firmware only, from there on."""
+        skipped = self.since_spawn_ns("restored") if self.restored else 0
+        return self.since_spawn_ns(stage) - skipped
 
     def since_spawn_ns(self, stage: str) -> int:
         """Host time from spawn to `stage`. Raises PreconditionError if it was not reached."""

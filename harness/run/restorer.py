@@ -8,15 +8,16 @@ fraction of a second, all from the same state of acceptance.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.base.spec import SnapshotMode
 from harness.base.status import EmulatorFlaw, HarnessError, HostError
 from harness.base.store import Store, digest_file, digest_of
 from harness.guest.guest import Guest
-from harness.guest.machine import devices
+from harness.guest.machine import Machine, devices
 from harness.guest.snapshot import machine as snapshot_machine
-from harness.guest.snapshot.restore import Restored
+from harness.guest.snapshot.restore import AfterFirmware, Restored
 from harness.guest.snapshot.save import save_template
 from harness.guest.snapshot.snapshot import BadSnapshot, OpenSnapshot
 from harness.guest.snapshot.store import VERSION, SnapshotStore
@@ -35,6 +36,10 @@ class _Unusable(Exception):
     """There is no restored guest; the text says why."""
 
 
+class _NoFirmware(Exception):
+    """Firmware cannot be saved before it reads the kernel; the text says why."""
+
+
 class Restorer:
     """Hands out restored guests of one session."""
 
@@ -44,6 +49,8 @@ class Restorer:
         self._progress = progress
         self._broken = ""
         """Why snapshots do not work here, once that is known."""
+        self._no_firmware = ""
+        """The same for snapshots of firmware."""
 
     def restored(
         self, prepared: Prepared, directory: RunDir, rerun: str, stack: contextlib.ExitStack
@@ -53,66 +60,149 @@ class Restorer:
         Raises what booting the template raises, which is what booting the guest would have.
         """
         reason = self._broken or why_not(prepared, self._mode)
-        if not reason:
-            digest = snapshot_digest(prepared)
-            for _ in range(_RESTORES):
-                try:
-                    return self._attempt(prepared, digest, directory, rerun, stack)
-                except _Unusable as error:
-                    reason = str(error)
-                    self._progress(f"no guest from a snapshot: {reason}")
-                    self._snapshots.discard(digest)
-            self._broken = reason
+        attempt = self._attempt if self._mode is SnapshotMode.AUTO else self._after_firmware
+        tries = 0 if reason else _RESTORES
+        while tries:
+            tries -= 1
+            try:
+                return attempt(prepared, directory, rerun, stack)
+            except _NoFirmware as error:
+                reason = self._no_firmware = str(error)
+                self._progress(f"no snapshot of the firmware: {reason}")
+                tries += 1  # once more, without one
+            except _Unusable as error:
+                reason = str(error)
+                self._progress(f"no guest from a snapshot: {reason}")
+            if not tries:
+                self._broken = reason
         directory.update(snapshot={"used": False, "reason": reason})
         return None
+
+    def _holds(self, prepared: Prepared) -> bool:
+        """Whether the guest's firmware, which any kernel can follow, is saved for itself."""
+        return can_hold(prepared) and not self._no_firmware
 
     def _attempt(
         self,
         prepared: Prepared,
-        digest: str,
         directory: RunDir,
         rerun: str,
         stack: contextlib.ExitStack,
     ) -> Guest:
+        """A guest from a template of its own kernel."""
+        holds = self._holds(prepared)
+        digest = snapshot_digest(prepared, holds=holds)
         try:
-            snapshot, discarded = self._snapshots.open(
-                digest,
-                lambda entry: self._save(prepared, digest, entry, directory, rerun),
-                waiting=lambda: self._progress("waiting for a snapshot that another run makes"),
+            snapshot, discarded = self._open(
+                digest, lambda entry: self._save(prepared, digest, entry, directory, rerun, holds)
             )
         except BadSnapshot as error:
+            self._snapshots.discard(digest)
             raise _Unusable(f"the snapshot just made is no good: {error}") from error
         with snapshot:
             keys = snapshot.lend_keys(directory.path / "keys")
             machine = make_machine(prepared, directory, keys, rerun)
             directory.update(snapshot=_facts(snapshot, discarded))
-            guest = Guest(
-                snapshot_machine.restored(machine, snapshot.ram, snapshot.state),
-                directory.path,
-                keys=keys,
-                start=Restored(snapshot),
-            )
-            try:
-                return stack.enter_context(guest)
-            except HarnessError as error:
-                if "ready" in guest.boot.stages:  # the guest ran: what befell it is its own
-                    raise
-                set_aside(directory.path, _ASIDE)
-                raise _Unusable(f"restoring failed: {error.cause}") from error
+            start = Restored(snapshot)
+            return self._enter(_held(machine, holds), snapshot, start, keys, directory, stack)
+
+    def _after_firmware(
+        self,
+        prepared: Prepared,
+        directory: RunDir,
+        rerun: str,
+        stack: contextlib.ExitStack,
+    ) -> Guest:
+        """A guest that boots its kernel, where firmware that had run before hands over to it."""
+        if self._no_firmware:
+            raise _Unusable(self._no_firmware)
+        keys = Keys.generate(directory.path / "keys")
+        machine = snapshot_machine.holding(make_machine(prepared, directory, keys, rerun))
+        with self._firmware(prepared, machine, directory) as snapshot:
+            directory.update(snapshot=_facts(snapshot, "") | {"of": "firmware"})
+            start = AfterFirmware(snapshot)
+            return self._enter(machine, snapshot, start, keys, directory, stack)
+
+    def _enter(
+        self,
+        machine: Machine,
+        snapshot: OpenSnapshot,
+        start: Restored | AfterFirmware,
+        keys: Keys,
+        directory: RunDir,
+        stack: contextlib.ExitStack,
+    ) -> Guest:
+        guest = Guest(
+            snapshot_machine.restored(machine, snapshot.ram, snapshot.state),
+            directory.path,
+            keys=keys,
+            start=start,
+        )
+        try:
+            return stack.enter_context(guest)
+        except HarnessError as error:
+            ran = "restored" if start.boots else "ready"
+            if ran in guest.boot.stages:  # the guest ran: what befell it is its own
+                raise
+            set_aside(directory.path, _ASIDE)
+            self._snapshots.discard(snapshot.manifest.digest)
+            raise _Unusable(f"restoring failed: {error.cause}") from error
+
+    def _open(self, digest: str, save: Callable[[Path], None]) -> tuple[OpenSnapshot, str]:
+        def waiting() -> None:
+            self._progress("waiting for a snapshot that another run makes")
+
+        return self._snapshots.open(digest, save, waiting=waiting)
+
+    def _firmware(self, prepared: Prepared, machine: Machine, directory: RunDir) -> OpenSnapshot:
+        """The firmware's snapshot, made if there is none. Raises _NoFirmware."""
+        digest = firmware_digest(prepared)
+
+        def save(entry: Path) -> None:
+            self._progress("running the firmware up to the kernel, to save it")
+            self._boot_template(machine, None, digest, entry, directory)
+
+        try:
+            return self._open(digest, save)[0]
+        except (HarnessError, BadSnapshot) as error:
+            set_aside(directory.path, "failed-firmware")
+            raise _NoFirmware(str(error)) from error
 
     def _save(
-        self, prepared: Prepared, digest: str, entry: Path, directory: RunDir, rerun: str
+        self,
+        prepared: Prepared,
+        digest: str,
+        entry: Path,
+        directory: RunDir,
+        rerun: str,
+        holds: bool,
     ) -> None:
-        self._progress("booting the template of a snapshot")
         # All as for a guest that is booted: if this one fails, the run says so like any other.
         keys = Keys.generate(directory.path / "keys")
-        machine = make_machine(prepared, directory, keys, rerun)
+        machine = _held(make_machine(prepared, directory, keys, rerun), holds)
+        firmware = self._firmware(prepared, machine, directory) if holds else None
+        self._progress("booting the template of a snapshot")
+        with firmware or contextlib.nullcontext():
+            self._boot_template(machine, keys, digest, entry, directory, firmware)
 
+    def _boot_template(
+        self,
+        machine: Machine,
+        keys: Keys | None,
+        digest: str,
+        entry: Path,
+        directory: RunDir,
+        firmware: OpenSnapshot | None = None,
+    ) -> None:
         def save(*, in_files: bool) -> None:
             for leftover in entry.iterdir():
                 if leftover.is_file():
                     leftover.unlink()
-            save_template(machine, keys, entry, digest, directory.path, in_files=in_files)
+            save_template(
+                *(machine, keys, entry, digest, directory.path),
+                in_files=in_files,
+                firmware=firmware,
+            )
 
         try:
             boot_again(lambda: save(in_files=True), directory, self._progress)
@@ -130,23 +220,50 @@ def why_not(prepared: Prepared, mode: SnapshotMode) -> str:
     """Why this guest has to be booted; empty if it can start from a snapshot."""
     if mode is SnapshotMode.OFF:
         return "snapshots are off"
+    if mode is SnapshotMode.FIRMWARE and not can_hold(prepared):
+        return "only firmware that starts a kernel under TCG, on tdx and snp, is saved"
     return prepared.target.why_no_snapshot(prepared.spec)
 
 
-def snapshot_digest(prepared: Prepared) -> str:
+def can_hold(prepared: Prepared) -> bool:
+    """Whether QEMU can stop the guest where its firmware asks for the kernel."""
+    return prepared.spec.platform_emulated and prepared.spec.confidential.disk is None
+
+
+def _held(machine: Machine, holds: bool) -> Machine:
+    return snapshot_machine.holding(machine) if holds else machine
+
+
+def snapshot_digest(prepared: Prepared, *, holds: bool = False) -> str:
     """Names everything that shaped the guest: kernel, image, firmware, command line, QEMU."""
-    machine = prepared.machine(Path(INITRD))
+    machine = _held(prepared.machine(Path(INITRD)), holds)
     kernel = str(prepared.kernel.bzimage)
     arguments = [
         ["KERNEL" if word == kernel else word for word in option] for option in machine.args
     ]
-    qemu = prepared.host.qemu
-    binary = qemu.binary.stat()
     return digest_of(
         "snapshot",
         VERSION,
         digest_file(prepared.kernel.bzimage),
         prepared.image.digest,
+        *_machine_facts(prepared, machine, arguments),
+    )
+
+
+def firmware_digest(prepared: Prepared) -> str:
+    """Names everything that shapes a guest up to its kernel."""
+    machine = _held(prepared.machine(Path(INITRD)), holds=True)
+    later = ("-kernel", "-initrd", "-append")
+    arguments = [[*option] for option in machine.args if option[0] not in later]
+    return digest_of("firmware", VERSION, *_machine_facts(prepared, machine, arguments))
+
+
+def _machine_facts(
+    prepared: Prepared, machine: Machine, arguments: list[list[str]]
+) -> tuple[object, ...]:
+    qemu = prepared.host.qemu
+    binary = qemu.binary.stat()
+    return (
         digest_file(prepared.host.firmware) if prepared.host.firmware else None,
         arguments,
         devices(machine.virtio_options, 0),

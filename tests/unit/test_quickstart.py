@@ -84,6 +84,18 @@ def test_hardware_is_named_and_counts_nothing(tmp_path: Path) -> None:
     assert "emulated" not in text
 
 
+def test_what_saved_firmware_spared_is_in_no_time_to_init(tmp_path: Path) -> None:
+    arms = [
+        dataclasses.replace(one, boot=BootRecord(stages={**STAGES, "restored": 10**9}))
+        for one in both(tmp_path, guest_spec(target="tdx", accel="tcg"), emulation=False)
+    ]
+    assert "time to init (host clock, from the kernel's loading on)" in printed(arms)
+    assert arms[0].boot.since_start_ns("init") == 2 * 10**9
+    assert "time to init (host clock) " in printed(
+        both(tmp_path, guest_spec(target="tdx", accel="tcg"), emulation=False)
+    )
+
+
 def test_both_runs_are_on_one_page(tmp_path: Path) -> None:
     arms = both(tmp_path, guest_spec(target="emulated"), emulation=True)
     page = write_page(arms, tmp_path)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from harness.base.store import Store
 from harness.guest.machine import Machine
 from harness.guest.snapshot import machine as snapshot_machine
+from harness.guest.snapshot.save import copy_sparse
 from harness.guest.snapshot.snapshot import (
     CONSOLE,
     KEYS,
@@ -90,6 +92,29 @@ def test_template_and_guest_differ_only_in_whether_memory_is_shared() -> None:
     # Not every word that looks like a backend is one.
     assert MACHINE.args[-1] in guest.args
     assert snapshot_machine.memory_sizes(MACHINE) == {"ram0": 2 << 30, "ram1": 2 << 30}
+
+
+def test_memory_is_copied_with_its_holes(tmp_path: Path) -> None:
+    size = 64 << 20
+    ends = [(0, b"first"), (3 << 20, os.urandom(70_000)), (size - 4, b"last")]
+    with (tmp_path / "a").open("w+b") as source, (tmp_path / "b").open("w+b") as target:
+        for file in (source, target):
+            file.truncate(size)
+        for at, data in ends:
+            os.pwrite(source.fileno(), data, at)
+        copy_sparse(source.fileno(), target.fileno())
+        for at, data in ends:
+            assert os.pread(target.fileno(), len(data), at) == data
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "b").stat().st_blocks * 512 < 1 << 20
+
+
+def test_a_snapshot_of_firmware_has_no_keys(tmp_path: Path) -> None:
+    save(tmp_path)
+    change(host_public_key="", authorized_key="", init={}, ready={})(tmp_path)
+    shutil.rmtree(tmp_path / KEYS)
+    with OpenSnapshot(tmp_path, DIGEST) as snapshot:
+        assert os.pread(snapshot.ram["ram0"], 6, 0) == b"memory"
 
 
 def test_without_files_the_memory_stays_what_it_was() -> None:

@@ -23,6 +23,12 @@ def memory_sizes(machine: Machine) -> dict[str, int]:
     return {match["id"]: int(match["mib"]) << 20 for match in found if match}
 
 
+def holding(machine: Machine) -> Machine:
+    """The machine that stops once, where the guest's firmware asks for the kernel (our QEMU's
+    hw/nvram/fw_cfg-hold.c). A state saved there, or later, is for such machines only."""
+    return replace(machine, args=(*machine.args, ("-global", "fw_cfg_io.hold-kernel=on")))
+
+
 def template(machine: Machine, ram: Mapping[str, int], state: int) -> Machine:
     """The machine that is booted to be saved. `ram`: backend id -> descriptor of its file.
 
@@ -36,10 +42,18 @@ def template(machine: Machine, ram: Mapping[str, int], state: int) -> Machine:
 
 def restored(machine: Machine, ram: Mapping[str, int], state: int) -> Machine:
     """The machine that waits for the device state in `state`, over private maps of `ram`."""
+    return waiting(
+        replace(machine, args=_in_files(machine, ram, share=False), inherited=(*ram.values(),)),
+        state,
+    )
+
+
+def waiting(machine: Machine, state: int) -> Machine:
+    """The machine that runs nothing before the device state in `state` has been loaded."""
     return replace(
         machine,
-        args=(*_in_files(machine, ram, share=False), ("-incoming", "defer")),
-        inherited=(*ram.values(), state),
+        args=(*machine.args, ("-incoming", "defer")),
+        inherited=(*machine.inherited, state),
     )
 
 

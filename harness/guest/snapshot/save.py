@@ -8,6 +8,7 @@ what it said is where one looks for it.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import time
@@ -16,15 +17,17 @@ from pathlib import Path
 
 from harness.base.status import HostError
 from harness.base.store import digest_file
-from harness.guest.guest import Guest
+from harness.guest.guest import ColdStart, Guest, Start
 from harness.guest.machine import Machine
 from harness.guest.snapshot import machine as snapshot_machine
 from harness.guest.snapshot.migration import await_migration, set_capabilities, uri
+from harness.guest.snapshot.restore import AfterFirmware, UntilKernel
 from harness.guest.snapshot.snapshot import (
     CONSOLE,
     KEYS,
     STATE,
     Manifest,
+    OpenSnapshot,
     RamFile,
     describe_ram,
     ram_name,
@@ -41,13 +44,23 @@ _SCRATCH = ("console.log", "qemu.log", "qmp.jsonl")
 
 
 def save_template(
-    machine: Machine, keys: Keys, directory: Path, digest: str, run_dir: Path, *, in_files: bool
+    machine: Machine,
+    keys: Keys | None,
+    directory: Path,
+    digest: str,
+    run_dir: Path,
+    *,
+    in_files: bool,
+    firmware: OpenSnapshot | None = None,
 ) -> None:
     """Boot `machine`, which has `keys`, and make `directory` a snapshot of it at "ready".
 
+    Without `keys` it is one of the firmware, at the moment before the kernel (for a machine that
+    is `holding`); such a snapshot as `firmware` spares the next template that part of its boot.
     With `in_files` the memory is in one file per backend; without, it is in the device state, whose
     size and time then grow with it. Raises what a boot raises, and HostError if QEMU cannot save.
     """
+    start: Start = ColdStart() if keys else UntilKernel()
     with contextlib.ExitStack() as stack:
         state = _create(stack, directory / STATE, 0)
         sizes = snapshot_machine.memory_sizes(machine) if in_files else {}
@@ -56,11 +69,17 @@ def save_template(
             for backend, size in sizes.items()
         }
         template = snapshot_machine.template(machine, ram, state)
-        with Guest(template, run_dir, keys=None) as guest:
+        if firmware:
+            for backend, descriptor in firmware.ram.items():
+                copy_sparse(descriptor, ram[backend])
+            template = snapshot_machine.waiting(template, firmware.state)
+            start = AfterFirmware(firmware)
+        with Guest(template, run_dir, keys=None, start=start) as guest:
             save_ns = _save(guest, state, in_files=in_files)
             boot = guest.boot
     shutil.copy(run_dir / CONSOLE, directory / CONSOLE)
-    keys.copy(directory / KEYS)
+    if keys:
+        keys.copy(directory / KEYS)
     for name in (*_SCRATCH, *([STREAM] if machine.witness else ())):
         (run_dir / name).rename(directory / f"template-{name}")
     write_manifest(
@@ -75,8 +94,8 @@ def save_template(
             stages_ns=stages_since_spawn(boot),
             init=dict(boot.init.fields),
             ready=dict(boot.ready.fields),
-            host_public_key=keys.host_public_key,
-            authorized_key=keys.authorized_key,
+            host_public_key=keys.host_public_key if keys else "",
+            authorized_key=keys.authorized_key if keys else "",
         ),
     )
 
@@ -94,6 +113,25 @@ def _create(stack: contextlib.ExitStack, path: Path, size: int) -> int:
     except OSError as error:
         raise HostError(f"cannot make a file of {size} bytes: {error.strerror}") from error
     return descriptor
+
+
+def copy_sparse(source: int, target: int) -> None:
+    """Copy a file's data, not its holes, between descriptors of files of equal size."""
+    end = os.fstat(source).st_size
+    at = 0
+    while at < end:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        at = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(target, start, os.SEEK_SET)
+        left = at - start
+        while left:
+            left -= os.copy_file_range(source, target, left)
 
 
 def _save(guest: Guest, state: int, *, in_files: bool) -> int:

@@ -68,11 +68,12 @@ class Manifest(FileType, frozen=True):
     stages_ns: Mapping[str, int]
     """The template's boot, each stage in host ns since its spawn."""
     init: Mapping[str, Any]
-    """Fields of the template's "init" message."""
+    """Fields of the template's "init" message; none if it has firmware only."""
     ready: Mapping[str, Any]
     """Fields of its "ready" message."""
-    host_public_key: _Text
-    authorized_key: _Text
+    host_public_key: str
+    """Empty, as the next, where there is no guest to log in to: it has firmware only."""
+    authorized_key: str
     schema: Literal[1] = SCHEMA
 
     def __post_init__(self) -> None:
@@ -130,7 +131,9 @@ class OpenSnapshot:
                 for backend, file in self.manifest.ram.items()
             }
             self._keys = {
-                name: self._read(f"{KEYS}/{name}", 1 << 16) for name in (PRIVATE_KEY, LAYER)
+                name: self._read(f"{KEYS}/{name}", 1 << 16)
+                for name in (PRIVATE_KEY, LAYER)
+                if self.manifest.authorized_key
             }
             self._stack = stack.pop_all()
 

@@ -265,6 +265,12 @@ void cgs_launch_pages(hwaddr gpa, uint64_t size, uint8_t bits);
 /* contents.c */
 void cgs_zero(hwaddr gpa, uint64_t npages);     /* only what may be dirty */
 void cgs_poison(hwaddr gpa, uint64_t npages);
+/*
+ * In launch(): firmware's pages; zeroes where buf is NULL. Nothing while a
+ * saved guest is about to be loaded: its memory may be there already, mapped
+ * from a file.
+ */
+void cgs_launch_write(hwaddr gpa, const void *buf, uint64_t size);
 #define CGS_POISON 0xa5a55a5adeadc0deull
 
 /*

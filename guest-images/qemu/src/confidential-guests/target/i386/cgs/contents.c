@@ -9,6 +9,7 @@
 #include "qemu/osdep.h"
 #include "qemu/bswap.h"
 #include "exec/address-spaces.h"
+#include "system/runstate.h"
 #include "cgs/cgs.h"
 
 static void set_dirty(hwaddr gpa, bool dirty)
@@ -44,6 +45,20 @@ void cgs_poison(hwaddr gpa, uint64_t npages)
         address_space_write(&address_space_memory, gpa, MEMTXATTRS_UNSPECIFIED,
                             page, sizeof(page));
         set_dirty(gpa, true);
+    }
+}
+
+void cgs_launch_write(hwaddr gpa, const void *buf, uint64_t size)
+{
+    if (runstate_check(RUN_STATE_INMIGRATE)) {
+        return;
+    }
+    if (buf) {
+        address_space_write(&address_space_memory, gpa, MEMTXATTRS_UNSPECIFIED,
+                            buf, size);
+    } else {
+        address_space_set(&address_space_memory, gpa, 0, size,
+                          MEMTXATTRS_UNSPECIFIED);
     }
 }
 

@@ -135,8 +135,7 @@ static void launch(CgsTcgGuest *g)
 
     mark_ram(g);
     if (cgs_class()->fw_is_private) {
-        address_space_write(&address_space_memory, (1ull << 32) - g->fw_size,
-                            MEMTXATTRS_UNSPECIFIED, g->fw_copy, g->fw_size);
+        cgs_launch_write((1ull << 32) - g->fw_size, g->fw_copy, g->fw_size);
     }
     cgs_class()->launch(g);
     cgs_count_pages(plugged);

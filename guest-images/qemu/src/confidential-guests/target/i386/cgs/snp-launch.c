@@ -201,17 +201,12 @@ void snp_launch(CgsTcgGuest *g)
         start = QEMU_ALIGN_DOWN(d->base, 2 * MiB);
         len = QEMU_ALIGN_UP(d->base + (uint64_t)d->len, 2 * MiB) - start;
         cgs_set_bits(start, len >> TARGET_PAGE_BITS, SNP_RMP_4K, 0);
-        address_space_set(&address_space_memory, d->base, 0, d->len,
-                          MEMTXATTRS_UNSPECIFIED);
-        address_space_write(&address_space_memory, d->base,
-                            MEMTXATTRS_UNSPECIFIED, page,
-                            MIN(d->len, sizeof(page)));
+        cgs_launch_write(d->base, NULL, d->len);
+        cgs_launch_write(d->base, page, MIN(d->len, sizeof(page)));
         if (d->type == META_KERNEL_HASHES && s->hashes &&
             s->hashes_gpa >= d->base &&
             s->hashes_gpa + s->hashes_size <= d->base + d->len) {
-            address_space_write(&address_space_memory, s->hashes_gpa,
-                                MEMTXATTRS_UNSPECIFIED, s->hashes,
-                                s->hashes_size);
+            cgs_launch_write(s->hashes_gpa, s->hashes, s->hashes_size);
         }
     }
 }

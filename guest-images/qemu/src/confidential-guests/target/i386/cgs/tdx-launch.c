@@ -105,8 +105,7 @@ static void add_section(TdxTcgGuest *td, const Section *s, QCryptoHash *hash)
         td->hob_addr = address;
         /* fall through */
     case TYPE_TEMP_MEM:
-        address_space_set(&address_space_memory, address, 0, size,
-                          MEMTXATTRS_UNSPECIFIED);
+        cgs_launch_write(address, NULL, size);
         break;
     default:
         refuse("has a TDX metadata section of an unknown type");
@@ -169,8 +168,7 @@ static void write_hob(TdxTcgGuest *td, uint64_t room)
     stw_le_p(hob + 2, 56);
     stl_le_p(hob + 8, 9);                   /* version */
     stq_le_p(hob + 48, td->hob_addr + at);
-    address_space_write(&address_space_memory, td->hob_addr,
-                        MEMTXATTRS_UNSPECIFIED, hob, at);
+    cgs_launch_write(td->hob_addr, hob, at);
 }
 
 void tdx_launch(CgsTcgGuest *g)
