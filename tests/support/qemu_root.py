@@ -104,8 +104,8 @@ def qemu_root(store: Store) -> QemuRoot:
 def _download(store: Store) -> list[Path]:
     distribution, codename = apt.os_release()
     steps = {s.name: s for s in apt.search_order(apt.machine_stanzas(), distribution, codename)}
-    if distribution == "debian" and "as configured" in steps:
-        steps[codename] = steps["as configured"]
+    if distribution == "debian" and "this system" in steps:
+        steps[codename] = steps["this system"]
     known = {name: steps[name].stanzas for name in SUITES if name in steps}
     if not known:
         raise HostError("this machine's apt has no Debian archive to take QEMU from")

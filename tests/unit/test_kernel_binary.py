@@ -106,7 +106,7 @@ def test_a_flavour_or_series_that_is_not_there_names_the_suites(
     archive: Archive, tmp_path: Path
 ) -> None:
     for source, name in (("debian-binary:5.4", "5.4"), ("debian-binary:7.3", "7.3")):
-        with pytest.raises(PackageNotFoundError, match=f"for {name}; suites searched: as conf"):
+        with pytest.raises(PackageNotFoundError, match=f"for {name}; suites searched: this sys"):
             build_kernel(KernelRequest(source), Store(tmp_path / "store"))
 
 
