@@ -253,6 +253,18 @@ def test_the_msr_protocol_answers(tiny: StartTiny) -> None:
     assert calls[0xABC] == 1
 
 
+def test_a_ghcb_has_to_be_shared_where_states_are_checked(tiny: StartTiny) -> None:
+    page = 32 * MIB
+    call = op(WRMSR + VMGEXIT, rcx=GHCB_MSR, rax=page)
+    with pytest.raises(GuestStoppedError) as stopped:
+        tiny("snp").one(call)
+    assert (stopped.value.data["kind"], stopped.value.data["state"]) == ("shared-buffer", "pending")
+    unchecked = tiny("snp", properties={"check": False})
+    assert unchecked.one(call).vector == DONE
+    # SW_EXITINFO1 and 2: malformed input, the GHCB was not registered.
+    assert struct.unpack("<QQ", unchecked.read(page + 0x398, 16)) == (2, 1)
+
+
 def test_a_termination_request_stops_the_guest_with_its_reason(tiny: StartTiny) -> None:
     snp = tiny("snp")
     with pytest.raises(GuestStoppedError, match="PVALIDATE failed") as stopped:

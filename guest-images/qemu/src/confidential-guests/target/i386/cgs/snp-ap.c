@@ -298,7 +298,7 @@ static void answer_hold(CPUX86State *env)
 
     if (env->cgs.ap_hold == CGS_AP_HOLD_MSR) {
         env->cgs.ghcb_msr = 1 << 12 | GHCB_MSR_AP_HOLD_RESP;
-    } else if (cgs_state(g.gpa) == CGS_TCG_STATE_SHARED) {
+    } else if (snp_is_shared(g.gpa)) {
         address_space_read(as, g.gpa, MEMTXATTRS_UNSPECIFIED, g.page,
                            GHCB_SIZE);
         ghcb_answer(&g, GHCB_NO_ACTION, 1);

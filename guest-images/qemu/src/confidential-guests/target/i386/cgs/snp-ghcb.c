@@ -247,7 +247,7 @@ static bool vmgexit_page(CPUX86State *env, uintptr_t ra)
         return false;
     }
     acc.state = cgs_state(g.gpa);
-    if (acc.state != CGS_TCG_STATE_SHARED &&
+    if (!snp_is_shared(g.gpa) &&
         !cgs_violation(env, &acc, CGS_TCG_VIOLATION_KIND_SHARED_BUFFER,
                        "VMGEXIT with a GHCB that is not shared")) {
         return false;
@@ -260,7 +260,7 @@ static bool vmgexit_page(CPUX86State *env, uintptr_t ra)
     memset(g.page + GHCB_VALID_BITMAP, 0, sizeof(g.given));
     serve(env, &g);
     /* the event may have made the page private: then the answer is lost */
-    if (cgs_state(g.gpa) == CGS_TCG_STATE_SHARED) {
+    if (snp_is_shared(g.gpa)) {
         address_space_write(as, g.gpa, MEMTXATTRS_UNSPECIFIED, g.page,
                             GHCB_SIZE);
     }

@@ -72,6 +72,12 @@ static inline bool snp_in_low_hole(hwaddr gpa)
     return gpa >= 0xa0000 && gpa < 1 * MiB;
 }
 
+/* May the hypervisor use a page? With check=off nothing is converted for it. */
+static inline bool snp_is_shared(hwaddr gpa)
+{
+    return !cgs_guest->check || cgs_state(gpa) == CGS_TCG_STATE_SHARED;
+}
+
 /* snp-launch.c */
 void snp_firmware(CgsTcgGuest *g);
 void snp_launch(CgsTcgGuest *g);
