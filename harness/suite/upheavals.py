@@ -24,8 +24,10 @@ _BLOCK_S = 40
 
 
 def cycle_cpu(subject: Subject) -> None:
-    script = f"echo 0 > {_CPU} && echo 1 > {_CPU} && cat {_CPU}"
+    script = f"echo 0 | cat 2>&1 > {_CPU} && echo 1 > {_CPU} && cat {_CPU}"
     said = subject.sh(script, deadline_s=_DEADLINE_S, check=False).strip()
+    if "not supported" in said:  # of a TDX guest no CPU goes down (cpu_hotplug_disable_offlining())
+        return
     subject.verify("cpu-hotplug", said == "1", f"CPU 1 did not come back: {said!r:.80}")
 
 
