@@ -108,6 +108,7 @@ class Machine(RuleBasedStateMachine):
 
     most_second_kernels = 1
     """In one sequence: each takes a boot's time, and a third has no more to show than a second."""
+    most_cpu_cycles = STEPS["soak"]
     begin: Callable[[], Sequence]
     ended: Callable[[Sequence], None]
 
@@ -115,6 +116,7 @@ class Machine(RuleBasedStateMachine):
         super().__init__()
         self.sequence = type(self).begin()
         self.second_kernels = 0
+        self.cpu_cycles = 0
 
     def teardown(self) -> None:
         type(self).ended(self.sequence)
@@ -199,8 +201,10 @@ class Machine(RuleBasedStateMachine):
     def nolock(self, count: int) -> None:
         self.step("nolock", count=count)
 
+    @precondition(lambda self: self.cpu_cycles < self.most_cpu_cycles)
     @rule()
     def cpu(self) -> None:
+        self.cpu_cycles += 1
         self.step("cpu")
 
     @precondition(lambda self: self.sequence.plugs)
@@ -231,6 +235,11 @@ def test_no_sequence_of_operations_breaks_an_invariant(
         # Before 6.15 kexec copies into unaccepted memory (f018c9faef4c), which test_kexec.py shows.
         has_kexec = tier != "quick" and director.version >= Version.parse("6.15")
         most_second_kernels = Machine.most_second_kernels if has_kexec else 0
+
+        if director.base.target is TargetName.SNP:
+            # A CPU that goes down takes a GHCB and comes up anew without giving it back: of two it
+            # has none left the third time, and panics (sev_es_play_dead(), 7.3).
+            most_cpu_cycles = 2
 
         @staticmethod
         def begin() -> Sequence:
