@@ -176,10 +176,10 @@ def test_with_snapshots_off_each_guest_is_booted(
 def test_where_memory_cannot_be_mapped_from_a_file_it_is_streamed(
     session: Session, cvm_kernel: Kernel, cvm_spec: GuestSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_files(*given: Any, in_files: bool) -> None:
+    def without_files(*given: Any, in_files: bool, **more: Any) -> None:
         if in_files:
             raise HostError("unable to map backing store")
-        save_template(*given, in_files=in_files)
+        save_template(*given, in_files=in_files, **more)
 
     monkeypatch.setattr("harness.run.restorer.save_template", without_files)
     with session.boot(session.prepare(cvm_spec, cvm_kernel)) as run:
