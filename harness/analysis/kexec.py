@@ -5,7 +5,7 @@ assert, judged so that absence never passes."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.base.reader import FileType, convert
 from harness.base.status import PreconditionError, Status, UsageError, worst
@@ -13,6 +13,7 @@ from harness.base.units import KIB, MIB, PAGE_SIZE, format_size
 from harness.record.check import Check, check
 from harness.record.counters import Counters
 
+_Cycle = TypeVar("_Cycle", bound=FileType)
 _SIGNAL = "kexec"
 _SLOWER = 1.15
 """LKVS' own margin over its constants."""
@@ -39,16 +40,23 @@ class KexecCycle(FileType, frozen=True):
     next_unaccepted_pages: int
 
 
-def kexec_cycles(reports: Sequence[Mapping[str, Any]]) -> tuple[KexecCycle, ...]:
-    """All cycles that workload reports tell of. Raises PreconditionError."""
-    found: list[KexecCycle] = []
+def reported_cycles(
+    reports: Sequence[Mapping[str, Any]], workload: str, kind: type[tuple[_Cycle, ...]]
+) -> tuple[_Cycle, ...]:
+    """All cycles that reports of `workload` tell of. Raises PreconditionError."""
+    found: list[_Cycle] = []
     for report in reports:
-        if report.get("workload") == "kexec":
+        if report.get("workload") == workload:
             try:
-                found += convert(report.get("cycles"), tuple[KexecCycle, ...], "a report's cycles")
+                found += convert(report.get("cycles"), kind, "a report's cycles")
             except UsageError as error:
                 raise PreconditionError(error.cause) from error
     return tuple(found)
+
+
+def kexec_cycles(reports: Sequence[Mapping[str, Any]]) -> tuple[KexecCycle, ...]:
+    """All cycles that workload reports tell of. Raises PreconditionError."""
+    return reported_cycles(reports, "kexec", tuple[KexecCycle, ...])
 
 
 def found_nothing_unaccepted(first: Counters, last: Counters) -> bool:

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.analysis.kexec import SIZE_MARGIN_KIB
-from harness.base.reader import FileType, convert
-from harness.base.status import PreconditionError, Status, UsageError
+from harness.analysis.kexec import SIZE_MARGIN_KIB, reported_cycles
+from harness.base.reader import FileType
+from harness.base.status import Status
 from harness.base.units import KIB, MIB, PAGE_SIZE, format_size
 from harness.record.check import Check, check
 
@@ -31,14 +31,7 @@ class RebootCycle(FileType, frozen=True):
 
 def reboot_cycles(reports: Sequence[Mapping[str, Any]]) -> tuple[RebootCycle, ...]:
     """All cycles that workload reports tell of. Raises PreconditionError."""
-    found: list[RebootCycle] = []
-    for report in reports:
-        if report.get("workload") == "reboot":
-            try:
-                found += convert(report.get("cycles"), tuple[RebootCycle, ...], "a report's cycles")
-            except UsageError as error:
-                raise PreconditionError(error.cause) from error
-    return tuple(found)
+    return reported_cycles(reports, "reboot", tuple[RebootCycle, ...])
 
 
 def reboot_checks(cycles: Sequence[RebootCycle]) -> list[Check]:
