@@ -129,10 +129,12 @@ def unpack_whole(files: Sequence[Path], directory: Path, progress: Progress) -> 
         file.unlink()
 
 
-def missing_glibc(program: Path) -> str:
-    """The version of glibc that `program` needs and this machine has not: "2.38"; "" if none."""
+def missing_glibc(programs: Sequence[Path]) -> str:
+    """The version of glibc that `programs` need and this machine has not: "2.38"; "" if none."""
+    if not programs:
+        return ""
     done = subprocess.run(
-        ["ldd", str(program)], capture_output=True, text=True, check=False, timeout=30
+        ["ldd", *map(str, programs)], capture_output=True, text=True, check=False, timeout=60
     )
     wanted = re.findall(r"GLIBC_(\d+\.\d+)' not found", done.stdout + done.stderr)
     return max(wanted, key=lambda text: [int(part) for part in text.split(".")], default="")

@@ -150,7 +150,7 @@ def shadow(headers: Headers, root: Path, at: Path, store: Store, progress: Progr
     text = text.replace(f"/usr/src/{headers.directory.name}", str(at))
     (at / "Makefile").write_text(text.replace("/usr/src/", f"{root}/usr/src/"))
     programs = [path for name in ("scripts", "tools") for path in _programs(at / name)]
-    if version := max(map(missing_glibc, programs), default=""):
+    if version := missing_glibc(programs):
         libraries = fetch_libraries(version, store, progress)
         for name in ("scripts", "tools"):
             _wrap(at / name, libraries)

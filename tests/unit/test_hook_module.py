@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -146,7 +147,7 @@ def test_tools_of_a_newer_suite_run_with_its_libraries_under_their_own_name(
         asked.append(version)
         return tmp_path
 
-    monkeypatch.setattr(hook_module, "missing_glibc", lambda program: "2.38")
+    monkeypatch.setattr(hook_module, "missing_glibc", lambda programs: "2.38")
     monkeypatch.setattr(hook_module, "fetch_libraries", fetch)
     seen = make_shadow()
     program = seen / "tools/program"
@@ -159,4 +160,21 @@ def test_tools_of_a_newer_suite_run_with_its_libraries_under_their_own_name(
 
 
 def test_what_runs_here_needs_no_other_glibc() -> None:
-    assert headers.missing_glibc(Path("/bin/true")) == ""
+    assert headers.missing_glibc([Path("/bin/true"), Path("/bin/sh")]) == ""
+    assert headers.missing_glibc([]) == ""
+
+
+def test_the_newest_glibc_that_any_program_wants_is_the_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ldd = tmp_path / "ldd"
+    ldd.write_text(
+        "#!/bin/sh\n"
+        'for program; do echo "$program:"; done\n'
+        'echo "a: /lib/libc.so.6: version \\`GLIBC_2.9\' not found (required by a)" >&2\n'
+        'echo "b: /lib/libc.so.6: version \\`GLIBC_2.38\' not found (required by b)" >&2\n'
+        "exit 1\n"
+    )
+    ldd.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert headers.missing_glibc([Path("a"), Path("b")]) == "2.38"
