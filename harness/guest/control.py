@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 
 from harness.base.status import HostError
 from harness.guest.monitor import Event, Monitor
@@ -98,7 +98,7 @@ class Control:
             return future.result()
         except ExecuteError as error:
             raise HostError(f"QEMU refused {command}: {error}") from error
-        except (QMPError, OSError, EOFError) as error:
+        except (QMPError, OSError, EOFError, CancelledError) as error:  # cancelled: by QEMU's end
             self._race.poll(f"QEMU's answer to {command}", lambda: monitor.exit and None, 1.0)
             raise HostError(f"QMP is gone: {type(error).__name__}: {error}") from error
 

@@ -182,7 +182,12 @@ class Monitor:
         loop, client = self._loop, self._client
         if loop is None or client is None or not self.qmp_ready_ns:
             raise ConnectionError("there is no QMP connection")
-        future = asyncio.run_coroutine_threadsafe(request(client), loop)
+        asking = request(client)
+        try:
+            future = asyncio.run_coroutine_threadsafe(asking, loop)
+        except RuntimeError as error:  # the loop has ended, with QEMU
+            asking.close()
+            raise ConnectionError("there is no QMP connection any more") from error
         future.add_done_callback(lambda _: self._notify())
         return future
 

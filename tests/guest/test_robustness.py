@@ -208,6 +208,32 @@ def test_a_guest_that_powers_itself_off(boot_machine: BootMachine, run_dir: Path
         guest.run("poweroff -f; sleep 1000", deadline_s=100)
 
 
+def test_whoever_asks_qemu_while_it_dies_hears_that_it_died(
+    boot_machine: BootMachine, run_dir: Path
+) -> None:
+    """Whenever QEMU ends: while it answers, or when nobody listens to it any more."""
+    heard: list[Exception] = []
+
+    def ask(guest: Guest) -> None:
+        try:
+            while True:
+                guest.qmp.execute("query-status")
+        except Exception as error:  # the test is about which
+            heard.append(error)
+
+    with Guest(boot_machine.machine, run_dir, keys=boot_machine.keys) as guest:
+        askers = [threading.Thread(target=ask, args=(guest,)) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        os.kill(guest.pid, signal.SIGKILL)
+        for asker in askers:
+            asker.join()
+        guest._live.monitor._thread.join()
+        ask(guest)
+    assert ["QEMU was killed by SIGKILL" in str(e) for e in heard] == [True] * 5, heard
+    assert all(isinstance(error, HostError) for error in heard)
+
+
 def test_sshd_killed_while_the_guest_is_healthy(boot_machine: BootMachine, run_dir: Path) -> None:
     clock = Clock()
     with Guest(boot_machine.machine, run_dir, keys=boot_machine.keys) as guest:
