@@ -6,7 +6,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from harness.base.options import FLAG, SIZE, ValueKind, one_of, option
+from harness.base.options import FLAG, SIZE, Compared, ValueKind, one_of, option
 from harness.base.status import UsageError
 from harness.base.units import MIB, PAGES_PER_UNIT
 
@@ -97,6 +97,7 @@ class Emulation:
         COST,
         "Accepting 2 MiB takes what this model says: free, tdx, snp, or a number of ns.",
         wish=True,
+        compared=Compared("cost model, ns per unit", part="ns_per_unit"),
     )
     strict: bool = option(
         True,

@@ -152,6 +152,19 @@ def one_of(kind: type[_Choice], what: str) -> ValueKind:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """What `compare` makes of runs that differ in an option (harness/compare/runs.py)."""
+
+    name: str = ""
+    """What it is called there; empty: as on the command line."""
+    part: str = ""
+    """Where in the recorded value the figure is that counts; empty: all of it."""
+    setting: bool = False
+    """Figures mean something else where it differs. Anything else may be what a comparison is
+    about."""
+
+
+@dataclass(frozen=True)
 class OptionFacts:
     """What a field of the spec says of its option: the metadata of `option` fields."""
 
@@ -168,6 +181,7 @@ class OptionFacts:
     """What the default is where it depends on the host or the target, in words."""
     wish: bool = False
     """A test that asks for it runs as well on a target that cannot have it."""
+    compared: Compared = Compared()
 
 
 def option(default: Any, kind: ValueKind, help: str, **facts: Any) -> Any:
@@ -194,6 +208,17 @@ class Option:
     def negative(self) -> str:
         """How a flag is switched off: --no-strict."""
         return "--no-" + self.name.replace("_", "-")
+
+    @property
+    def compared(self) -> str:
+        """What a comparison calls it."""
+        return self.row.compared.name or self.name.replace("_", " ")
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Where in a recorded spec the value is that `compare` looks at."""
+        part = self.row.compared.part
+        return (*self.path, part) if part else self.path
 
     @property
     def default_text(self) -> str:

@@ -16,6 +16,7 @@ from harness.base.options import (
     NUMBER,
     SIZE,
     WORDS,
+    Compared,
     choice,
     one_of,
     option,
@@ -102,33 +103,48 @@ class GuestSpec:
         "This platform makes memory unaccepted; auto takes the best that this host can run.",
         moving="auto",
         doors=GUEST_DOORS,
+        compared=Compared(setting=True),
     )
     memory: int = option(
         4 * GIB,
         SIZE,
         "The guest has this much memory at boot; an emulated guest's may exceed the host's.",
         moving="4G, on snp and tdx 16G; for tests 2G and 16G",
+        compared=Compared("guest memory", setting=True),
     )
-    vcpus: int = option(2, NUMBER, "The guest has this many virtual CPUs.")
+    vcpus: int = option(
+        2,
+        NUMBER,
+        "The guest has this many virtual CPUs.",
+        compared=Compared("vCPUs", setting=True),
+    )
     accept: AcceptMode = option(
         AcceptMode.LAZY,
         one_of(AcceptMode, "accept mode"),
         "The kernel accepts memory as it is needed (lazy), or all of it at boot (eager).",
+        compared=Compared("accept mode"),
     )
     accel: Accel = option(
         Accel.AUTO,
         one_of(Accel, "accelerator"),
         "QEMU runs the guest under this accelerator; auto boots a probe guest once to find out.",
         doors=GUEST_DOORS,
+        compared=Compared("accelerator", setting=True),
     )
     clock: Clock = option(
         Clock.WALL,
         one_of(Clock, "clock"),
         "Guest time is the host's (wall), or counts the guest's instructions (icount, TCG only).",
         doors=GUEST_DOORS,
+        compared=Compared(setting=True),
     )
     emulation: Emulation = field(default_factory=Emulation)
-    numa_nodes: int = option(1, NUMBER, "Memory and vCPUs are spread over this many NUMA nodes.")
+    numa_nodes: int = option(
+        1,
+        NUMBER,
+        "Memory and vCPUs are spread over this many NUMA nodes.",
+        compared=Compared("NUMA nodes", setting=True),
+    )
     trace_boot: bool = option(
         True,
         FLAG,
@@ -143,7 +159,11 @@ class GuestSpec:
         doors=GUEST_DOORS,
     )
     extra_cmdline: tuple[str, ...] = option(
-        (), WORDS, "These words end the guest kernel's command line.", name="append"
+        (),
+        WORDS,
+        "These words end the guest kernel's command line.",
+        name="append",
+        compared=Compared("kernel command line"),
     )
     layers: tuple[str, ...] = option(
         (), NAMES, "The guest's image has these optional layers, such as stress-ng."
@@ -175,13 +195,6 @@ class GuestSpec:
                 f"{format_size(MIN_MEMORY)} to {format_size(MAX_MEMORY)}",
                 hint="choose another --memory",
             )
-        granule = MIB if self.platform_emulated else 2 * MIB
-        if self.memory % granule:
-            raise UsageError(
-                f"guest memory {self.memory} bytes is not a multiple of {format_size(granule)}",
-                hint="acceptance works in units of 2 MiB: choose a multiple; tdx and snp under TCG "
-                "take odd MiB too, whose tail the EFI stub accepts",
-            )
         if not 1 <= self.vcpus <= MAX_VCPUS:
             raise UsageError(f"{self.vcpus} vCPUs: must be 1 to {MAX_VCPUS}")
         if not 1 <= self.numa_nodes <= self.vcpus:
@@ -198,10 +211,9 @@ class GuestSpec:
         self._check_hotplug()
 
     @property
-    def platform_emulated(self) -> bool:
-        """Whether QEMU emulates the TDX module or the SNP host of this guest."""
-        under_tcg = self.accel is Accel.TCG or self.clock is Clock.ICOUNT
-        return under_tcg and self.target is not TargetName.EMULATED
+    def under_tcg(self) -> bool:
+        """Whether TCG is what is asked for, be it for its clock."""
+        return self.accel is Accel.TCG or self.clock is Clock.ICOUNT
 
     def _check_hotplug(self) -> None:
         if self.maxmem is None:

@@ -11,11 +11,14 @@ from msgspec.structs import replace
 
 from harness.analysis import cost
 from harness.analysis.metrics import METRICS, Better, Metric, metric_named
+from harness.base.guest_options import blank_spec, guest_options
+from harness.base.spec import GuestSpec
 from harness.base.status import PreconditionError, UsageError
 from harness.compare.statistics import Arms
 from harness.compare.verdict import compare, control_false_discoveries
 from harness.record.comparison import Comparison, Criteria
-from harness.record.view import RunView
+from harness.record.rundir import plain
+from harness.record.view import RunView, dig
 
 DEFAULT_METRICS = (
     "accept.total_ns",
@@ -28,24 +31,14 @@ DEFAULT_METRICS = (
 COST_METRICS = tuple(m.name for m in METRICS if m.name.startswith("cost."))
 """Compared under the icount clock."""
 
-# What must be equal for figures to mean the same, and what a comparison may well be about.
-_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "target": ("spec", "target"),
-    "guest memory": ("spec", "memory"),
-    "vCPUs": ("spec", "vcpus"),
-    "NUMA nodes": ("spec", "numa_nodes"),
-    "accelerator": ("spec", "accel"),
-    "clock": ("spec", "clock"),
+# What must be equal for figures to mean the same, and what a comparison may well be about, beside
+# what the table of guest options says of that.
+_HOST: Mapping[str, tuple[str, ...]] = {
     "host CPU": ("host", "cpu"),
     "host CPUs": ("host", "cpus"),
     "QEMU": ("qemu", "version"),
 }
-_SUBJECTS: Mapping[str, tuple[str, ...]] = {
-    "kernel": ("kernel", "digest"),
-    "accept mode": ("spec", "accept"),
-    "cost model, ns per unit": ("spec", "emulation", "cost", "ns_per_unit"),
-    "kernel command line": ("spec", "extra_cmdline"),
-}
+_KERNEL: Mapping[str, tuple[str, ...]] = {"kernel": ("kernel", "digest")}
 
 
 def check_arm(name: str, runs: Sequence[RunView]) -> None:
@@ -59,7 +52,7 @@ def check_arm(name: str, runs: Sequence[RunView]) -> None:
                 f"{run.record.get('cause')}",
                 hint="leave it out: what failed was not measured",
             )
-    for setting, values in _differing({**_SETTINGS, **_SUBJECTS}, runs).items():
+    for setting, values in (_settings(runs) | _subjects(runs)).items():
         raise UsageError(
             f"the runs of arm {name} are not repetitions: their {setting} differs "
             f"({', '.join(values)})"
@@ -75,7 +68,7 @@ def check_comparable(a: Sequence[RunView], b: Sequence[RunView], *, anyway: bool
     check_arm("A", a)
     check_arm("B", b)
     both = (a[0], b[0])
-    strange = _differing(_SETTINGS, both)
+    strange = _settings(both)
     if _workload(a[0]) != _workload(b[0]):
         strange["workload"] = [_workload(a[0]), _workload(b[0])]
     if strange and not anyway:
@@ -84,7 +77,7 @@ def check_comparable(a: Sequence[RunView], b: Sequence[RunView], *, anyway: bool
             f"the arms cannot be compared: their {name} differs ({values[0]} against {values[1]})",
             hint="compare runs of the same guest on the same host, or insist with --anyway",
         )
-    known = strange | _differing(_SUBJECTS, both)
+    known = strange | _subjects(both)
     return [f"{name}: {values[0]} → {values[1]}" for name, values in known.items()]
 
 
@@ -149,12 +142,30 @@ def _workload(run: RunView) -> str:
     return f"{found.get('name')} {parts}" if parts else str(found.get("name"))
 
 
+def _settings(runs: Sequence[RunView]) -> dict[str, list[str]]:
+    """What differs between `runs` that figures rest on, and the values."""
+    return _options(runs, setting=True) | _differing(_HOST, runs)
+
+
+def _subjects(runs: Sequence[RunView]) -> dict[str, list[str]]:
+    """What differs between `runs` that a comparison may be about, and the values."""
+    return _differing(_KERNEL, runs) | _options(runs, setting=False)
+
+
+def _options(runs: Sequence[RunView], *, setting: bool) -> dict[str, list[str]]:
+    options = [o for o in guest_options() if o.row.compared.setting is setting]
+    return _differing({o.compared: ("spec", *o.recorded) for o in options}, runs)
+
+
 def _differing(
     what: Mapping[str, tuple[str, ...]], runs: Sequence[RunView]
 ) -> dict[str, list[str]]:
+    # A run that is older than an option had its default.
+    defaults = {"spec": plain(blank_spec(GuestSpec.target, GuestSpec.memory))}
     found = {}
     for name, keys in what.items():
-        values = list(dict.fromkeys(str(run.get(*keys)) for run in runs))
-        if len(values) > 1:
+        recorded = (run.get(*keys) for run in runs)
+        texts = (str(dig(defaults, *keys) if value is None else value) for value in recorded)
+        if len(values := list(dict.fromkeys(texts))) > 1:
             found[name] = values
     return found

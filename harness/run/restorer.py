@@ -227,7 +227,8 @@ def why_not(prepared: Prepared, mode: SnapshotMode) -> str:
 
 def can_hold(prepared: Prepared) -> bool:
     """Whether QEMU can stop the guest where its firmware asks for the kernel."""
-    return prepared.spec.platform_emulated and prepared.spec.confidential.disk is None
+    emulated = prepared.target.platform_emulated(prepared.spec)
+    return emulated and prepared.spec.confidential.disk is None
 
 
 def _held(machine: Machine, holds: bool) -> Machine:

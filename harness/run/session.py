@@ -223,7 +223,7 @@ def _locate(kernel: Kernel, lines: Sequence[str], directory: RunDir) -> dict[str
 def _violations(prepared: Prepared, directory: RunDir) -> tuple[str, ...]:
     """Put the emulated platform's violations on record; the call trace of the first. Without
     symbols for a kernel that was not built here."""
-    if not prepared.spec.platform_emulated:
+    if not prepared.target.platform_emulated(prepared.spec):
         return ()
     found = violations_in(directory.path)
     if not found:

@@ -58,7 +58,7 @@ def compare_modes(
     """
     specs = [replace(spec, accept=mode) for mode in (AcceptMode.LAZY, AcceptMode.EAGER)]
     prepared = [session.prepare(one, kernel) for one in specs]
-    at_once = len(prepared) if spec.platform_emulated else 1
+    at_once = len(prepared) if target_for(spec.target).platform_emulated(spec) else 1
     booted, turn = threading.Barrier(at_once), threading.Lock()
 
     def run_arm(arm: Prepared) -> Arm:

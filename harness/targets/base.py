@@ -11,7 +11,8 @@ from typing import ClassVar
 
 from harness.base.guest_options import check_applies
 from harness.base.spec import Accel, AcceptMode, GuestSpec, TargetName
-from harness.base.status import NotApplicable, PreconditionError
+from harness.base.status import NotApplicable, PreconditionError, UsageError
+from harness.base.units import MIB, UNIT_SIZE, format_size
 from harness.guest.machine import Machine
 from harness.host.hardware import SnpHost
 from harness.kernel.kernel import Kernel
@@ -122,6 +123,13 @@ class Target(abc.ABC):
 
     def check(self, spec: GuestSpec) -> None:
         """Raise UsageError where no guest of this target can be what `spec` says."""
+        granule = MIB if self.platform_emulated(spec) else UNIT_SIZE
+        if spec.memory % granule:
+            raise UsageError(
+                f"guest memory {spec.memory} bytes is not a multiple of {format_size(granule)}",
+                hint="acceptance works in units of 2 MiB: choose a multiple; tdx and snp under TCG "
+                "take odd MiB too, whose tail the EFI stub accepts",
+            )
         self.check_shape(spec)
         check_applies(spec)
 
@@ -132,6 +140,10 @@ class Target(abc.ABC):
     @abc.abstractmethod
     def on_hardware(self, spec: GuestSpec) -> bool:
         """Whether the platform under such a guest is a confidential-computing processor."""
+
+    def platform_emulated(self, spec: GuestSpec) -> bool:
+        """Whether QEMU emulates the platform: the TDX module, or the SNP host."""
+        return False
 
     @abc.abstractmethod
     def platform_words(self, spec: GuestSpec) -> str:

@@ -54,7 +54,7 @@ def spec_and_reason(
         }
         told = {**fitting, **values}
         spec = with_options(spec, told)
-        if spec.platform_emulated and "memory" not in told:
+        if target.platform_emulated(spec) and "memory" not in told:
             spec = replace(spec, memory=target.emulation_memory)
         target.check(spec)
         return spec

@@ -83,7 +83,11 @@ class ConfidentialTarget(Target):
 
     def on_hardware(self, spec: GuestSpec) -> bool:
         """Under KVM, or what finds KVM."""
-        return not spec.platform_emulated
+        return not self.platform_emulated(spec)
+
+    def platform_emulated(self, spec: GuestSpec) -> bool:
+        """Under TCG."""
+        return spec.under_tcg
 
     def platform_words(self, spec: GuestSpec) -> str:
         """The hardware, or what stands in for it."""
@@ -99,7 +103,7 @@ class ConfidentialTarget(Target):
 
     def memory_for(self, spec: GuestSpec, testable: int) -> int:
         """As much above 4 GiB, beside what is below, which the firmware accepts itself."""
-        if spec.platform_emulated and testable + LOW_UNDER_TCG < LEAST_MEMORY:
+        if self.platform_emulated(spec) and testable + LOW_UNDER_TCG < LEAST_MEMORY:
             return testable + LOW_UNDER_TCG
         return max(testable + LOW, LEAST_MEMORY)
 
@@ -117,7 +121,7 @@ class ConfidentialTarget(Target):
         """A quarter of what lies above 4 GiB: less is firmware or kernel accepting ahead."""
         if spec.accept is AcceptMode.EAGER:
             return 0
-        if spec.platform_emulated:
+        if self.platform_emulated(spec):
             return 1  # how much lies above 4 GiB is the user's choice
         return (spec.memory - LOW) // 4 // PAGE_SIZE
 

@@ -41,7 +41,7 @@ def host_facts(
 
 
 def _confidential(spec: GuestSpec, store: Store, view: HostView, progress: Progress) -> HostFacts:
-    if spec.platform_emulated:
+    if spec.under_tcg:
         why = "asked for" if spec.accel is Accel.TCG else "the icount clock needs TCG"
         return _under_tcg(spec, store, view, progress, why)
     asked = spec.confidential

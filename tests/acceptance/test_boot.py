@@ -10,6 +10,7 @@ from harness.analysis.evidence import Evidence, Scope
 from harness.base.units import GIB, MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.subject import Subject
 from harness.targets.confidential import LEAST_MEMORY, LOW, LOW_UNDER_TCG
+from harness.targets.registry import target_for
 
 pytestmark = [pytest.mark.guest, pytest.mark.acceptance(fresh=True, unaccepted="16M")]
 full = pytest.mark.tier("full")
@@ -37,7 +38,7 @@ def judge(subject: Subject) -> None:
     early = round((2000 + 80 * spec.vcpus) * more) * MIB
     least = spec.memory - spec.memory // 32 - 16 * MIB - early - taken
     if not subject.has("emulated"):  # OVMF accepts all that lies below 4 GiB
-        small = spec.platform_emulated and spec.memory < LEAST_MEMORY
+        small = target_for(spec.target).platform_emulated(spec) and spec.memory < LEAST_MEMORY
         least -= LOW_UNDER_TCG if small else LOW
     detail = f"{at_init // MIB} of {spec.memory // MIB} MiB unaccepted at init"
     subject.verify("boot-accepts-all", at_init >= max(least, 16 * MIB), detail)

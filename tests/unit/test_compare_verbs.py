@@ -7,13 +7,16 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from harness.base import guest_options
 from harness.base.emulation import CostModel, Emulation
+from harness.base.options import NUMBER, TEXT, Compared, option
 from harness.base.spec import Accel, Clock, GuestSpec
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.base.units import GIB, PAGE_SIZE
@@ -126,6 +129,35 @@ def test_what_means_something_else_is_not_compared(
     assert check_comparable(a, b, anyway=True)
     with pytest.raises(UsageError, match="not repetitions"):
         check_comparable([*a, *b], a, anyway=True)
+
+
+@dataclass(frozen=True)
+class Painted(GuestSpec):
+    """A spec with two fields more than the project's."""
+
+    gloss: int = option(3, NUMBER, "The guest shines as much.")
+    colour: str = option(
+        "red", TEXT, "The guest has this colour.", compared=Compared("paint", setting=True)
+    )
+
+
+def test_a_new_option_is_compared_by_being_a_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guest_options, "SPEC", Painted)
+
+    def painted(**values: object) -> list[RunView]:
+        run = make_run(tmp_path)
+        run.update(spec={**run.record["spec"], **values})
+        return [RunView.load(run.path)]
+
+    before = painted()  # a run from before the guest had paint
+    assert check_comparable(before, painted(gloss=3, colour="red"), anyway=False) == []
+    assert check_comparable(before, painted(gloss=4), anyway=False) == ["gloss: 3 → 4"]
+    with pytest.raises(UsageError, match=r"their paint differs \(red against blue\)"):
+        check_comparable(before, painted(colour="blue"), anyway=False)
+    with pytest.raises(UsageError, match="not repetitions: their gloss differs"):
+        check_comparable([*before, *painted(gloss=4)], before, anyway=True)
 
 
 def test_a_run_that_failed_is_no_sample(tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_hardware_cannot_be_told_what_to_do(options: dict[str, object]) -> None:
 
 def test_icount_means_the_emulated_platform() -> None:
     spec = guest_spec(target="tdx", clock="icount")
-    assert spec.platform_emulated
+    assert TdxTarget().platform_emulated(spec)
     machine = TdxTarget().machine(spec, FILES, UNDER_TCG)
     assert value(list(machine.args), "-icount") == "shift=0,sleep=off"
 

@@ -59,13 +59,15 @@ def pytest_configure(config: pytest.Config) -> None:
     from harness.base.store import Store
     from harness.suite.need import Tier
     from harness.targets.facts import host_facts
+    from harness.targets.registry import target_for
 
     try:
         Tier.parse(option(config, "--tier"))
         snapshot_mode(config)
         spec = command_line_spec(config)
         # Where QEMU emulates the platform it may have to be built: a test that boots does that.
-        if option(config, "--target") not in (None, "auto") and not spec.platform_emulated:
+        emulated = target_for(spec.target).platform_emulated(spec)
+        if option(config, "--target") not in (None, "auto") and not emulated:
             host_facts(spec, Store())
     except UsageError as error:
         raise pytest.UsageError(verdicts.one_line(error)) from None

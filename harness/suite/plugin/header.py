@@ -20,9 +20,9 @@ def header(config: pytest.Config) -> list[str]:
         spec, why = spec_and_why(config)
     except HarnessError as error:
         return [one_line(error)]
-    platform = target_for(spec.target).platform_words(spec)
-    lines = [f"target {spec.target.value} ({why}): {platform}"]
-    if spec.platform_emulated:  # to look for its QEMU may mean to build it
+    target = target_for(spec.target)
+    lines = [f"target {spec.target.value} ({why}): {target.platform_words(spec)}"]
+    if target.platform_emulated(spec):  # to look for its QEMU may mean to build it
         lines.append("QEMU with this platform: cvm-harness build-qemu, or the first test does it")
         return [*lines, _kernel_line(config, spec)]
     try:
