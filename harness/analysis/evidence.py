@@ -52,8 +52,10 @@ class Witness:
     before: PlatformInfo | None
     """At the reading `before`."""
     after: PlatformInfo | None
-    stream: PlatformEvents | None
+    stream: PlatformEvents | None = None
     """Every call of the guest to its platform."""
+    streamed: bool = True
+    """Whether there has to be a stream: QEMU's ends with the guest, a window's is not stored."""
     at_rest: bool = True
     """Whether nothing changed state while the guest's last counters were read."""
 

@@ -287,11 +287,11 @@ def _something_to_accept(e: Evidence) -> Iterator[Check]:
         yield accounting.something_to_accept(reading)
 
 
-@_of_runs("The platform's pages are conserved", ["conservation"], _UNDER_TCG)
+@_row("The platform's pages are conserved", ["conservation"], _UNDER_TCG)
 def _platform_conserves(e: Evidence) -> Iterator[Check]:
     """Pages pending at launch + made pending since = accepted + converted + still pending, by
-    QEMU's statistics and, each for itself, by its event stream; a stream that lost records voids
-    the check (ERROR). What is pending is whole units of 2 MiB."""
+    QEMU's statistics and, each for itself, by its event stream (of runs); a stream that lost
+    records voids the check (ERROR). What is pending is whole units of 2 MiB."""
     if e.witness is None:
         return
     if e.witness.after is None or e.pending is None:
@@ -299,11 +299,12 @@ def _platform_conserves(e: Evidence) -> Iterator[Check]:
         yield Check("platform: pages conserved", Status.ERROR, cause, "conservation")
         return
     yield platform.ledger_balances(e.witness.after)
-    yield platform.stream_agrees(e.witness.stream, e.witness.after)
+    if e.witness.streamed:
+        yield platform.stream_agrees(e.witness.stream, e.witness.after)
     yield platform.pages_in_units(e.pending, e.witness.after)
 
 
-@_of_runs("The platform saw nothing illegal", ["illegal-access", "double-accept"], _UNDER_TCG)
+@_row("The platform saw nothing illegal", ["illegal-access", "double-accept"], _UNDER_TCG)
 def _platform_unharmed(e: Evidence) -> Iterator[Check]:
     """No access that the platform forbids, whether it was let pass (`on-violation`) or not, and no
     acceptance of what was accepted already."""
@@ -312,7 +313,7 @@ def _platform_unharmed(e: Evidence) -> Iterator[Check]:
         yield platform.nothing_accepted_twice(e.witness.after)
 
 
-@_of_runs("Witnesses agree", ["table", "conservation"], _UNDER_TCG)
+@_row("Witnesses agree", ["table", "conservation"], _UNDER_TCG)
 def _witnesses_agree(e: Evidence) -> Iterator[Check]:
     """`nr_unaccepted` and the pages that QEMU has pending differ by exactly the guard units; units
     in the kernel's accept events = units that left pending by QEMU meanwhile. Read when nothing is
@@ -325,5 +326,10 @@ def _witnesses_agree(e: Evidence) -> Iterator[Check]:
         yield Check("witnesses compared at rest", Status.ERROR, cause, "conservation")
     elif last is not None and e.pending is not None:
         yield accounting.platform_guards_explain(e.after, e.pending, last.pages.pending)
-        if e.events is not None and e.before is not None and first is not None:
-            yield platform.kernel_events_agree(e.events, (e.before, e.after), (first, last))
+        if e.before is None or first is None:
+            return
+        if e.events is not None:
+            units = platform.units_between(e.events, (e.before, e.after))
+            yield platform.kernel_events_agree(units, e.events.facts.lost, first, last)
+        elif e.trace is not None and e.trace.since is not None:
+            yield platform.kernel_events_agree(e.trace.units, e.trace.lost, first, last)

@@ -97,25 +97,29 @@ def nothing_accepted_twice(info: PlatformInfo) -> Check:
     return check("platform: nothing accepted twice", not twice, detail, "double-accept")
 
 
-def kernel_events_agree(
-    events: Events,
-    readings: tuple[Counters, Counters],
-    platform: tuple[PlatformInfo, PlatformInfo],
-) -> Check:
-    """What the kernel converts meanwhile, or converts back and accepts at once, leaves pending as
-    it was, or is in QEMU's count of conversions."""
+def units_between(events: Events, readings: tuple[Counters, Counters]) -> int:
+    """Units that the kernel's events say were accepted from one reading to the other."""
     since, until = (reading.monotonic_ns for reading in readings)
     units = 0
     for batch in events.batches("time_ns", "units"):
         inside = (batch["time_ns"] >= since) & (batch["time_ns"] <= until)
         units += int(batch["units"][inside].sum())
-    left = _left_pending(platform[1].flow) - _left_pending(platform[0].flow)
+    return units
+
+
+def kernel_events_agree(units: int, lost: int, first: PlatformInfo, last: PlatformInfo) -> Check:
+    """`units` of the kernel's events from one reading to the other, of which `lost` were lost.
+
+    What the kernel converts meanwhile, or converts back and accepts at once, leaves pending as it
+    was, or is in QEMU's count of conversions.
+    """
+    left = _left_pending(last.flow) - _left_pending(first.flow)
     detail = (
         f"{units} units in accept events = {units * PAGES_PER_UNIT} pages, {left} pages by QEMU; "
-        f"{events.facts.lost} events lost"
+        f"{lost} events lost"
     )
     name = "kernel's accept events and the platform agree"
-    void = "void, events were lost" if events.facts.lost else ""
+    void = "void, events were lost" if lost else ""
     return check(name, units * PAGES_PER_UNIT == left, detail, _SIGNAL, void=void)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness.base.status import HostError, PreconditionError
 from harness.collect.readings import read_counters
@@ -35,6 +35,8 @@ _TRANSCRIPT = "qmp.jsonl"
 _OBJECT = "/objects/cgs0"
 _MAX_VIOLATIONS = 16
 
+T = TypeVar("T")
+
 
 class PlatformWitness:
     """The platform of one guest, asked at several moments of a run."""
@@ -48,23 +50,46 @@ class PlatformWitness:
         """Whether nothing changed state while the counters were read the last time."""
 
     def read(self, moment: str, pending_file: Path | None = None) -> Counters:
-        """The guest's counters and the platform's statistics of one moment: as reading itself may
-        accept memory, it is repeated until it did not. With `pending_file` the guest is stopped,
-        what is pending goes to that file, and the stream is stored."""
+        """The guest's counters and the platform's statistics of one moment. With `pending_file`
+        the guest is stopped, what is pending goes to that file, and the stream is stored."""
+
+        def store() -> None:
+            assert pending_file
+            pending_file.write_text(pending_text(self._pending()))
+            self._guest.qmp.execute(FLUSH)
+            store_platform(self._run_dir)
+
+        take = store if pending_file else None
+        counters, self.statistics[moment] = self._moment(lambda: read_counters(self._guest), take)
+        return counters
+
+    def beside(self, read: Callable[[], T]) -> tuple[T, PlatformInfo, tuple[PendingRun, ...]]:
+        """What `read` reads in the guest, and what the platform says at the same moment. Raises
+        PreconditionError where memory changes state during each of several readings."""
+        pending: list[PendingRun] = []
+        value, answer = self._moment(read, lambda: pending.extend(self._pending()))
+        if not self.at_rest:
+            raise PreconditionError(
+                f"pages changed state during each of {_ATTEMPTS} readings of the guest"
+            )
+        return value, parse_info(answer), tuple(pending)
+
+    def _moment(
+        self, read: Callable[[], T], take: Callable[[], None] | None
+    ) -> tuple[T, Mapping[str, Any]]:
+        """Reading itself may accept memory: it is repeated until it did not. Then `take` is called
+        while the guest is stopped."""
         for _ in range(_ATTEMPTS):
             first = self._ask()
-            counters = read_counters(self._guest)
-            with self._stopped() if pending_file else contextlib.nullcontext():
+            value = read()
+            with self._stopped() if take else contextlib.nullcontext():
                 answer = self._ask()
                 self.at_rest = first["flow"] == answer["flow"]
-                if self.at_rest and pending_file:
-                    pending_file.write_text(pending_text(self._pending()))
-                    self._guest.qmp.execute(FLUSH)
-                    store_platform(self._run_dir)
+                if self.at_rest and take:
+                    take()
             if self.at_rest:
                 break
-        self.statistics[moment] = answer
-        return counters
+        return value, answer
 
     def pending(self) -> tuple[PendingRun, ...]:
         """The pages that are pending now; the guest is stopped for it."""

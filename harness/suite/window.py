@@ -8,13 +8,14 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from harness.analysis.evidence import Evidence, Scope, Trace
+from harness.analysis.evidence import Evidence, Scope, Trace, Witness
 from harness.analysis.invariants import judge
 from harness.analysis.pressure import Bounds
 from harness.base.status import PreconditionError
 from harness.guest.process import longest_delay, run_delays
 from harness.record.check import Check
 from harness.record.counters import Counters, parse_counters
+from harness.record.platform_state import PendingRun, PlatformInfo
 from harness.record.trace import AcceptEvent, lost_events, parse_events
 from harness.run.run import Run
 
@@ -35,6 +36,10 @@ class Window:
     """Events that the trace buffer lost."""
     traced: bool
     """Whether the guest has the accept event at all."""
+    platform: tuple[PlatformInfo | None, PlatformInfo] | None = None
+    """What QEMU's platform said at both readings, where there is one."""
+    pending: tuple[PendingRun, ...] | None = None
+    """What it had as pending at the second one."""
     host_delay_ns: int = 0
     """What the host kept a vCPU waiting: no call's duration says more about the guest than this."""
 
@@ -48,6 +53,8 @@ class Window:
             after=self.after,
             trace=trace,
             calls=self.events,
+            pending=self.pending,
+            witness=Witness(*self.platform, streamed=False) if self.platform else None,
             bounds=replace(bounds, call_slack_ns=slack),
         )
         return judge(evidence, Scope.WINDOW, waived)
@@ -67,26 +74,43 @@ class Observer:
         self.last: Counters | None = None
         """The reading that closed the last window."""
         self._lost = 0
+        self._platform: PlatformInfo | None = None
         self._delays: dict[int, int] = {}
 
     def restart(self) -> None:
         """Another kernel runs in the guest: its first window begins with its boot."""
         self.last = None
         self._lost = 0
+        self._platform = None
 
     def cut(self) -> Window:
         """Close the window and open the next. Raises PreconditionError for unreadable output."""
-        if not self._run.traced:
-            window = Window(self.last, self._run.counters(), (), 0, traced=False)
+        traced, witness = self._run.traced, self._run.platform
+        events: list[AcceptEvent] = []
+
+        def read() -> _Reading:
+            if not traced:
+                return _Reading(self._run.counters(), (), 0, at_rest=True)
+            reading = self._read()
+            events.extend(reading.events)
+            return reading
+
+        if witness:
+            reading, info, pending = witness.beside(read)
+            platform = (self._platform, info)
+            self._platform = info
         else:
-            window = self._cut_traced()
+            reading, platform, pending = read(), None, None
+        lost = reading.lost - self._lost
+        self._lost = reading.lost
+        window = Window(self.last, reading.counters, tuple(events), lost, traced, platform, pending)
         delays = run_delays(self._run.guest.pid)
         window = replace(window, host_delay_ns=longest_delay(self._delays, delays))
         self._delays = delays
         self.last = window.after
         return window
 
-    def _cut_traced(self) -> Window:
+    def _read(self) -> _Reading:
         # The event stays on: turning it off patches code, and a vCPU that runs it meanwhile can
         # die of that under TCG (docs/suite.md). So the events are taken out of the buffer after
         # the counters were read, until a reading finds that nothing was accepted in between.
@@ -96,14 +120,10 @@ class Observer:
             reading = _parse(output.stdout.decode(errors="replace"))
             events += reading.events
             if reading.at_rest:
-                break
-        else:
-            raise PreconditionError(
-                f"memory was being accepted in each of {_ATTEMPTS} readings: no window can be cut"
-            )
-        lost = reading.lost - self._lost
-        self._lost = reading.lost
-        return Window(self.last, reading.counters, tuple(events), lost, traced=True)
+                return replace(reading, events=tuple(events))
+        raise PreconditionError(
+            f"memory was being accepted in each of {_ATTEMPTS} readings: no window can be cut"
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from harness.analysis.pressure import Bounds
+from harness.base.confidential import OnViolation
 from harness.base.spec import GuestSpec
 from harness.base.status import GuestFailure, Status
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
@@ -23,6 +25,7 @@ from harness.run.run import Run
 from harness.run.session import Session
 from harness.suite.plugin.fixtures import Boot
 from harness.suite.subject import signal_of
+from harness.suite.window import Observer
 from harness.targets.choose import guest_spec
 from harness.workloads.touch import Touch
 
@@ -114,6 +117,27 @@ def test_a_guest_boots_proves_itself_and_accounts_for_every_page(start: Start) -
         for batch in events.batches("kind", "changed")
     )
     assert accepted * PAGE_SIZE >= TOUCHED
+
+
+def test_each_window_of_a_guest_is_judged_by_the_platform_too(
+    start: Start, spec: GuestSpec
+) -> None:
+    reports = dataclasses.replace(spec.platform, on_violation=OnViolation.REPORT)
+    with start(platform=reports, memory=2 << 30) as run:
+        observer = Observer(run)
+        use_up_accepted(run)
+        observer.cut()
+        Touch(bytes=TOUCHED).run(run.guest, lambda _: None)
+        sound = {one.name: one for one in observer.cut().checks(Bounds(0))}
+        show(run, "accept-lie")
+        Touch(bytes=3 * TOUCHED).run(run.guest, lambda _: None)
+        assert fired(run) == 1
+        lied = {one.name: one for one in observer.cut().checks(Bounds(0))}
+    judges = set(WITNESSES) - {"platform: every call is in the stream"}
+    assert judges <= set(sound)
+    assert {check.status for check in sound.values()} == {Status.PASS}
+    failed = {check.signal for check in lied.values() if check.status is Status.FAIL}
+    assert failed == {"illegal-access", "conservation"}
 
 
 HARMLESS: frozenset[str] = frozenset()

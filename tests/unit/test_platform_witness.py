@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from harness.analysis import platform
-from harness.analysis.evidence import Evidence, Witness
+from harness.analysis.evidence import Evidence, Trace, Witness
 from harness.analysis.invariants import INVARIANTS
 from harness.base.status import PreconditionError, Status
 from harness.base.units import MAX_ORDER_PAGES, PAGE_SIZE, PAGES_PER_UNIT, UNIT_SIZE
@@ -150,10 +150,19 @@ def test_the_kernels_events_are_what_left_pending(
     early = dataclasses.replace(event, time_ns=5)
     write_events(tmp_path / "e", [early, event], TraceFacts("probes", {0: lost}))
     before = replace(info(), flow=replace(info().flow, accepted=0, pending_to_shared=512))
-    found = platform.kernel_events_agree(
-        Events(tmp_path / "e"), (counters(8, 10), counters(7, 90)), (before, info())
-    )
-    assert found.status is status
+    first, last = counters(8, 10), counters(7, 90)
+    told = {"before": first, "after": last, "pending": PENDING, "witness": Witness(before, info())}
+    of_run = {"events": Events(tmp_path / "e")}
+    of_window = {"trace": Trace(units, 1, lost, since=first)}
+    for source in (of_run, of_window):
+        _, found = asked("Witnesses agree", **told, **source)
+        assert found.status is status
+
+
+def test_a_window_has_no_stream_and_is_judged_by_all_else() -> None:
+    seen = Witness(None, info(), streamed=False)
+    (*kept,) = asked("The platform's pages are conserved", pending=PENDING, witness=seen)
+    assert [check.status for check in kept] == [Status.PASS, Status.PASS]
 
 
 def test_a_violation_that_was_let_pass_is_a_failure() -> None:
