@@ -95,7 +95,20 @@ def compare(
     \b
     cvm-harness compare runs/before --against runs/after
     cvm-harness compare runs/A --against runs/B --metric accept.p99_ns --margin 0.05
+
+    Two files of `pytest --verdicts=FILE` are compared test by test: exit code 1 if one differs.
+
+    \b
+    cvm-harness compare on-hardware.jsonl --against under-tcg.jsonl
     """
+    if files := [path for path in (*a, *b) if path.is_file()]:
+        if len(files) != 2 or len(a) != 1 or len(b) != 1:
+            raise UsageError(
+                f"{files[0]} is a file: of verdicts there are two to compare, and nothing else",
+                hint="cvm-harness compare A.jsonl --against B.jsonl",
+            )
+        compare_suites(*files, as_json=as_json)
+        return
     from harness.compare.runs import check_comparable, compare_runs, default_criteria
 
     runs_a, runs_b = load_runs(a), load_runs(b)
@@ -104,6 +117,20 @@ def compare(
     found = compare_runs(runs_a, runs_b, metrics, criteria, paired=paired)
     show(found, differences, runs_a, runs_b, as_json=as_json)
     leave_with(found)
+
+
+def compare_suites(a: Path, b: Path, *, as_json: bool) -> None:
+    """Where the verdicts in two files differ; leaves with FAIL if they do."""
+    from harness.compare.suites import differences
+    from harness.report.comparison import suites
+    from harness.suite.judge import parse_verdicts
+
+    found, both = differences(*(parse_verdicts(path.read_text("utf-8")) for path in (a, b)))
+    if as_json:
+        print_json({"tests": both, "differences": found})
+    else:
+        terminal.consoles()[0].print(suites(found, both, (a.name, b.name)))
+    leave(Status.FAIL if found else Status.PASS)
 
 
 def load_runs(paths: tuple[Path, ...]) -> list[RunView]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from harness.analysis.functions import FunctionChange
 from harness.base.text import inert
+from harness.compare.suites import Difference
 from harness.record.comparison import Comparison, Interval, Verdict
 from harness.report.terminal import columns
 
@@ -55,6 +56,13 @@ def functions(moved: Sequence[FunctionChange]) -> RenderableType:
     total = sum(change.more for change in moved)
     title = f"instructions by function, a run: {total:+,.0f} in all, {len(moved)} functions changed"
     return columns(title, ["function, without what it calls", "A", "B", "B − A"], rows)
+
+
+def suites(found: Sequence[Difference], both: int, names: tuple[str, str]) -> RenderableType:
+    """Tests whose verdicts differ between two runs that have `both` tests in common."""
+    title = f"{both} tests in both, {len(found)} differ"
+    rows = [(inert(row.test), inert(row.a), inert(row.b)) for row in found]
+    return columns(title, ["test", *map(inert, names)], rows) if rows else Text(title)
 
 
 def _notes(comparison: Comparison) -> Text:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -225,6 +225,42 @@ def test_a_baseline_file_that_is_none_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match=re.escape(str(path))) as caught:
             load_all(tmp_path)
         assert "a baseline is" in caught.value.hint
+
+
+def verdict_line(test: str, status: str, *signals: str, expected: Sequence[str] = ()) -> str:
+    line = {"test": f"tests/{test}", "status": status, "signals": signals, "expected": expected}
+    return json.dumps({**line, "cause": "", "setup_s": 1.0, "call_s": 0.5}) + "\n"
+
+
+def test_verdicts_of_two_suites_are_compared_test_by_test(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    hardware, tcg, other = (tmp_path / name for name in ("hw.jsonl", "tcg.jsonl", "other.jsonl"))
+    same = verdict_line("test_a.py::test_same", "FAIL", "waiting", "table")
+    known = verdict_line("test_a.py::test_known[1]", "PASS", "waiting", expected=["C"])
+    hardware.write_text(same + known + verdict_line("test_b.py::test_one", "PASS"))
+    tcg.write_text(same + verdict_line("test_a.py::test_known[1]", "FAIL", "waiting"))
+    other.write_text(verdict_line("test_c.py::test_other", "PASS"))
+
+    assert call(monkeypatch, "compare", hardware, "--against", hardware) == Status.PASS.exit_code
+    assert "3 tests in both, 0 differ" in capsys.readouterr().out
+    arguments = ("compare", hardware, "--against", tcg, "--json")
+    assert call(monkeypatch, *arguments) == Status.FAIL.exit_code
+    assert json.loads(capsys.readouterr().out) == {
+        "tests": 2,
+        "differences": [
+            {
+                "test": "test_a.py::test_known[1]",
+                "a": "PASS waiting, known defect C",
+                "b": "FAIL waiting",
+            },
+            {"test": "test_b.py::test_one", "a": "PASS", "b": "not run"},
+        ],
+    }
+    # Nothing to compare is no agreement.
+    assert call(monkeypatch, "compare", hardware, "--against", other) == Status.ERROR.exit_code
+    assert call(monkeypatch, "compare", hardware, "--against", tmp_path) == 2
+    assert "is a file" in capsys.readouterr().err
 
 
 def test_kernel_configs_differ_by_what_they_set_not_by_their_compiler() -> None:
