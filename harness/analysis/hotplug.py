@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from harness.base.reader import FileType, parse_json
-from harness.base.status import PreconditionError, UsageError
+from harness.base.reader import FileType, believing, parse_json
+from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
 from harness.record.clocks import ClockRelation
 
@@ -61,9 +61,8 @@ def read_steps(path: Path) -> tuple[HotplugStep, ...]:
     """The steps of a run, as harness/guest/hotplug.py wrote them. Raises PreconditionError."""
     try:
         lines = list(enumerate(path.read_text().splitlines(), 1))
-        return tuple(parse_json(line, HotplugStep, f"{path}, line {n}") for n, line in lines)
-    except UsageError as error:
-        raise PreconditionError(error.cause) from error
+        with believing():
+            return tuple(parse_json(line, HotplugStep, f"{path}, line {n}") for n, line in lines)
     except (OSError, ValueError) as error:
         raise PreconditionError(f"{path} cannot be read as hotplug steps: {error}") from error
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from harness.base.reader import FileType, convert
-from harness.base.status import PreconditionError, Status, UsageError, worst
+from harness.base.reader import FileType, believing, convert
+from harness.base.status import Status, worst
 from harness.base.units import KIB, MIB, PAGE_SIZE, format_size
 from harness.record.check import Check, check
 from harness.record.counters import Counters
@@ -47,10 +47,8 @@ def reported_cycles(
     found: list[_Cycle] = []
     for report in reports:
         if report.get("workload") == workload:
-            try:
+            with believing():
                 found += convert(report.get("cycles"), kind, "a report's cycles")
-            except UsageError as error:
-                raise PreconditionError(error.cause) from error
     return tuple(found)
 
 

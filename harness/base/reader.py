@@ -4,6 +4,7 @@ the file, the place in it, what was expected, and what a misspelled key is neare
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import enum
 import json
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from harness.base.status import UsageError
+from harness.base.status import PreconditionError, UsageError
 
 _T = TypeVar("_T")
 _MAX_BYTES = 64 << 20
@@ -31,6 +32,16 @@ ENGLISH = {
     "object": "a table",
 }
 """What messages call a type of msgspec."""
+
+
+@contextlib.contextmanager
+def believing() -> Iterator[None]:
+    """What was recorded or measured and cannot be read is no mistake of the user's: UsageErrors of
+    the functions below become PreconditionErrors."""
+    try:
+        yield
+    except UsageError as error:
+        raise PreconditionError(error.cause) from error
 
 
 class FileType(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from harness.analysis.functions import FILE, by_function, parse_counts
 from harness.base.status import PreconditionError
 from harness.guest.guest import Guest
 from harness.record.clocks import ClockPoint
-from harness.record.counters import Counters, parse_counters
+from harness.record.counters import Counters, read_reading
 from harness.record.rundir import write_json
 
 _MAX_OUTPUT = 4 << 20
@@ -23,12 +22,7 @@ _NAMES_DEADLINE_S = 120.0
 
 def read_counters(guest: Guest) -> Counters:
     """What the guest's `cvm counters` prints (docs/guest-image.md). Raises PreconditionError."""
-    output = guest.run("cvm counters", max_output=_MAX_OUTPUT).stdout
-    try:
-        message = json.loads(output)
-    except ValueError as error:
-        raise PreconditionError(f"`cvm counters` did not print JSON: {error}") from error
-    return parse_counters(message)
+    return read_reading(guest.run("cvm counters", max_output=_MAX_OUTPUT).stdout)
 
 
 def measure_clock(guest: Guest) -> ClockPoint:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.base.reader import read_json
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store, digest_file, digest_of
 from harness.host import accel, devices, ovmf
@@ -197,12 +198,9 @@ class RecordedHost(HostView):
     def load(cls, path: Path) -> RecordedHost:
         """A recording from a file. Raises UsageError where it is none."""
         try:
-            data = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} is not a recorded host: {error}") from error
-        if not isinstance(data, dict):
-            raise UsageError(f"{path} is not a recorded host: it holds no object")
-        return cls(data)
+            return cls(read_json(path, dict[str, Any]))
+        except UsageError as error:
+            raise UsageError(f"{path} is not a recorded host: {error.cause}") from error
 
     def _look(self, kind: str, *words: str) -> Any:
         unasked: Any = [] if kind == "glob" else {"error": "ENOENT"}

@@ -5,7 +5,6 @@ a crash, a hang) reaches the next, and its command can be pasted to have the res
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -15,11 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.analysis.metrics import metrics_of
 from harness.base.guarded import run_guarded
 from harness.base.guest_options import spec_arguments
+from harness.base.reader import read_json
 from harness.base.spec import Clock, GuestSpec, TargetName
 from harness.base.status import (
     HarnessError,
@@ -30,6 +29,7 @@ from harness.base.status import (
     worst,
 )
 from harness.host.reserve import Claim, Supply, reserve
+from harness.kernel.kernel import BuildRecord
 from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 from harness.record.view import RunView
 from harness.suite.judge import parse_verdicts
@@ -72,8 +72,8 @@ class BuiltKernel:
     bzimage: Path
     release: str
     version: str
-    record: Mapping[str, Any]
-    """build.json: what went in; empty for a kernel that came built."""
+    record: BuildRecord
+    """What went in; empty for a kernel that came built."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +276,7 @@ def keep_kernel(bzimage: Path, directory: Path) -> BuiltKernel:
     if modules:
         tree = directory / "lib/modules" / image.release
         shutil.copytree(modules, tree, dirs_exist_ok=True, symlinks=True)
-    record: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-        record = json.loads(bzimage.with_name("build.json").read_text())
+    record = BuildRecord()
+    with contextlib.suppress(UsageError):
+        record = read_json(bzimage.with_name("build.json"), BuildRecord)
     return BuiltKernel(kept.resolve(), image.release, str(image.version), record)

@@ -3,18 +3,19 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import zstandard
 
 from harness.base.guarded import run_guarded
 from harness.base.progress import Progress, silent
+from harness.base.reader import read_json
 from harness.base.status import HostError
 from harness.base.store import Store, digest_file, digest_of
 from harness.kernel import debian
@@ -71,7 +72,7 @@ def build_kernel(
         lambda entry: _build(plan, store, entry, progress),
         waiting=lambda: progress("wait", 0, None, "another process builds this kernel"),
     )
-    record = json.loads((entry / "build.json").read_text())
+    record = read_json(entry / "build.json", dict[str, Any])
     return Kernel(
         bzimage=entry / "bzImage",
         version=record["version"],

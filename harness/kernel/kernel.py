@@ -7,6 +7,9 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from harness.base.overhead import Overhead
 from harness.base.store import digest_of
@@ -62,6 +65,16 @@ class Kernel:
     def _symbols(self) -> Mapping[str, str]:
         assert self.config
         return parse_config(self.config.read_text())
+
+
+class BuildRecord(msgspec.Struct, frozen=True):
+    """build.json of a kernel in the store, as far as others than its writer ask (build.py)."""
+
+    source: Mapping[str, Any] = {}
+    """Where the source came from."""
+    objects_compiled: int | None = None
+    sync_s: float = 0
+    make_s: float = 0
 
 
 def kernel_of_disk(disk: Path) -> Kernel:

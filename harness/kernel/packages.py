@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import shutil
 import subprocess
 import tarfile
@@ -15,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from harness.base.progress import Progress
-from harness.base.status import HostError
+from harness.base.reader import read_json
+from harness.base.status import HostError, UsageError
 from harness.base.store import Store, digest_of
 from harness.kernel import apt
 from harness.kernel.tree import write_json
@@ -89,9 +89,8 @@ def fetch(wanted: Wanted, store: Store, progress: Progress) -> Unpacked:
 def held(wanted: Wanted, store: Store) -> Unpacked | None:
     """The result of the last `fetch`, if the store still has it. Asks nobody."""
     try:
-        rows = json.loads(_memory(wanted, store).read_text())
-        known = tuple(PackageRecord(**row) for row in rows)
-    except (OSError, ValueError, TypeError):
+        known = read_json(_memory(wanted, store), tuple[PackageRecord, ...])
+    except UsageError:
         return None
     directory = store.path(wanted.kind, wanted.digest(known))
     return Unpacked(directory, known) if known and directory.is_dir() else None

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import subprocess
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.progress import Progress
+from harness.base.reader import read_json
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.kernel import debian
@@ -129,7 +129,7 @@ def _open_debian(series: str, store: Store, progress: Progress) -> SourceTree:
     (record,) = found.records
     root = found.directory / "tree"
     read = functools.partial(read_directory, root)
-    manifest = json.loads((found.directory / "manifest.json").read_text())
+    manifest = read_json(found.directory / "manifest.json", dict[str, str])
     version = _version(manifest, read, str(root))
     provenance = {"kind": "debian", **asdict(record)}
     return SourceTree(manifest, read, version, f"debian:{series}", provenance, linkable=root)

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.base.progress import Progress
-from harness.base.status import HostError
+from harness.base.reader import read_json
+from harness.base.status import HostError, UsageError
 from harness.base.store import Store, digest_of
 from harness.kernel.version import Version
 
@@ -137,10 +139,10 @@ def scan(
     What a kernel build leaves behind is left out with `exclude`, and in any case what the patterns
     `leave_out` match. `seen` gets running counts.
     """
-    known: dict[str, list[object]] = {}
+    known: dict[str, list[Any]] = {}
     if cache:
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(cache.read_text())
+        with contextlib.suppress(UsageError):
+            known = read_json(cache, dict[str, list[Any]])
     fresh: dict[str, list[object]] = {}
     manifest = {}
     started_ns = time.time_ns()

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections import deque
@@ -15,7 +14,8 @@ from typing import TextIO
 
 from harness.base.guarded import run_guarded
 from harness.base.progress import Progress, silent
-from harness.base.status import HostError
+from harness.base.reader import read_json
+from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.kernel.tree import SourceTree, blob_id, put_file, write_json
 
@@ -54,8 +54,8 @@ class WorkTree:
             else:
                 wanted[path] = f"{patched[0]} {blob_id(patched[1])}"
         try:
-            held: dict[str, str] = json.loads((self.root / "manifest.json").read_text())
-        except (OSError, ValueError):
+            held = read_json(self.root / "manifest.json", dict[str, str])
+        except UsageError:
             shutil.rmtree(self.source, ignore_errors=True)
             held = {}
         changed = [path for path in wanted if held.get(path) != wanted[path]]

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
@@ -15,11 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from ninja import BIN_DIR
 
 from harness.base.progress import Progress, silent
-from harness.base.status import HostError
+from harness.base.reader import read_json
+from harness.base.status import HostError, UsageError
 from harness.base.store import Store, digest_file, digest_of
 from harness.kernel.build import build_record
 from harness.kernel.make import (
@@ -112,7 +113,7 @@ def held_qemu(store: Store, directory: Path = DIRECTORY) -> BuiltQemu | None:
     def fits(entry: Path) -> bool:
         try:
             built = _built(entry)
-        except FileNotFoundError:  # gc is taking it away
+        except UsageError:  # gc is taking it away
             return False
         version = Version.parse(built.version)
         return (
@@ -246,7 +247,7 @@ def _is_configured(objects: Path) -> bool:
 
 
 def _built(entry: Path) -> BuiltQemu:
-    record = json.loads((entry / "build.json").read_text())
+    record = read_json(entry / "build.json", dict[str, Any])
     return BuiltQemu(entry / TARGET, record["version"], entry.name, record)
 
 

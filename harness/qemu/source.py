@@ -5,13 +5,13 @@ of it: the series in guest-images/qemu, and its `devices.mak`, the devices that 
 from __future__ import annotations
 
 import functools
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from harness.base.progress import Progress
+from harness.base.reader import read_json
 from harness.base.resources import carried
 from harness.base.status import UsageError
 from harness.base.store import Store, digest_file, digest_of
@@ -89,7 +89,7 @@ def tree_of(found: packages.Unpacked) -> SourceTree:
 
 
 def _unpacked_tree(directory: Path, provenance: Mapping[str, object]) -> SourceTree:
-    manifest = json.loads((directory / "manifest.json").read_text())
+    manifest = read_json(directory / "manifest.json", dict[str, str])
     root = directory / "tree"
     version = _version(root, str(provenance.get("path", root)))
     # Patch releases follow each other in one object tree: few files differ.

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
+from harness.base.reader import believing, parse_json
 from harness.base.status import PreconditionError
 
 _Count = Annotated[int, msgspec.Meta(ge=-1, le=(1 << 63) - 1)]
@@ -64,6 +65,12 @@ _NAMES = {
     "pcp": "pcp_pages",
 }
 """What the guest's program calls our fields that have other names."""
+
+
+def read_reading(output: str | bytes) -> Counters:
+    """From what the guest's `cvm counters` printed. Raises PreconditionError."""
+    with believing():
+        return parse_counters(parse_json(output, dict[str, Any], "what `cvm counters` printed"))
 
 
 def parse_counters(message: Any) -> Counters:

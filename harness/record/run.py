@@ -10,8 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from harness.base.reader import convert, read_json
-from harness.base.status import PreconditionError, UsageError
+from harness.base.reader import believing, convert, read_json
 from harness.record.boot import BootRecord
 from harness.record.clocks import ClockPoint
 from harness.record.counters import Counters
@@ -78,10 +77,8 @@ class RunRecord(msgspec.Struct, frozen=True):
 
 def run_record(record: Mapping[str, Any], where: str = "run.json") -> RunRecord:
     """Raises PreconditionError where something in it cannot be believed."""
-    try:
+    with believing():
         return convert(record, RunRecord, where)
-    except UsageError as error:
-        raise PreconditionError(error.cause) from error
 
 
 def load_record(directory: Path) -> RunRecord:
@@ -93,7 +90,5 @@ def recorded(path: Path, kind: type[_T]) -> _T | None:
     """A file of a run as a `kind`; None where the run wrote none. Raises PreconditionError."""
     if not path.exists():
         return None
-    try:
+    with believing():
         return read_json(path, kind)
-    except UsageError as error:
-        raise PreconditionError(error.cause) from error

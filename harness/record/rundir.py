@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from harness.base.reader import read_json
 from harness.base.status import GuestFailure, HarnessError, HostError, Status, UsageError
 
 SCHEMA = 1
@@ -78,14 +79,13 @@ class RunDir:
     @classmethod
     def load(cls, path: Path) -> RunDir:
         """An existing run directory. Raises UsageError where it is not one."""
+        hint = "name a directory that holds a run.json, as printed at the end of a run"
         try:
-            record = json.loads((path / "run.json").read_text())
-        except (OSError, ValueError) as error:
-            raise UsageError(
-                f"{path} is not a run directory: {error}",
-                hint="name a directory that holds a run.json, as printed at the end of a run",
-            ) from error
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            record = read_json(path / "run.json", dict[str, Any], hint)
+        except UsageError as error:
+            cause = f"{path} is not a run directory: {error.cause}"
+            raise UsageError(cause, hint=error.hint) from error
+        if record.get("schema") != SCHEMA:
             raise UsageError(f"{path}/run.json does not have schema {SCHEMA}")
         return cls(path.resolve(), record)
 

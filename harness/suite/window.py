@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from harness.analysis.pressure import Bounds
 from harness.base.status import PreconditionError
 from harness.guest.process import longest_delay, run_delays
 from harness.record.check import Check
-from harness.record.counters import Counters, parse_counters
+from harness.record.counters import Counters, read_reading
 from harness.record.platform_state import PendingRun, PlatformInfo
 from harness.record.trace import AcceptEvent, lost_events, parse_events
 from harness.run.run import Run
@@ -140,7 +139,7 @@ class _Reading:
 def _parse(text: str) -> _Reading:
     try:
         first, *stats, trace, last = text.split(f"{_MARK}\n")
-        counters = parse_counters(json.loads(first))
+        counters = read_reading(first)
     except ValueError as error:
         raise PreconditionError(f"the guest's window could not be read: {error}") from error
     if not stats:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from harness.base.status import Status
 from harness.jobs.lab import BuildJob, BuiltKernel, Lab, SampleJob, SuiteJob, judge_suite
+from harness.kernel.kernel import BuildRecord
 from harness.kernel.make import KernelBuildError
 from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 
@@ -71,7 +72,7 @@ class FakeLab(Lab):
         image = directory / "boot" / "vmlinuz"
         image.parent.mkdir()
         image.write_text(str(number))
-        return BuiltKernel(image, "r", "6.12.1", {})
+        return BuiltKernel(image, "r", "6.12.1", BuildRecord())
 
     def compile(self, job: BuildJob, files: Sequence[str]) -> dict[str, list[str]]:
         self._call()

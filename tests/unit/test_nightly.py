@@ -21,6 +21,7 @@ from harness.jobs.nightly.plan import cells
 from harness.jobs.nightly.plan_file import parse_plan
 from harness.jobs.nightly.rollup import roll_up
 from harness.jobs.nightly.suite import judge_attempts, to_repeat, workers
+from harness.kernel.kernel import BuildRecord
 from harness.kernel.make import KernelBuildError
 from harness.record.attempts import CaseVerdict, Sample, SuiteResult
 from harness.record.journal import Journal
@@ -99,7 +100,7 @@ class FakeLab(Lab):
         image = directory / "boot" / f"vmlinuz-{job.source[-4:].strip(':')}"
         image.parent.mkdir()
         image.write_text("kernel")
-        return BuiltKernel(image, "release", "6.12.1", {})
+        return BuiltKernel(image, "release", "6.12.1", BuildRecord())
 
     def compile(self, job: BuildJob, files: Sequence[str]) -> dict[str, list[str]]:
         raise NotImplementedError

@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.reader import read_json
 from harness.base.status import UsageError
 from harness.jobs.nightly.plan import Cell
+from harness.kernel.kernel import BuildRecord
 from harness.record.journal import JOURNAL, Event, read_events
 from harness.record.night import CellKind
 
@@ -56,9 +57,10 @@ def past_of(nights: Path, store_entries: Path) -> Past:
                 cells[like].append(seconds)
     builds = []
     for record in store_entries.glob("kernel/*/build.json"):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            facts = json.loads(record.read_text())
-            builds.append(float(facts["make_s"]) + float(facts["sync_s"]))
+        with contextlib.suppress(UsageError):
+            facts = read_json(record, BuildRecord)
+            if facts.make_s:
+                builds.append(facts.make_s + facts.sync_s)
     return Past(cells, builds)
 
 

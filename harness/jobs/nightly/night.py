@@ -145,9 +145,9 @@ class Night:
             bzimage=str(kernel.bzimage.relative_to(self.directory)),
             release=kernel.release,
             version=kernel.version,
-            source=kernel.record.get("source", {}),
+            source=kernel.record.source,
             patches=tuple(str(patch.relative_to(self.directory)) for patch in patches),
-            objects_compiled=kernel.record.get("objects_compiled"),
+            objects_compiled=kernel.record.objects_compiled,
         )
 
     def _bzimage(self, cell: Cell, name: str) -> Path:
