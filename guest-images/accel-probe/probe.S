@@ -10,7 +10,7 @@
  * uses on every processor that has it.
  *
  * Assemble: gcc -c -m64 probe.S -o probe.o && ld -N -Ttext 0x7c00 -e start --oformat binary probe.o
- * tests/unit/test_accel.py checks that harness/host/accel.py embeds just these bytes.
+ * tests/unit/test_host_accel.py checks that harness/host/accel.py embeds just these bytes.
  */
 	.code16
 	.globl	start

@@ -8,7 +8,7 @@ from pathlib import Path
 from harness.record.view import RunView
 from tests.support.browser import browse, needs_browser
 from tests.support.sample_runs import make_measured_run
-from tests.unit.test_html_report import hostile_run, written
+from tests.unit.test_report_html import hostile_run, written
 
 
 @needs_browser

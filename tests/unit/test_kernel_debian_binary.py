@@ -22,7 +22,7 @@ from harness.kernel.kernel import KernelRequest
 from harness.kernel.packages import PackageNotFoundError, unpack_files
 from harness.kernel.source import BinarySource, parse_source
 from tests.support.debian_archive import Archive, deb, use_archive
-from tests.unit.test_kernel_bzimage import bzimage
+from tests.unit.test_kernel_prebuilt import bzimage
 
 needs_apt = pytest.mark.skipif(
     not (shutil.which("apt-get") and shutil.which("dpkg-deb")), reason="apt is not installed"
