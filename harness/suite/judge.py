@@ -8,6 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from harness.base.reader import FileType, parse_json, read_toml
 from harness.base.spec import TargetName
@@ -32,18 +35,20 @@ class Expectation(Ranged, frozen=True):
     id: str
     tests: tuple[str, ...]
     """Shell patterns over "test_file.py::test_name[parameters]"."""
-    signals: frozenset[str]
     reason: str
+    signals: frozenset[str] = frozenset()
     finding: str = ""
     strict: bool = True
     """Whether the defect must show in each of `tests`."""
     targets: frozenset[TargetName] = frozenset()
     """Where it is expected; empty: on all."""
+    at_most: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = msgspec.field(default_factory=dict)
+    """How often random sequences may do an operation: done once more, it ends their guest."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.tests or not self.signals:
-            raise ValueError("tests and signals must not be empty")
+        if not self.tests or not (self.signals or self.at_most):
+            raise ValueError("tests, and signals or at_most, must not be empty")
 
     def describe(self) -> str:
         where = f" ({self.finding})" if self.finding else ""
@@ -92,7 +97,8 @@ def judge_test(
     left = [check for check in failed if (check.signal or "unnamed") not in covered]
     left += [check for check in checks if check.status not in (Status.FAIL, Status.PASS)]
     if not left:
-        left += _absent(entry for entry in mine if entry.strict and entry not in expected)
+        shows = (entry for entry in mine if entry.strict and entry.signals)
+        left += _absent(entry for entry in shows if entry not in expected)
     passed = [check for check in checks if check.status is Status.PASS]
     status = worst(check.status for check in left or passed)
     cause = next((f"{c.name}: {c.detail}" for c in left if c.status is status), "")
@@ -103,6 +109,16 @@ def judge_test(
         cause,
         tuple(f"{c.status.value} [{c.signal}] {c.name}: {c.detail}" for c in left),
     )
+
+
+def limits(test: str, version: Version, known: Iterable[Expectation]) -> dict[str, int]:
+    """How often random sequences in `test` may do an operation: those with a limit."""
+    found: dict[str, int] = {}
+    for entry in known:
+        if entry.concerns(test, version):
+            for name, times in entry.at_most.items():
+                found[name] = min(times, found.get(name, times))
+    return found
 
 
 def _absent(entries: Iterable[Expectation]) -> list[Check]:

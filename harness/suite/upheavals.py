@@ -23,12 +23,13 @@ _BLOCK_S = 40
 """For a memory block's way off or on; a second is much on a quiet machine."""
 
 
-def cycle_cpu(subject: Subject) -> None:
+def cycle_cpu(subject: Subject) -> bool:
+    """Take CPU 1 offline, and online again; False where no CPU goes down."""
     script = f"echo 0 | cat 2>&1 > {_CPU} && echo 1 > {_CPU} && cat {_CPU}"
     said = subject.sh(script, deadline_s=_DEADLINE_S, check=False).strip()
     if "not supported" in said:  # of a TDX guest no CPU goes down (cpu_hotplug_disable_offlining())
-        return
-    subject.verify("cpu-hotplug", said == "1", f"CPU 1 did not come back: {said!r:.80}")
+        return False
+    return subject.verify("cpu-hotplug", said == "1", f"CPU 1 did not come back: {said!r:.80}")
 
 
 def cycle_block(subject: Subject, place: int) -> None:

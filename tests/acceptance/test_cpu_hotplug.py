@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""A CPU comes up while memory is accepted: acceptance takes no lock that CPU hotplug holds."""
+"""CPUs that go down and come up, also while memory is accepted: acceptance takes no lock that CPU
+hotplug holds."""
 
 from __future__ import annotations
 
@@ -8,15 +9,17 @@ from collections.abc import Mapping
 import pytest
 
 from harness.base.status import GuestFailure, HarnessError
-from harness.base.units import PAGE_SIZE
+from harness.base.units import MIB, PAGE_SIZE
 from harness.suite.hook import HookRefused
 from harness.suite.subject import Subject
+from harness.suite.upheavals import cycle_cpu
 
 pytestmark = [
     pytest.mark.guest,
     pytest.mark.acceptance(memory="768M", vcpus=2, fresh=True, spoils=True, features=("hook",)),
 ]
 TRIES = 4
+CYCLES = 4
 DEADLINE_S = 15
 """For a CPU to go down and come up, and its memory to be accepted; a quiet machine takes 1 s."""
 
@@ -42,6 +45,16 @@ def test_a_zones_last_block_is_accepted_while_a_cpu_comes_up(subject: Subject) -
     subject.require(asked > 0, "nothing was unaccepted, or nothing free")
     left = subject.counters().unaccepted_pages
     subject.require(left == 0, f"{left} pages are still unaccepted: the last block was not needed")
+
+
+@pytest.mark.acceptance(features=(), unaccepted="64M")
+def test_a_cpu_goes_down_and_comes_up_again_and_again(subject: Subject) -> None:
+    for _ in range(CYCLES):
+        if not cycle_cpu(subject):
+            pytest.skip("the CPUs of this guest cannot go down")  # TDX guests
+        # Both of its CPUs accept, the one that was down as well.
+        touched = subject.touch(48 * MIB, threads=2).touched_bytes
+        subject.verify("touch", touched >= 48 * MIB, f"{touched} bytes touched")
 
 
 def allocate_while_a_cpu_comes_up(subject: Subject, pages: int) -> Mapping[str, int]:

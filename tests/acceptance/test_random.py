@@ -28,8 +28,7 @@ from hypothesis.stateful import (
 
 from harness.base.spec import TargetName
 from harness.base.status import GuestFailure, PreconditionError, Status
-from harness.kernel.version import Version
-from harness.suite.judge import judge_test
+from harness.suite.judge import judge_test, limits
 from harness.suite.need import Need
 from harness.suite.operations import Operation, apply, inspect, load_sequence, save_sequence
 from harness.suite.plugin.options import option
@@ -231,15 +230,12 @@ def test_no_sequence_of_operations_breaks_an_invariant(
     failed: list[Sequence] = []
     runs, found_s, started = 0, 0.0, time.monotonic()
 
-    class Bound(Machine):
-        # Before 6.15 kexec copies into unaccepted memory (f018c9faef4c), which test_kexec.py shows.
-        has_kexec = tier != "quick" and director.version >= Version.parse("6.15")
-        most_second_kernels = Machine.most_second_kernels if has_kexec else 0
+    at_most = limits(name, director.version, director.known)
+    kernels = 0 if tier == "quick" else Machine.most_second_kernels
 
-        if director.base.target is TargetName.SNP:
-            # A CPU that goes down takes a GHCB and comes up anew without giving it back: of two it
-            # has none left the third time, and panics (sev_es_play_dead(), 7.3).
-            most_cpu_cycles = 2
+    class Bound(Machine):
+        most_second_kernels = min(kernels, at_most.get("kexec", kernels))
+        most_cpu_cycles = at_most.get("cpu", Machine.most_cpu_cycles)
 
         @staticmethod
         def begin() -> Sequence:

@@ -11,7 +11,14 @@ from harness.base.spec import TargetName
 from harness.base.status import Status, UsageError
 from harness.kernel.version import Version
 from harness.record.check import Check
-from harness.suite.judge import Expectation, expected_on, judge_test, load_expectations
+from harness.suite.judge import (
+    Expectation,
+    expected_on,
+    judge_test,
+    limits,
+    load_expectations,
+)
+from harness.suite.operations import OPERATIONS
 
 ENTRY = """
 [[expectation]]
@@ -22,7 +29,7 @@ since = "6.12"
 before = "7.4"
 reason = "the guard makes neighbours collide"
 """
-EMULATED, TDX = TargetName.EMULATED, TargetName.TDX
+EMULATED, TDX, SNP = TargetName.EMULATED, TargetName.TDX, TargetName.SNP
 TEST = "test_parallel.py::test_waits[8]"
 FINE = Check("fine", Status.PASS, "")
 WAITING = Check("waiting", Status.FAIL, "ratio 3", "waiting")
@@ -44,7 +51,30 @@ def test_a_defect_of_some_targets_is_expected_on_those_alone(tmp_path: Path) -> 
 
 
 def test_the_carried_file_is_readable_and_each_entry_names_a_reason() -> None:
-    assert all(entry.reason and entry.signals for entry in load_expectations())
+    entries = load_expectations()
+    assert all(entry.reason and (entry.signals or entry.at_most) for entry in entries)
+    assert {name for entry in entries for name in entry.at_most} <= set(OPERATIONS)
+
+
+def test_random_sequences_do_what_ends_their_guest_no_more_than_it_can_bear() -> None:
+    name = "test_random.py::test_no_sequence_of_operations_breaks_an_invariant"
+
+    def allowed(target: TargetName, version: str, test: str = name) -> dict[str, int]:
+        return limits(test, Version.parse(version), expected_on(target))
+
+    assert allowed(SNP, "7.3.4") == {"cpu": 2}
+    assert allowed(SNP, "6.12.117") == {"cpu": 2, "kexec": 0}
+    assert allowed(EMULATED, "6.12.117") == allowed(TDX, "6.12.117") == {"kexec": 0}
+    assert allowed(EMULATED, "7.3.4") == allowed(SNP, "7.3.4", "test_lists.py::test_any") == {}
+
+
+def test_the_smallest_limit_counts_and_need_not_show(tmp_path: Path) -> None:
+    path = tmp_path / "expectations.toml"
+    entry = ENTRY.replace('signals = ["waiting"]', "at_most = { cpu = 2 }")
+    path.write_text(entry + entry.replace("cpu = 2", "cpu = 1"))
+    known = load_expectations(path)
+    assert limits(TEST, Version(6, 12), known) == {"cpu": 1}
+    assert judge_test([FINE], TEST, Version(6, 12), known).status is Status.PASS
 
 
 @pytest.mark.parametrize(("short_of_unit", "known"), [(0, False), (1, True), (64, True)])
@@ -102,6 +132,8 @@ def test_no_checks_at_all_is_an_error() -> None:
         ("[[expectation]]\nid = 'X'\n", r"expectation 1 \(X\): tests is missing"),
         (ENTRY.replace("\nreason =", "\nreasen ="), "unknown key reasen: did you mean reason?"),
         (ENTRY + "colour = 'red'\n", "unknown key colour"),
+        (ENTRY + "at_most = { cpu = -1 }\n", "at_most"),
+        (ENTRY.replace('["waiting"]', "[]"), "tests, and signals or at_most, must not be empty"),
         (ENTRY.replace('["waiting"]', '"waiting"'), "signals must be a list, not 'waiting'"),
         (ENTRY.replace('"6.12"', '"six"'), "not a version"),
         ("[[expectations]]\n", "unknown key expectations: did you mean expectation"),
