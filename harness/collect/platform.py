@@ -23,6 +23,7 @@ from harness.record.platform_state import (
     PlatformInfo,
     Violation,
     parse_info,
+    parse_pages,
     parse_pending_pages,
     parse_violation,
     pending_text,
@@ -96,6 +97,11 @@ class PlatformWitness:
         with self._stopped():
             return self._pending()
 
+    def shared(self) -> tuple[range, ...]:
+        """The memory that the guest shares with its host now; the guest is stopped for it."""
+        with self._stopped():
+            return parse_pages(self._ask_pages("shared"), "shared")
+
     def info(self) -> PlatformInfo:
         """The platform's statistics now."""
         return parse_info(self._guest.qmp.execute(QUERY))
@@ -107,12 +113,14 @@ class PlatformWitness:
             self._guest.qmp.execute("qom-set", asked)
 
     def _pending(self) -> tuple[PendingRun, ...]:
-        asked = {"state": "pending", "max": _MAX_RUNS}
+        return parse_pending_pages(self._ask_pages("pending"))
+
+    def _ask_pages(self, state: str) -> object:
+        asked = {"state": state, "max": _MAX_RUNS}
         answer = self._guest.qmp.execute(QUERY_PAGES, asked, deadline_s=_PAGES_S)
-        runs = parse_pending_pages(answer)
         if isinstance(answer, list) and len(answer) >= _MAX_RUNS:
-            raise PreconditionError(f"more than {_MAX_RUNS} runs of pages are pending")
-        return runs
+            raise PreconditionError(f"more than {_MAX_RUNS} runs of pages are {state}")
+        return answer
 
     @contextlib.contextmanager
     def _stopped(self) -> Any:

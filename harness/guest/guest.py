@@ -147,7 +147,7 @@ class Guest(Judged):
         init = InitPort(monitor, self.race, self.boot, boots=self._start.boots)
         self.live = Live(process, monitor, control, init)
         self._end.callback(self._quit)
-        self._end.callback(self._log_out)
+        self._end.callback(self.log_out)
 
     def _await_boot(self) -> None:
         monitor = self._live.monitor
@@ -174,7 +174,9 @@ class Guest(Judged):
                 f"that reported ready {list(expected.values())}"
             )
 
-    def _log_out(self) -> None:
+    def log_out(self) -> None:
+        """End the SSH session, if there is one: from here on the host sends the guest nothing.
+        Commands need `await_next_kernel` first."""
         if self._session:
             self._session.close()
 
@@ -197,7 +199,7 @@ class Guest(Judged):
         if self._keys is None:
             raise PreconditionError("the guest has no keys to log in with")
         self.init.wait_next_kernel(since_ns, deadline_s)
-        self._log_out()
+        self.log_out()
         self._identity = {}  # was in the memory of the kernel before
         self._log_in(self._keys)
 

@@ -231,19 +231,25 @@ def pending_units(runs: Iterable[PendingRun], start: int, size: int) -> int:
 def parse_pending_pages(answer: object) -> tuple[PendingRun, ...]:
     """The pending memory in QEMU's answer to QUERY_PAGES, ascending, in bytes; its edges need not
     be those of units. Raises PreconditionError."""
-    ranges = _convert(answer, list[_Range], "the pending pages")
-    runs: list[PendingRun] = []
+    found = parse_pages(answer, "pending")
+    return tuple(PendingRun(run.start, run.stop, True, True) for run in found)
+
+
+def parse_pages(answer: object, state: str) -> tuple[range, ...]:
+    """The memory in `state` of QEMU's answer to QUERY_PAGES, ascending, in bytes. Raises
+    PreconditionError."""
+    runs: list[range] = []
     last = 0
-    for one in ranges:
-        if one.state != "pending":
+    for one in _convert(answer, list[_Range], f"the {state} pages"):
+        if one.state != state:
             continue
         start, end = one.gpa, one.gpa + one.npages * PAGE_SIZE
         if not last <= start < end or start % PAGE_SIZE:
-            raise PreconditionError(f"QEMU's pending pages are out of order at {start:#x}")
-        if runs and runs[-1].end == start:
-            runs[-1] = PendingRun(runs[-1].start, end, True, True)
+            raise PreconditionError(f"QEMU's {state} pages are out of order at {start:#x}")
+        if runs and runs[-1].stop == start:
+            runs[-1] = range(runs[-1].start, end)
         else:
-            runs.append(PendingRun(start, end, True, True))
+            runs.append(range(start, end))
         last = end
     return tuple(runs)
 

@@ -9,12 +9,16 @@ import weakref
 from harness.base.guest_options import guest_option
 from harness.run.run import Run
 from harness.suite.hook import why_no_hooks
+from harness.targets.confidential import ConfidentialTarget
+from harness.targets.registry import target_for
 
 EMULATION = "/sys/kernel/debug/unaccepted_emulation"
 _MAX_ANSWER = 8 << 10
 
 _EMULATED = "emulated"
 """Of the target, not of the guest's kernel."""
+_CONFIDENTIAL = "confidential"
+"""Of the target: firmware and kernel do what they do on TDX or SEV-SNP hardware."""
 _HOOK, _EARLY_HOOK = "hook", "hook-early"
 """The test hooks, loaded where the kernel has none built in."""
 _EVENTS = "events"
@@ -38,7 +42,7 @@ _FILES: dict[str, tuple[str, str]] = {
     "zram": ("/sys/block/zram0", "no zram"),
 }
 """The file that a guest with the feature has, and what to say where it is missing."""
-FEATURES = frozenset({_EMULATED, _EVENTS, _HOOK, _EARLY_HOOK, _PLATFORM, *_FILES})
+FEATURES = frozenset({_EMULATED, _CONFIDENTIAL, _EVENTS, _HOOK, _EARLY_HOOK, _PLATFORM, *_FILES})
 
 _present: weakref.WeakKeyDictionary[Run, frozenset[str]] = weakref.WeakKeyDictionary()
 """Which of these files guests have: asked once, all at once. They come with the kernel."""
@@ -53,6 +57,9 @@ def _lacks(run: Run, name: str) -> str:
     if name == _EMULATED:
         told = guest_option("hotplug").applies_to(run.spec.target)
         return "" if told else f"{run.spec.target.value} cannot be told to do this"
+    if name == _CONFIDENTIAL:
+        found = isinstance(target_for(run.spec.target), ConfidentialTarget)
+        return "" if found else f"guests of {run.spec.target.value} are not confidential"
     if name in (_HOOK, _EARLY_HOOK):
         return why_no_hooks(run, early=name == _EARLY_HOOK)
     if name == _EVENTS:

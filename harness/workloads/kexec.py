@@ -29,6 +29,9 @@ CALLS = {"load": "-c -l", "file": "-s -l"}
 _SUB_BUCKET_BITS = 6
 _LOAD_S = 120.0
 _BOOT_S = 120.0
+_NO_DEVICES = (
+    "for device in /sys/bus/virtio/devices/*; do echo ${device##*/} > $device/driver/unbind; done"
+)
 _KERNEL, _INITRD = "/tmp/cvm-kexec-kernel", "/tmp/cvm-kexec-initrd"
 
 
@@ -115,6 +118,20 @@ def boot_files(guest: Guest) -> tuple[Path, Path]:
             hint="a guest booted from --disk brings its own; give --kernel",
         )
     return paths[0], paths[1]
+
+
+def crash(guest: Guest, cpu: int = 0) -> int:
+    """Have a kernel that has loaded a crash kernel panic on `cpu`; host time before that.
+
+    Its devices are taken away first. A panic stops no driver, so that QEMU would go on reading
+    rings (virtio_serial_guest_ready() at each turn of its main loop) in pages that the kernel has
+    made private on its way out: an access that the emulated platforms stop at.
+    """
+    now = time.monotonic_ns()
+    steps = shlex.quote(f"sleep 1; {_NO_DEVICES}; echo c > /proc/sysrq-trigger")
+    guest.run(f"setsid taskset -c {cpu} sh -c {steps} > /dev/null 2>&1 < /dev/null &")
+    guest.log_out()
+    return now
 
 
 def load(

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from harness.base.units import MIB, UNIT_SIZE
+from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.suite.corefile import VMCORE, read_core
 from harness.suite.subject import Subject
 from harness.workloads import kexec
@@ -30,6 +30,12 @@ def start_next(subject: Subject, script: str) -> int:
     now = time.monotonic_ns()
     subject.run.guest.start(f"(sleep 1; {script}) > /dev/null 2>&1 < /dev/null &")
     return now
+
+
+def crash_cmdline(subject: Subject) -> str:
+    words = subject.read("/proc/cmdline").split()
+    kept = [word for word in words if not word.startswith("crashkernel=")]
+    return " ".join([*kept, "nr_cpus=1", "reset_devices"])
 
 
 @SPOILT
@@ -76,15 +82,45 @@ def test_kexec_accepts_the_memory_that_its_segments_go_to(subject: Subject) -> N
 @SPOILT
 @pytest.mark.acceptance(splats=("panic",), append=("crashkernel=320M",), route="efi")
 def test_a_crash_kernel_reads_the_old_memory_and_none_that_is_unaccepted(subject: Subject) -> None:
-    words = subject.read("/proc/cmdline").split()
-    kept = [word for word in words if not word.startswith("crashkernel=")]
-    cmdline = " ".join([*kept, "nr_cpus=1", "reset_devices"])
     run = max(subject.pending(UNIT_SIZE), key=len)
-    load(subject, "-p", cmdline)
-    since = start_next(subject, "echo c > /proc/sysrq-trigger")
-    subject.next_kernel(since, crash=True)
+    load(subject, "-p", crash_cmdline(subject))
+    subject.next_kernel(kexec.crash(subject.run.guest), crash=True)
     read = read_core(subject, VMCORE, run.start, pages=512)
     console = (subject.run.directory.path / "console.log").read_text(errors="replace")
     subject.require(read > 0, f"the crash kernel did not offer {run.start:#x}")
     bypassed = console.count("ILLEGAL ACCESS")
     subject.verify("illegal-access", bypassed == 0, f"{bypassed} reports, {read} bytes read")
+
+
+CONFIDENTIAL = pytest.mark.acceptance(
+    # Of what is below 4 GiB there is too little for all of it under TCG.
+    memory="1536M", append=("crashkernel=320M,high", "crashkernel=96M,low"), splats=("panic",),
+    unaccepted="128M", features=("kexec", "confidential", "platform"),
+)  # fmt: skip
+MOST_PAGES = 1024
+"""Read of each run of shared memory: a page takes a hundred microseconds under TCG."""
+
+
+@SPOILT
+@CONFIDENTIAL
+@pytest.mark.parametrize(("how", "cpu"), [("-c -p", 0), ("-s -p", 1)], ids=kexec.CALLS)
+def test_a_crash_kernel_of_a_confidential_guest_reads_what_was_shared_and_unaccepted(
+    subject: Subject, how: str, cpu: int
+) -> None:
+    assert subject.run.platform
+    unaccepted = max(subject.pending(UNIT_SIZE), key=len)
+    shared = subject.run.platform.shared()
+    release = subject.read("/proc/sys/kernel/osrelease").strip()
+    load(subject, how, crash_cmdline(subject))
+    subject.next_kernel(kexec.crash(subject.run.guest, cpu), 300, crash=True)
+    notes = subject.sh(f"head -c 65536 {VMCORE} | grep -ac OSRELEASE={release}", check=False)
+    subject.verify("vmcore", notes.strip() == "1", f"{notes.strip()} notes of the old kernel")
+    read = read_core(subject, VMCORE, unaccepted.start, pages=512)
+    subject.verify("vmcore", read == UNIT_SIZE, f"{read} bytes of unaccepted memory read")
+    pages = 0
+    for run in shared:
+        wanted = min(len(run) // PAGE_SIZE, MOST_PAGES)
+        pages += read_core(subject, VMCORE, run.start, wanted) // PAGE_SIZE
+    subject.verify("vmcore", pages >= MOST_PAGES, f"{pages} pages read that were shared")
+    illegal = subject.illegal_accesses()
+    subject.verify("illegal-access", illegal == 0, f"{illegal} illegal accesses")

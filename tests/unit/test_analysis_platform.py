@@ -22,6 +22,7 @@ from harness.record.platform import PlatformEvents, WitnessKind, read_stream, st
 from harness.record.platform_state import (
     PendingRun,
     parse_info,
+    parse_pages,
     parse_pending,
     parse_pending_pages,
     parse_violation,
@@ -207,6 +208,18 @@ def test_pending_pages_come_back_as_bytes() -> None:
     assert parse_pending(pending_text(page), PAGE_SIZE) == page
     with pytest.raises(PreconditionError, match="unreadable line"):
         parse_pending(pending_text(page))
+
+
+def test_runs_are_of_the_state_that_was_asked_for() -> None:
+    answer = [
+        {"gpa": 0, "npages": 1, "state": "private", "bits": 0},
+        {"gpa": PAGE_SIZE, "npages": 2, "state": "shared", "bits": 0},
+        {"gpa": HIGH, "npages": 1, "state": "shared", "bits": 0},
+    ]
+    runs = (range(PAGE_SIZE, 3 * PAGE_SIZE), range(HIGH, HIGH + PAGE_SIZE))
+    assert parse_pages(answer, "shared") == runs
+    with pytest.raises(PreconditionError, match="shared pages are out of order"):
+        parse_pages(answer[::-1], "shared")
 
 
 @pytest.mark.parametrize("answer", [None, {}, {"platform": 3}, "no", [1]])
