@@ -5,8 +5,6 @@ The way of one measurement through the packages (docs/architecture.md):
 spec -> kernel -> image -> host + targets -> vm -> workloads | collect -> results -> analysis
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import TYPE_CHECKING, Any
 

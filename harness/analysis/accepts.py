@@ -2,8 +2,6 @@
 """Figures of a run's accept events, in one pass over events.parquet in batches, so that memory does
 not grow with the trace."""
 
-from __future__ import annotations
-
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping

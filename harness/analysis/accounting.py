@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Invariants of one reading of the counters, and of two: docs/invariants.md lists them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

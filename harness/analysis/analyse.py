@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Everything a run directory says, computed from it alone: today or years later, the same."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

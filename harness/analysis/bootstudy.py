@@ -2,8 +2,6 @@
 """Boots of many sizes, lazy and eager, as one table: what D. Hansen asked on linux-mm in 2021. Each
 boot is a guest of its own, and the guests of a cell are its sample."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """All that invariants look at: what was recorded of a guest over a run or a window of a test."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass

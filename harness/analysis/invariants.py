@@ -2,8 +2,6 @@
 """The invariants: one table, by which a whole run and each window of a test are judged. A row is
 the function that asks it of the evidence; its docstring is what docs/invariants.md says of it."""
 
-from __future__ import annotations
-
 import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence

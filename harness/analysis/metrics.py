@@ -2,8 +2,6 @@
 """The figures of a run by name, for history, exports, reports and docs/metrics.md: one number of
 one run (one fresh guest) each, or nothing where the run has no such number."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

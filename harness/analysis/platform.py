@@ -2,8 +2,6 @@
 """Conservation across witnesses that count without each other: the emulated platform, its event
 stream, and the guest's kernel. They have to agree to the page."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

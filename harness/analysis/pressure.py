@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What must not happen while unaccepted memory is left: two readings, and the accepts between."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 is open at its end is carried on. A task whose hits follow each other as they should is paired with
 numpy; one that is interrupted within a call, or lacks hits, hit by hit (probes.pair)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any

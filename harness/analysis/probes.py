@@ -2,8 +2,6 @@
 """Accept events put together from probe hits (harness/collect/probes.py), and how they compare with
 the trace event. Hits of one task nest; the idle tasks share pid 0, and are told apart by CPU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a guest that was rebooted has to have again: all of its memory, unaccepted as at first."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Unaccepted memory over time, from the sampler, and what the sampler itself cost."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

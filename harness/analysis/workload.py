@@ -3,8 +3,6 @@
 events that the same task (their pid is the worker's tid) had from an operation's start to its
 end."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any

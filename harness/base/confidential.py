@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The parts of a guest's spec that are for TDX and SEV-SNP."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 from pathlib import Path

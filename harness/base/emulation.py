@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The emulated platform's part of a guest's spec: the carried kernel patch and its cost models."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Long commands (make, pytest, the harness itself) that end when we do, or when time is up."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal

@@ -2,8 +2,6 @@
 """The table of guest options: the `option` fields of GuestSpec and its parts. Command line, pytest
 options, plan keys, the `acceptance` mark, rerun commands and docs/options.md follow from it."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping

@@ -2,8 +2,6 @@
 """Options as people give them: how a value is read from text and written back, and what one row of
 the table of guest options says (harness/base/guest_options.py)."""
 
-from __future__ import annotations
-
 import difflib
 import enum
 import re

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Memory and time that KASAN, lockdep and the like take of a guest; bounds are widened by it."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

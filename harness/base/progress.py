@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """How far a long step is. This package only reports; drawing it is the caller's business."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 

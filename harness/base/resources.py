@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Where the files are that the package carries: beside it in a checkout, inside it in a wheel."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from harness.base.status import UsageError

@@ -2,8 +2,6 @@
 """What is to be run. Fields made by `option` are the table of guest options (guest_options.py):
 the command line, pytest options and plan files build these, and one set of checks serves all."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass, field, fields, replace
 

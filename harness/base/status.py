@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The verdicts (KCIDB's six test statuses), their exit codes, the exceptions that carry one."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterable
 

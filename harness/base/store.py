@@ -2,8 +2,6 @@
 """A content-addressed store: digest of all inputs -> directory, built at most once under a lock and
 published by rename, so that an entry exists whole or not at all."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import hashlib

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Guest bytes made fit to show: a guest must not steer the terminal that its words end up on."""
 
-from __future__ import annotations
-
 
 def printable(data: bytes) -> str:
     r"""`data` as one line of text; bad UTF-8 and what is not printable become \x or \u escapes."""

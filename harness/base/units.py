@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Sizes: parsing what people type, printing what people read. All sizes are bytes."""
 
-from __future__ import annotations
-
 import re
 
 KIB = 1 << 10

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness analyse RUN`: the figures and verdict of a recorded run, from its files alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The command line: `cvm-harness VERB`. Holds no logic of its own."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness baseline save|compare|list`: figures kept in git, and runs compared with them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness boot-study`: what lazy acceptance is worth at boot, over guest sizes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness catalogue`: known bugs, how to see each, and whether the suite finds them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness compare A… --against B…`: is B slower than A, and what could have been seen?"""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness export FORMAT RUN…`: results for other programs."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence

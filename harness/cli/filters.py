@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The options that choose runs out of many; the verb gets them as one `wanted: Filter`."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Callable
 from typing import Any

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness gc`: give disk space back."""
 
-from __future__ import annotations
-
 import datetime
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness hotplug-study`: what accepting hot-added memory sooner or later costs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness kernel`: the carried patches as a git tree to work in, and back."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

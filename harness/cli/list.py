@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness list`: which runs there are, and their outcomes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

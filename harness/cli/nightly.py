@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness nightly`: run a plan, or go on with one."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness plan`: what a night would do."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

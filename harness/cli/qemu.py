@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness build-qemu` and `cvm-harness qemu`: the QEMU whose TCG emulates TDX and SEV-SNP."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

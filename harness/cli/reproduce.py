@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness reproduce`: do a run, or a bug of the catalogue, again."""
 
-from __future__ import annotations
-
 import os
 import shlex
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness run WORKLOAD`: boot a guest, load it, check everything, say what it cost."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness series`: check a patch series commit by commit."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The verbs of `cvm-harness`."""
 
-from __future__ import annotations
-
 import importlib
 
 import click

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness workloads`: what there is to run, with its parameters."""
 
-from __future__ import annotations
-
 import click
 
 from harness.cli.common import print_json

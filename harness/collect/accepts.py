@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Accept events of one guest, from the carried patch's trace event, to events.parquet."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Mapping
 from pathlib import Path

@@ -2,8 +2,6 @@
 """Where one kernel function calls another: the place for kprobes where the callee takes none. Read
 in the guest from /proc/kcore, as it is after boot-time patching (E8: Intel SDM volume 2, CALL)."""
 
-from __future__ import annotations
-
 import re
 import struct
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is to be collected in a run."""
 
-from __future__ import annotations
-
 import enum
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What the emulated platform of a TDX or SNP guest has seen: read over QMP, and stored."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Callable, Mapping

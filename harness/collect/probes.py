@@ -6,8 +6,6 @@ CFLAGS_REMOVE_core.o), and a kprobe only with CONFIG_KPROBE_EVENTS_ON_NOTRACE, w
 there kprobes are put where accept_memory() calls it. What is accepted before early_initcall is seen
 only in the counters."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is read of a guest at one moment: its counters, its clock, instructions by function."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 

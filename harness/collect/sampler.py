@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The counter time series: `cvm sample` in the guest, its stream in the run directory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

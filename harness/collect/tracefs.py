@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The guest's tracefs: room, switches, losses, binary pages. It knows no event."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path

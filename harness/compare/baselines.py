@@ -2,8 +2,6 @@
 """Baselines: figures to compare with later, in files that diff well in git, one a configuration.
 Those of another host or QEMU are refused, and the difference is named."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,6 @@
 """One metric over time: runs of the same configuration, in order, whatever kernel they ran, and
 where its level changed."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 """An index over run directories, which saves reading a thousand small files for a line of history.
 If it is missing, damaged or of another version it is made anew from them."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Mapping, Sequence

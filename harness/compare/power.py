@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """How much a comparison can see, how many runs it takes to see more, and when to stop early."""
 
-from __future__ import annotations
-
 import math
 
 import scipy

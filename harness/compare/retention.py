@@ -2,8 +2,6 @@
 """Which run directories may go. Whatever their age those stay that did not pass, that such a run, a
 baseline or another file of record names, or that may still be going on."""
 
-from __future__ import annotations
-
 import datetime
 import shutil
 from collections.abc import Iterable

@@ -2,8 +2,6 @@
 """Recorded runs to comparisons: which figures two sets of runs have, and whether they may be
 compared at all. Pure: reads nothing but what it is given."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

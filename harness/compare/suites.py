@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Two runs of the same tests, as on hardware and under TCG: where their verdicts differ."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ equivalent            the ratio lies within the margin: two one-sided tests (TOS
 inconclusive          neither: the minimum detectable effect tells how much could hide
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import scipy

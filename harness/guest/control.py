@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """QMP to one QEMU: commands with deadlines, and its events."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future

@@ -2,8 +2,6 @@
 """Memory plugged into a running guest: DIMMs (ACPI) and virtio-mem, over QMP. Every step waits for
 the event that carries the guest's word: _OST, DEVICE_DELETED, MEMORY_DEVICE_SIZE_CHANGE."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import itertools

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What QEMU and the guest's ACPI say about a memory device, in the harness's words and statuses."""
 
-from __future__ import annotations
-
 import enum
 import re
 from collections.abc import Mapping

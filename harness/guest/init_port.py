@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Talk with the guest's init over its ready port: how far the boot is, whether userspace runs."""
 
-from __future__ import annotations
-
 import time
 
 from harness.base.status import HostError, PreconditionError

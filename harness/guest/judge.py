@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What became of a guest: from its console, its init and QEMU's end to the error that says it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

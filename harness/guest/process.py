@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """QEMU as a process that cannot outlive us, and how long the host kept it waiting."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import functools

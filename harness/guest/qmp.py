@@ -2,8 +2,6 @@
 """QMP: the library's client with a transcript. Events are handed on as they come: EventListener's
 queue has no bound, and in qemu.qmp 0.0.6 its get() stays blocked after QEMU is killed."""
 
-from __future__ import annotations
-
 import json
 import logging
 import time

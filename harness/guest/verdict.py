@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """From what the monitor heard to why a guest can no longer be waited for. Pure."""
 
-from __future__ import annotations
-
 import re
 import signal
 from collections.abc import Sequence

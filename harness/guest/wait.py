@@ -2,8 +2,6 @@
 """The one wait primitive: race {what is waited for, QEMU's exit, a verdict on the guest, deadline}.
 Every failure names what it waited for and for how long, and ends with the evidence."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time

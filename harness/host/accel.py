@@ -2,8 +2,6 @@
 """Which accelerator works here, found out by booting a 512-byte guest: on some nested machines KVM
 creates a VM, and then QEMU aborts, or the guest hangs, or its kernel is emulated (kvm_pvm)."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

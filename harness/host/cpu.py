@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The host's processor and kernel, as /proc tells."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

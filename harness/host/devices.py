@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What CPUID, /dev/kvm and AMD's secure processor say of themselves."""
 
-from __future__ import annotations
-
 import ctypes
 import enum
 import fcntl

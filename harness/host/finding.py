@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a probe found: one line, its evidence, and the way to mend it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

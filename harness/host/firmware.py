@@ -2,8 +2,6 @@
 """Firmware for a confidential guest, by QEMU's descriptors (its docs/interop/firmware.json), else
 from the distribution's packages; and why each other image was not taken."""
 
-from __future__ import annotations
-
 import contextlib
 import fnmatch
 import os

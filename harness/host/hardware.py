@@ -2,8 +2,6 @@
 """Can this host run SEV-SNP or TDX guests? From KVM's own answer, which decides, down to the BIOS
 option to change. The order of the rest, which explains a "no", is that of the kernel (7.3)."""
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import dataclass
 

@@ -2,8 +2,6 @@
 """Who runs which guest, on disk: a lease is made before QEMU is spawned and removed after it is
 reaped; of one whose harness is gone the next run kills the QEMU, if the PDEATHSIG did not."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

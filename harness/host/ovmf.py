@@ -2,8 +2,6 @@
 """What an OVMF image says it can do: the GUIDed table that QEMU reads from its end (edk2
 OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.asm; QEMU hw/i386/pc_sysfw_ovmf.c)."""
 
-from __future__ import annotations
-
 import contextlib
 import lzma
 import uuid

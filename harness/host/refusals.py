@@ -2,8 +2,6 @@
 """What QEMU (7.2 to 11.1: accel/kvm, target/i386, hw/i386, softmmu) says when it will not start a
 guest, and what to do about it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -2,8 +2,6 @@
 """What a host has little of: memory, and by leases confidential keys and its undivided attention. A
 claim is a file that names its process; claims of dead processes do not count."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

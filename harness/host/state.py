@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The host as it was for a run, what happened to it meanwhile, and the report that is sent back."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import io

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The `minimal` guest image (compressed cpio layers) and QEMU's plugin, built once."""
 
-from __future__ import annotations
-
 import hashlib
 import tempfile
 from collections.abc import Callable, Sequence

@@ -2,8 +2,6 @@
 """Initramfs archives ("newc" cpio, driver-api/early-userspace/buffer-format.rst) written without
 root and reproducibly: times are 0, owners root, inode numbers count from 1 in order of names."""
 
-from __future__ import annotations
-
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What the image takes from the host: programs with their shared libraries, and a C compiler."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What goes into each layer of the `minimal` image. A layer is a list of cpio nodes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -2,8 +2,6 @@
 """The modules a guest needs from a distribution kernel's tree. PID 1 loads them in the order of
 /etc/modules.list, with finit_module(2): no modprobe, no udev, no decompression in the guest."""
 
-from __future__ import annotations
-
 import gzip
 import lzma
 import re

@@ -2,8 +2,6 @@
 """A cloud-init seed (NoCloud) for a distribution's disk image, which is not changed: keys, our
 program and a service that speaks on the ready port as our own PID 1 does (docs/guest-image.md)."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

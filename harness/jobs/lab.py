@@ -2,8 +2,6 @@
 """Builds, suites and single measurements, each a process of its own: nothing that one does (a leak,
 a crash, a hang) reaches the next, and its command can be pasted to have the result again."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

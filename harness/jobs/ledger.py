@@ -2,8 +2,6 @@
 """Journaled builds, test runs and samples, shared by nightly, series and bisect. Each is announced
 before its directory is made, so that what a kill cut short is told from what has a result."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A patch series in any of its forms, as files of our own: a mailbox, a directory, a git range."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterable
 from pathlib import Path

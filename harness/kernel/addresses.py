@@ -2,8 +2,6 @@
 """From addresses on a stack to symbols as the kernel prints them, and from those to file and line
 (by addr2line, as faddr2line does)."""
 
-from __future__ import annotations
-
 import bisect
 import contextlib
 import itertools

@@ -2,8 +2,6 @@
 """apt with the machine's mirrors, keys and proxies, but lists, archives and suites of our own: a
 package of a newer suite is fetched without root, and what the machine installs is not changed."""
 
-from __future__ import annotations
-
 import email
 import functools
 import getpass

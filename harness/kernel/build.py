@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Build a kernel once: the same inputs are the same entry of the store, however many ask."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Mapping, Sequence

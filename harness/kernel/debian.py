@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The newest kernel of a series from a distribution's packages: its source, or as it was built."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

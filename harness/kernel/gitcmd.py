@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """git, run so that it neither writes to a user's repository nor depends on a user's settings."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

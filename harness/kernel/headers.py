@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a module for a distribution's kernel is built against: its headers, installed or fetched."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -4,8 +4,6 @@
 Its source is the one that the carried patch accept-test builds in (docs/suite.md).
 """
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from pathlib import Path

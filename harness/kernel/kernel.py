@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A kernel to boot, and what can be asked for when one is built."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass

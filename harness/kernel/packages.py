@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Debian packages fetched without root and unpacked once, usable without a network later."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import subprocess

@@ -2,8 +2,6 @@
 """A git tree with the carried patches as commits, each of which names its patch in a trailer, and
 the way back. Neither direction adds anything of its own (dates, blob ids, names)."""
 
-from __future__ import annotations
-
 import contextlib
 import email
 import email.policy

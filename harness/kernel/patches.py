@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Patches: whether a tree has them, and what they make of copies of the files that they touch."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -2,8 +2,6 @@
 """A kernel that somebody else built, used as it is: what its bzImage says of itself (setup header,
 Documentation/arch/x86/boot.rst; configuration, IKCFG in kernel/configs.c), what is beside it."""
 
-from __future__ import annotations
-
 import bz2
 import contextlib
 import lzma

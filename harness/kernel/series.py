@@ -2,8 +2,6 @@
 """The changes that the project carries for releases of the kernel or of QEMU: `series.toml` lists
 the releases, and in order the patches, whose files are beside it (docs/kernels.md)."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property

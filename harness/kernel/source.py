@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Where a kernel comes from: one text form for every door, and opening what it names."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is in a source tree: a manifest of git blob ids, and the means to read the blobs."""
 
-from __future__ import annotations
-
 import contextlib
 import fnmatch
 import functools

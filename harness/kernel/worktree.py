@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A build's own copy of the source, kept between builds with its objects, and what runs in it."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The QEMU binary: where it is, which version, which object types it has."""
 
-from __future__ import annotations
-
 import functools
 import os
 import re

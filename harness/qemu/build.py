@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Build our QEMU once: the same source, patches, files, options and compiler are the same entry."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

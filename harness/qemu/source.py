@@ -2,8 +2,6 @@
 """QEMU's source (the distribution's package, a release tarball, a directory), and what makes ours
 of it: the series in guest-images/qemu, and its `devices.mak`, the devices that are compiled."""
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Mapping, Sequence

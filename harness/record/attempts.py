@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What journals keep of builds, test runs, guests and commits that were judged."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a boot left on record: stages on the host's clock, and what the guest said of itself."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A check as run.json, reports and verdicts have it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from harness.base.status import Status

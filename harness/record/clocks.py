@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Host stamps on the guest's time axis, and how far off they may be."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass

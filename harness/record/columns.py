@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Parquet files of a run: columns, and what is known of them as a whole in the file's metadata."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The outcome of comparing two sets of runs, as nights, series and `compare --json` keep it."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Mapping
 

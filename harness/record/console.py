@@ -2,8 +2,6 @@
 """Console bytes in, splats out, in bounded memory: what a kernel says when it is in trouble. What
 userspace prints to /dev/console counts the same: a false alarm can be looked into."""
 
-from __future__ import annotations
-
 import enum
 import re
 from collections import deque

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A run's console as text to show: read in bounded memory, and nothing in it takes effect."""
 
-from __future__ import annotations
-
 import itertools
 from collections import deque
 from collections.abc import Iterator

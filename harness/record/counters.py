@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """One reading of every counter of unaccepted memory that a guest has."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any

@@ -2,8 +2,6 @@
 """events.parquet: every accept event of a run, in order of CPU, then time (docs/run-directory.md).
 A call is one accept_memory(); its rows follow each other."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self

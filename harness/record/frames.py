@@ -2,8 +2,6 @@
 """The stream of the guest's `cvm trace` (guest-images/minimal/src/trace.c): frames of three
 little-endian 32-bit numbers (kind, number, bytes) and bytes: a CPU's trace pages, or comms."""
 
-from __future__ import annotations
-
 import re
 import struct
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 than 2^-sub_bucket_bits of its lowest value), and the kernel's own in hist.txt (hist_trigger_show(),
 kernel/trace/trace_events_hist.c, 6.12 and 7.3: the key 2^n has those above 2^(n-1), up to 2^n)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

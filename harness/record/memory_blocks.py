@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The guest's memory blocks (sysfs) and QEMU's memory devices: two views that must agree."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The outcome of a night: night.json (docs/nightly.md), as it is written and read."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterator, Mapping
 from pathlib import Path

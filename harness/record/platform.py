@@ -2,8 +2,6 @@
 """platform.parquet: what a guest asked of its emulated platform, call by call, as QEMU saw it:
 records of 64 bytes (target/i386/cgs/events.c and cgs.h in guest-images/qemu), stored in columns."""
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 """What our QEMU says of the platform that it emulates (qapi/cgs-tcg.json in guest-images/qemu), and
 which memory is unaccepted: the emulated platform's `pending` file (docs/emulation.md)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 """The messages of guest-images/minimal/src/init.c on the ready port: JSON lines, not to be
 trusted."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass

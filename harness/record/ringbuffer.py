@@ -2,8 +2,6 @@
 """Binary ftrace pages (trace_pipe_raw) to arrays, all pages at once so that the work is numpy's.
 Layout: include/linux/ring_buffer.h and kernel/trace/ring_buffer.c, the same in 6.12 and 7.3."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

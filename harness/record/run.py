@@ -2,8 +2,6 @@
 """run.json and a run's other JSON files as analysis reads them: whole, and what they must be. Who
 shows damaged runs as well uses harness/record/view.py."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar

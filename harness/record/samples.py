@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The time series of counters that the guest's `cvm sample` streams (docs/guest-image.md)."""
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections.abc import Iterable, Sequence

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The outcome of a checked series: series.json, as `series` writes it and the report reads it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

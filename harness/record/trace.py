@@ -2,8 +2,6 @@
 """Accept events from tracefs text: one per contiguous range, `first` on the first of a call. IRQs
 stay off over a call, so the ranges of one call are adjacent in their CPU's buffer."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

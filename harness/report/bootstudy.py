@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A boot study as a table and as a plot."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What people and machines see of the catalogue of bugs. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

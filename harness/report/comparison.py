@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Comparisons on the terminal: the verdicts first, then what they could have seen."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType

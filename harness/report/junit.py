@@ -2,8 +2,6 @@
 """Runs as JUnit XML: FAIL is a `failure`; ERROR and MISS, which say nothing of the kernel,
 `error`."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 

@@ -2,8 +2,6 @@
 """Runs as KCIDB I/O data, version 5.3 (kcidb-io), for kernelci.org: a checkout and a build a
 kernel, a test for each run, each of its checks and each metric. The statuses are KCIDB's own."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 What could not be judged is `not ok`, and a diagnostic line has its status: KTAP knows no third
 result."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from harness.analysis.metrics import figures_of

@@ -2,8 +2,6 @@
 """A run as a Perfetto trace. The time axis is the guest's CLOCK_MONOTONIC, moved so that QEMU's
 spawn, which comes before it, is not negative."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass

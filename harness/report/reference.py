@@ -2,8 +2,6 @@
 """The parts of docs/ that are made of the code's tables (python -m harness.report.reference): they
 stand between two marks of a page, the first of which names the part."""
 
-from __future__ import annotations
-
 import re
 import textwrap
 from collections.abc import Iterable

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The figures of many runs as one table, for spreadsheets, data frames and change detection."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 from collections.abc import Sequence

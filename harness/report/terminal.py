@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A run on the terminal: the verdict first, then the figures, then where to look further."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

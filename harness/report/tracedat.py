@@ -2,8 +2,6 @@
 """A run's accept events as a trace.dat of version 6 (trace-cmd.dat.v6(5); of its pages:
 kernel/trace/ring_buffer.c, 6.12), made anew from events.parquet. Stamps: guest CLOCK_MONOTONIC."""
 
-from __future__ import annotations
-
 import io
 import struct
 from collections.abc import Iterator, Mapping

@@ -2,8 +2,6 @@
 """A boot that QEMU itself spoils is tried again: it says nothing about the kernel under test. Each
 stays on record, its cause in run.json and its logs in `failed-boot-N`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar

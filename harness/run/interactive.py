@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A guest under a person's hands: a shell, one command, or just kept running."""
 
-from __future__ import annotations
-
 import shlex
 import subprocess
 import sys

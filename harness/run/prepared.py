@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a guest needs, built and chosen before anything is spawned, and what a run records of it."""
 
-from __future__ import annotations
-
 import dataclasses
 import platform
 import re

@@ -5,8 +5,6 @@ The first run of a guest boots a template and saves it; from then on each starts
 fraction of a second, all from the same state of acceptance.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from pathlib import Path

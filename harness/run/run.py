@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """One guest from boot to verdict: prove, read, collect, load, read again, judge the difference."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import time

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """From a spec to a booted guest: build what is missing, choose what is left open, boot, record."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

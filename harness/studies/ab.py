@@ -2,8 +2,6 @@
 """Two arms run in pairs, in random order, so that whatever drifts on the host hits both alike.
 Looks at the data are planned, and each may only spend its share of the false alarms."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

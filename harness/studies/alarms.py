@@ -2,8 +2,6 @@
 """False-alarm rate and power of comparisons: recorded runs of one configuration are split at random
 into two arms again and again, equal ones or one made slower by a known factor."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Boot guests of many sizes, lazily and eagerly, each several times."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

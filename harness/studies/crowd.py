@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Many guests restored at once from one snapshot: how long, and how much memory they share."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import threading
 import time

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The policies for hot-added memory compared: the cost of plugging, and of allocating then."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

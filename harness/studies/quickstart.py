@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The main job in one go: a lazy and an eager guest, memory touched in steps, table and page."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import threading
 from collections.abc import Callable

@@ -2,8 +2,6 @@
 """Arms in turn, and what they gave as one table. Repeats are outside and arms inside, so that a
 host that slows down slows all arms alike."""
 
-from __future__ import annotations
-
 import enum
 import random
 from collections.abc import Callable, Iterator, Sequence

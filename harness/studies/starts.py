@@ -2,8 +2,6 @@
 """How long it takes until a guest answers: cold boot, restore, QEMU by hand, and virtme-ng, in
 turns, so that a busy host is unfair to none."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import shutil

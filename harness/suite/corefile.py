@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Reads of guest-physical memory through /proc/kcore and /proc/vmcore, ELF files of memory."""
 
-from __future__ import annotations
-
 import struct
 
 from harness.base.units import PAGE_SIZE

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a guest can have, and how to see whether it has: a test that needs more is skipped."""
 
-from __future__ import annotations
-
 import shlex
 import weakref
 

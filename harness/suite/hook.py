@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The in-kernel test hooks, built in by the carried patch accept-test or loaded (docs/suite.md)."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import weakref

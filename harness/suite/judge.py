@@ -2,8 +2,6 @@
 """From the checks of one test to its verdict: status, signals, and what was expected; and verdicts
 as `pytest --verdicts=FILE` has written them. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase

@@ -2,8 +2,6 @@
 """What random tests do to a guest's memory: named operations with parameters. A sequence of them is
 a reproducer: JSON that `pytest --sequence FILE` runs again."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Guests for tests: one at a time, shared by neighbours that want the same and leave it usable."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace

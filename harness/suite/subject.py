@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a test of the suite works with: one window of one guest, and the checks made in it."""
 
-from __future__ import annotations
-
 import contextlib
 import shlex
 from collections.abc import Mapping, Sequence

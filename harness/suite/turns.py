@@ -2,8 +2,6 @@
 """Tests of several processes (pytest-xdist) take turns where one has more vCPUs than the host has
 processors: one that waits for a vCPU takes many times as long beside a second guest."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

@@ -2,8 +2,6 @@
 """Steps of random tests that change CPUs, memory blocks, DIMMs or the kernel. Where a guest lacks
 what one needs (a whole block that is unaccepted, a slot) it does nothing."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 

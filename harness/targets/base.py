@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What every target provides, and what differs between them is found in their modules alone."""
 
-from __future__ import annotations
-
 import abc
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -2,8 +2,6 @@
 """From what options are given to a guest's spec; "auto" takes the best target that this host can
 run."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace

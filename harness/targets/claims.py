@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a guest takes of its host, and what the host has of it."""
 
-from __future__ import annotations
-
 import psutil
 
 from harness.base.spec import GuestSpec

@@ -2,8 +2,6 @@
 """What TDX and SEV-SNP guests have in common: -bios, a kernel or a disk, what they cannot do, their
 proofs."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterable

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What this machine can run, probe by probe, and how many guests of each kind. Reads only."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from dataclasses import dataclass, replace

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The emulated target: the kernel's own lazy acceptance over the carried emulation patch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from harness.base.emulation import Route

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """From a spec to the facts of this host that its command line needs, or to why it cannot run."""
 
-from __future__ import annotations
-
 from harness.base.emulation import Route
 from harness.base.progress import Progress, silent
 from harness.base.spec import Accel, GuestSpec

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What this host can run, target by target: every probe, what stands in the way, how many fit."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import re

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The targets by name."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 
 from harness.base.spec import TargetName

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The parts of a command line that say how large a guest is, the same on every target."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 from harness.base.spec import GuestSpec

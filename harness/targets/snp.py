@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """SEV-SNP guests (QEMU docs/system/i386/amd-memory-encryption.rst)."""
 
-from __future__ import annotations
-
 from harness.base.confidential import SNP_POLICY_SMT, KernelHashes
 from harness.base.spec import Accel, GuestSpec, TargetName
 from harness.base.status import HostError, UsageError

@@ -5,8 +5,6 @@ Kernel, firmware and everything of arch/x86's acceptance are what runs on hardwa
 is the TDX module or the SNP firmware, RMP and GHCB host (docs/tcg-platforms.md).
 """
 
-from __future__ import annotations
-
 import json
 
 from harness.base.confidential import OnViolation, PageLevel

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """TDX guests (QEMU docs/system/i386/tdx.rst)."""
 
-from __future__ import annotations
-
 import json
 
 from harness.base.confidential import Gpaw

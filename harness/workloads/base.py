@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a workload is and what comes back of it."""
 
-from __future__ import annotations
-
 import abc
 import dataclasses
 import shlex

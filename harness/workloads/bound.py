@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Workloads within bounds: of a memory cgroup, of a NUMA node, of all memory there is."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shlex

@@ -2,8 +2,6 @@
 """Memory plugged, used and unplugged in a running guest. What is kept in use is a file in tmpfs: it
 stays while others allocate, its pages can migrate, its content tells if they came through."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 from collections.abc import Iterator

@@ -2,8 +2,6 @@
 """The acceptance cases of Intel's LKVS (BM/tdx-guest): the guest's shape, and what runs in it. What
 a case asserts, and what it forgets to, is judged from the record by harness/analysis/kexec.py."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Mapping

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Workloads that are one guest program: each fills memory in a way of its own."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

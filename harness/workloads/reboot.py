@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Reboots: the same guest from its firmware on, its memory as at power-on."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """All workloads by name, and workloads made from option texts."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

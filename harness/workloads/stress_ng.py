@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """stress-ng with any arguments."""
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass
 from typing import Any

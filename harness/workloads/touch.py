@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """First-touch anonymous memory: all at once, in steps, on any number of threads or processes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from harness.base.status import UsageError

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Accounting: every counter of unaccepted memory moves as memory is accepted, and by as much."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

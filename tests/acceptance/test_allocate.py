@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Each way to allocate accepts what it needs: single and bulk, every order, every context."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Boot: sizes, vCPUs, routes, nodes, early users of memory. Each boots a guest of its own."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.analysis import invariants

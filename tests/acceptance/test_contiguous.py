@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Contiguous ranges, isolation, CMA and offlining accept the memory they take away."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pytest

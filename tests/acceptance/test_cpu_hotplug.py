@@ -2,8 +2,6 @@
 """CPUs that go down and come up, also while memory is accepted: acceptance takes no lock that CPU
 hotplug holds."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The guard: whatever was accepted, what load_unaligned_zeropad() can reach behind it is, too."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Huge pages out of unaccepted memory: transparent, hugetlb of 2 MiB and of 1 GiB."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.units import GIB, MIB, PAGE_SIZE

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A second kernel, by kexec and after a crash: it gets memory that is accepted, and the table."""
 
-from __future__ import annotations
-
 import time
 
 import pytest

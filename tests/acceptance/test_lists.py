@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Page types, free lists and the table agree; no memory in use has unaccepted memory behind it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import pytest

@@ -6,8 +6,6 @@ test_kexec.py. Durations are judged against the same guest with everything accep
 a constant.
 """
 
-from __future__ import annotations
-
 import re
 
 import pytest

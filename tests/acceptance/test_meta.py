@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The suite on guests that have nothing to accept: not one test may pass there."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess

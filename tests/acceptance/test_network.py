@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Network: a driver refills its receive buffers in interrupts, out of memory not yet accepted."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import socket

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Many CPUs accept at once: nothing twice, nobody locked out, nobody waiting without need."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Memory pressure: nothing is reclaimed and nobody killed while unaccepted memory is left."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.analysis.pressure import moved

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Who reads all of memory stays off what is unaccepted: kcore, /dev/mem, the page map files."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE

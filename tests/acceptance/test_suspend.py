@@ -4,8 +4,6 @@
 Kernels have it with --fragment suspend; others skip.
 """
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """No CPU is kept from its work for long: the kernel's own watchdogs, set tight, stay silent."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.units import MIB

@@ -10,8 +10,6 @@ The trace: the time to drain a guest, with and without, at the cost of TDX (boun
 added to what was measured without) and, for information, at no cost.
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 from pathlib import Path

@@ -8,8 +8,6 @@ states not checked; no confidential guest at all, on the same QEMU; and with int
 kernel's #VE or #VC handlers run. Each is compared with the first, run by run.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import json

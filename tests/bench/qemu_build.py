@@ -9,8 +9,6 @@ moments of a build, each with everything it started; after each no entry may be 
 process of it may run on, and the last build must give what an undisturbed one gave.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

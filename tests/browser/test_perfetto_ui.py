@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Perfetto's trace processor reads what `export perfetto` writes, and says the same of the run."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The HTML report in a real headless Chromium: drawn, quiet, usable by keys and on a telephone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from harness.record.view import RunView

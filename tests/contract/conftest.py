@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The QEMU to check against: the machine's own if it has both objects, else one from the mirror."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -6,8 +6,6 @@ installed here with cloud-init. Seed, ready port, keys and measuring program are
 host would use.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from pathlib import Path

@@ -5,8 +5,6 @@ Booted by the line of a hardware target without the confidential object, under T
 load in our init, the port and SSH answer, and counters and probes are what such a guest has.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Real confidential-guest firmware under TCG: what it will not start is a MISS and no hang."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -6,8 +6,6 @@ as the question to KVM and no further, and the harness knows that refusal. What 
 line without the confidential object starts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import json

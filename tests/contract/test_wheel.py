@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The wheel, in an empty virtual environment away from the checkout; and other people's pytest."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Guests of a few hundred instructions, for what no kernel does to its platform."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Iterator

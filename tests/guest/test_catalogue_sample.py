@@ -5,8 +5,6 @@ All of it is `cvm-harness catalogue run`. These three are cheap, and differ in h
 counter, what an allocator gives, and an access that hardware would punish.
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -5,8 +5,6 @@ hooks where patches are carried, and as upstream has it without.
 Under TCG; one build serves both platforms, and a second one, without patches, shares its objects.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from harness.analysis.analyse import Analysis

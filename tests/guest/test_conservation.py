@@ -5,8 +5,6 @@ On both kernel series and both boot routes. On a kernel without the feature noth
 the run is ERROR before it gets to judge.
 """
 
-from __future__ import annotations
-
 import pytest
 
 from harness.analysis.analyse import Analysis

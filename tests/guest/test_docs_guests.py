@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The commands in the pages that boot guests, and the Python in the README, run as they stand."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

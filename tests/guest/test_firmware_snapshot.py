@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Firmware that has run once starts any kernel: TDX and SEV-SNP under TCG."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The test hooks as a module in a distribution's kernel, on QEMU's TDX and SEV-SNP platforms."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.spec import GuestSpec

@@ -2,8 +2,6 @@
 """Plugged memory is unaccepted until it is allocated, is forgotten when it goes, and comes back
 unaccepted. Every invariant is checked over each test (harness/suite)."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.units import GIB, MAX_ORDER_PAGES, MIB, PAGE_SIZE, UNIT_SIZE

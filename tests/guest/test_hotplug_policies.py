@@ -2,8 +2,6 @@
 """When plugged memory is accepted (lazy, eager, online, off), where its memory map lies, on which
 node it is, and what a table that ends with the boot memory means."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.units import MIB, UNIT_SIZE

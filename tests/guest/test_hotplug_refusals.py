@@ -2,8 +2,6 @@
 """Every way in which QEMU or the guest can say no: the right status and cause, nothing left over,
 and a guest that goes on working (plugging included)."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

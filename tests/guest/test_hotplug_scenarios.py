@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Plugging while the guest is busy, short of memory, or limited; and blocks through sysfs."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.status import PreconditionError

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """--by-function: QEMU's plugin counts what the clock counts, and the dear functions have names."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

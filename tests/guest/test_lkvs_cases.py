@@ -5,8 +5,6 @@ pytest tests/guest/test_lkvs_cases.py                # all cases
 cvm-harness run lkvs --case FUNC                     # one of them
 """
 
-from __future__ import annotations
-
 import pytest
 
 from harness.analysis.analyse import Analysis

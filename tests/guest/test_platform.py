@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What the emulated platform can be: larger than the host, NUMA, without the feature."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A real run's results, taken by the programs that they are meant for."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

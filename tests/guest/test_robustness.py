@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Whatever is killed, hung or broken: the right status and cause, in time, and nothing left."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -2,8 +2,6 @@
 """Restored guests are what booted ones are: proven, conserving, each with time and secrets of its
 own; and a snapshot that cannot be used is made anew."""
 
-from __future__ import annotations
-
 import concurrent.futures
 import contextlib
 import dataclasses

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The emulation catches what hardware would: a touch of unaccepted memory, a second accept."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.status import Status

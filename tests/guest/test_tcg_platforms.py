@@ -5,8 +5,6 @@ They boot, prove what they are and account for every page; and each defect that 
 show gets the verdict that it deserves. Runs with the platform of --target, or with both.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 from collections.abc import Callable

@@ -4,8 +4,6 @@
 What is expected is in docs/snp-tcg.md, with the sections of AMD's manuals.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import struct
 

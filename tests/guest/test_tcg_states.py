@@ -3,8 +3,6 @@
 whatever a guest has done, saved and restored.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping
 from pathlib import Path

@@ -5,8 +5,6 @@ Status codes and structures are those of the TDX module 1.5 (docs/tdx-tcg.md); m
 computed again, from the image.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 import struct

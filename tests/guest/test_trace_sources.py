@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Accept events from the trace event, from dynamic probes, and from both: the same accepts."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

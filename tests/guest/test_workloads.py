@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Every workload does in a real guest what it says, and its report can be believed."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.analysis.workload import operations

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A real headless Chromium for tests of what people see."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Reads what harness/image/cpio.py writes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 from harness.image.cpio import ALIGNMENT, Node

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A small Debian archive in a directory, which the real apt fetches packages from."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import subprocess

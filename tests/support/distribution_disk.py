@@ -6,8 +6,6 @@ on: a GPT disk that UEFI starts, systemd, cloud-init, OpenSSH. Made once and cac
 the owners of its files.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """events.parquet as a run leaves it, of events given one by one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Guests that several test modules ask for: who asks for the same shares one."""
 
-from __future__ import annotations
-
 import pytest
 
 MAIN = pytest.mark.acceptance(memory="2560M", vcpus=2, append=("cma=32M",))

@@ -8,8 +8,6 @@ goes to the unaccepted list whole. A memory map that lies in the plugged memory 
 memory is handed over.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Memory blocks put online and offline through sysfs."""
 
-from __future__ import annotations
-
 from harness.guest.guest import Guest
 
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A repository whose commits are numbered, and a lab that answers by that number."""
 
-from __future__ import annotations
-
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence

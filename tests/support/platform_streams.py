@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Event streams as our QEMU writes them, for tests."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any

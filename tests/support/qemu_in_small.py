@@ -5,8 +5,6 @@ Its "compiler" copies, takes "error" in a file for an error, and appends the nam
 compiled to the file $TALLY. The "binary" is a shell script that says of itself what QEMU would.
 """
 
-from __future__ import annotations
-
 import io
 import tarfile
 from pathlib import Path

@@ -6,8 +6,6 @@ are unpacked into the harness cache once (42 MB to download). QEMU runs with the
 it, by their own dynamic loader.
 """
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

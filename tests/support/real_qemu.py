@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A real QEMU with both confidential-guest objects, and guests of it without KVM."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses

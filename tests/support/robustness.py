@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A guest to break, and a process of its own that drives one so that it can be killed."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

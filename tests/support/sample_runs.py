@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Run directories for tests, made by the writers that real runs use."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """CPUs inside acceptance at once, on intervals checked by eye and in windows of any size."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 

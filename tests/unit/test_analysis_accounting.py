@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Invariants of the counters hold where they should; a wrong kernel is FAIL or ERROR."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A whole run directory, made here with known figures, is analysed to those figures."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Instructions by function, from what QEMU's plugin says and the guest's kallsyms."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Hotplug's metrics and checks: exact where memory moved as it should, FAIL where it did not."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The table of invariants: each row fails on evidence that breaks it, and asks nothing of none."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path

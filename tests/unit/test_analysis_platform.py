@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The emulated platform against its own stream, the kernel's counter and the kernel's events."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Invariants of pressure and cost: FAIL where they should, silent where they cannot know."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Probe hits are put together to the accepts that made them; halves are counted, not invented."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """One table of guest options: every door follows from it, and rerun commands lead back to it."""
 
-from __future__ import annotations
-
 import enum
 import functools
 import re

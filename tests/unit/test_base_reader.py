@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Files become typed values and come back as they were; what is wrong with one is named."""
 
-from __future__ import annotations
-
 import enum
 import json
 from collections.abc import Mapping

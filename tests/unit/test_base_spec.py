@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Sizes, specs and the options they come from."""
 
-from __future__ import annotations
-
 import click
 import pytest
 from hypothesis import given

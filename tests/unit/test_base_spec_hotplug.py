@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Hotplug in a guest's description: what is accepted, and which command lines it makes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

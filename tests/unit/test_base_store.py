@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The store builds once, publishes whole entries only, and sweeps the least recently used."""
 
-from __future__ import annotations
-
 import os
 import threading
 from pathlib import Path

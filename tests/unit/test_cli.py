@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Bad input gets one clear error with the next step and the right exit code; nothing is started."""
 
-from __future__ import annotations
-
 import json
 import re
 import resource

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`cvm-harness doctor`: its exit code and last lines are the answer; its report can be replayed."""
 
-from __future__ import annotations
-
 import json
 import resource
 import tarfile

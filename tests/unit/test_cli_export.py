@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Every export is taken by a program that others wrote for its format."""
 
-from __future__ import annotations
-
 import io
 import json
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`list` and `history` say what the run directories hold, for people and for machines."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The place of a call in a kernel's code, and probes there; kernels that take no probe at all."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace

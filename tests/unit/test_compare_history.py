@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Changes of level are found where they are, and not where there are none."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

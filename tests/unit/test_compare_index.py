@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The index says what the run directories say, always, and costs little."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

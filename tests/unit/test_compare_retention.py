@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a baseline or a failure refers to is never removed."""
 
-from __future__ import annotations
-
 import datetime
 import sys
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """`compare`, `baseline`, `bench` on recorded runs: what may be compared, what comes of it."""
 
-from __future__ import annotations
-
 import json
 import re
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Comparisons: verdicts that hold their error rates, and say what they could have seen."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

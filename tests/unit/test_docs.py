@@ -4,8 +4,6 @@
 Blocks marked "executed" are run here, those marked "guest" by tests/guest/test_docs_guests.py.
 """
 
-from __future__ import annotations
-
 import ast
 import re
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """QEMU's and ACPI's words about a memory device become the right status and cause."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

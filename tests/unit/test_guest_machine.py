@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """QEMU's command line: for the harness and for a person's hands."""
 
-from __future__ import annotations
-
 import itertools
 import shlex
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What the host kept a process waiting is read from its threads' schedstat."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Snapshots on disk: memory goes to files, what is not as it was left is refused and made anew."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

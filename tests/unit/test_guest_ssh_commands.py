@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is sent on a channel, and when. Against a real server: tests/guest/test_robustness.py."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any, cast
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What of an SSH session can be tried without a guest; the rest is in test_robustness.py."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest

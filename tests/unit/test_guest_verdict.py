@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A guest that dies of QEMU's own fault is a MISS; the same words elsewhere stay a FAIL."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

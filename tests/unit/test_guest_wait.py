@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The wait primitive: who wins the race, and what the losers' errors say."""
 
-from __future__ import annotations
-
 import threading
 import time
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The accelerator probe is the guest its source says, and a real QEMU runs it."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

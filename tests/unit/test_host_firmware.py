@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Firmware is chosen by descriptor and metadata; each candidate that is not has its reason."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import lzma

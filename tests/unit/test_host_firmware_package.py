@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Firmware from packages: the first suite whose image can do it, and why the others cannot."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Leases: what a dead harness left is found and removed, what a living one has is not touched."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

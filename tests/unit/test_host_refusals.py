@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """QEMU's refusals become a cause and a hint, and its own words are kept."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.status import HostError

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Claims: keys and memory are not given out twice, a timing run is alone, the dead hold nothing."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The host's log and statistics over a run; on hardware a report of the host's kernel is FAIL."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The image: reproducible, cached, composed as the kernel unpacks it; keys that others can read."""
 
-from __future__ import annotations
-
 import shutil
 import stat
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Archives are what the kernel and cpio(1) read, and equal content gives equal bytes."""
 
-from __future__ import annotations
-
 import shutil
 import stat
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The modules layer: closure, order, compression, and what is missing is named."""
 
-from __future__ import annotations
-
 import gzip
 import lzma
 from pathlib import Path

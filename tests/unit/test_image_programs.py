@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The guest's programs, run on this host: any Linux will do for their formats and arithmetic."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The seed gives a distribution the run's keys, and its service speaks as our own PID 1 does."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import json

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Bisection over a real git repository and a lab that answers by the commit's number."""
 
-from __future__ import annotations
-
 import math
 import subprocess
 from collections import Counter

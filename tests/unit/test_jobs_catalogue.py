@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The catalogue of bugs: entries and patches agree; only FAIL for the bug's reason counts."""
 
-from __future__ import annotations
-
 import json
 import re
 import string

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The night as a state machine, over a lab that does nothing but answer."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

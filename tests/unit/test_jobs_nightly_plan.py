@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Plan files: what they expand to, and that nothing in them is misread in silence."""
 
-from __future__ import annotations
-
 import tomllib
 from dataclasses import replace
 from pathlib import Path

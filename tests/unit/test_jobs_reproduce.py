@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A run done again: which command, and what counts as the same thing."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

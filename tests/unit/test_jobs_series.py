@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A series, commit by commit, over a real git repository and a lab that answers by number."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

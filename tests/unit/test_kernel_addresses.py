@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Stacks are read, and their frames found in a program with line tables, by the real binutils."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

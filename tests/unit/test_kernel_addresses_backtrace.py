@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A stopped vCPU's stack becomes a call trace, wherever KASLR put the kernel."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

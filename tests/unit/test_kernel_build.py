@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """build_kernel end to end, over a source whose make does in a moment what kbuild does."""
 
-from __future__ import annotations
-
 import json
 import multiprocessing
 import os

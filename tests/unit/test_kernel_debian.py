@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Fetching a series with the real apt, from a small archive in a directory."""
 
-from __future__ import annotations
-
 import io
 import json
 import os

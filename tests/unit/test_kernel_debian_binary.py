@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A distribution's kernel from its packages: which ones, and what becomes of them."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import replace
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The headers of a kernel that stays as it is: where they are found, fetched, and refused."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

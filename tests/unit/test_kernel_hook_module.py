@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The test hooks as a module: built once, and each way in which that fails says what it is."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil

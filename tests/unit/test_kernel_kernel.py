@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a kernel's own checks cost its guests, by its configuration."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Running make: nothing outlives us, failures are explained, the environment does not leak in."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Carried patches as commits, and back: nothing changes on the way, and nothing is lost."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Mapping
 from functools import partial

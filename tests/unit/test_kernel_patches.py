@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Patches on a small tree: applied, recognised, refused with file and hunk."""
 
-from __future__ import annotations
-
 import subprocess
 from functools import partial
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Reading a bzImage: its facts, and no crash on bytes meant to cause one."""
 
-from __future__ import annotations
-
 import bz2
 import gzip
 import lzma

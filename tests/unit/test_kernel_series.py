@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """series.toml: which carried patches a kernel version has, and that the project's own are sound."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The parsers of harness/kernel: whatever they are given, they answer or raise UsageError."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Manifests and work trees: equal content is one digest, and only what differs is written."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from collections.abc import Iterable, Iterator

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Which QEMU runs a guest of an emulated platform."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

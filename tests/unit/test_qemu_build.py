@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """build_qemu end to end, over a source that builds in a moment."""
 
-from __future__ import annotations
-
 import errno
 import json
 import multiprocessing

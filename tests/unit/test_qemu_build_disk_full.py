@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """build_qemu on file systems that are too small, each a little less: it ends in one clear error."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What configure and ninja print, and the environment they run in."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """QEMU's source from the distribution (the real apt, a small archive), a tarball, a directory."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

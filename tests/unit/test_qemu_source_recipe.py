@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What is carried for our QEMU: the series, and whether it fits the real source."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

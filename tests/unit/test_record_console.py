@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The console scanner: kernel texts as kernels print them, in any pieces, in bounded memory."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import pytest

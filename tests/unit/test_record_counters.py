@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Counters of a guest are read whole or refused."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

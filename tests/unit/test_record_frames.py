@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The stream of trace pages is taken whole or refused; events come out of it as they went in."""
 
-from __future__ import annotations
-
 import struct
 from pathlib import Path
 

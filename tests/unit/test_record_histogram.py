@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The kernel's own histograms are read as it prints them, or refused."""
 
-from __future__ import annotations
-
 import contextlib
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The journal: torn lines, damage, full disks, two writers."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

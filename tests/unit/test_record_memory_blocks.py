@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The guest's memory blocks and QEMU's devices are read exactly, and differences are FAIL."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

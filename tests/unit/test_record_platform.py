@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The emulated platform's event stream: stored whole, or refused with the reason."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The ready port's messages, from a guest that may send anything."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

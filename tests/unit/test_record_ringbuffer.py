@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Binary trace pages, made here as the kernel makes them, come back event for event."""
 
-from __future__ import annotations
-
 import struct
 
 import numpy as np

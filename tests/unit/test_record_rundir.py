@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A run directory is valid at every moment and never overwritten."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

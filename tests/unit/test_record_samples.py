@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The sampler's stream is read exactly, or refused."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

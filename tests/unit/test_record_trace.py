@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Trace text becomes events and figures, or a clear error: never a wrong number."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

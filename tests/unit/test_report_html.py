@@ -4,8 +4,6 @@
 tests/browser/ looks at it in a real browser.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import importlib.resources

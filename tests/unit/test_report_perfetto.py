@@ -4,8 +4,6 @@
 What Perfetto itself makes of it is in tests/browser/test_perfetto_ui.py.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from pathlib import Path
 from typing import Any

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """trace.dat as trace-cmd itself reads it: every event, with every figure, in order of time."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -4,8 +4,6 @@
 That a room uses only rooms below it is import-linter's to check (pyproject.toml).
 """
 
-from __future__ import annotations
-
 import ast
 import collections
 import functools

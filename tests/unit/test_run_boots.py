@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Boots that QEMU spoils are tried again, with their logs kept; a guest's own failure is not."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What a failed run leaves: the verdict in its directory, and on the error how to run it again."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """scripts/setup installs what the code asks a user to install."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A boot study's table says what its boots say; its order spreads a drifting host evenly."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

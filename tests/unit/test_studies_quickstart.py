@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The quickstart's table names the platform that it ran on, and asks no guest for what it lacks."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Arms in turn: each as often as the others, in the order that was asked for."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The harness's measurements of itself, as far as they need no guest."""
 
-from __future__ import annotations
-
 from harness.studies.starts import Way
 
 

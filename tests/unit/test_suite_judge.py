@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Known defects are set aside for their own signal, test and versions, and for nothing else."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The suite's machinery without a guest: needs, tiers, hooks' results, windows, reproducers."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterator

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Steps of random tests and readers of /proc/kcore, on guests that are only told."""
 
-from __future__ import annotations
-
 import struct
 from unittest.mock import Mock
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The plugin says what it runs on, tells verdicts apart by exit code, ends early on MISS."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import xml.etree.ElementTree as ET

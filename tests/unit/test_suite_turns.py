@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Turns: who wants the host alone gets it, waits for those before, and is not passed by."""
 
-from __future__ import annotations
-
 import select
 import subprocess
 import sys

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A kernel without the feature is turned away before anything is booted."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """SNP and TDX command lines follow from spec and host; proofs need independent evidence."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The emulated target's command line says what the spec says, and its proofs need real evidence."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Recorded hosts (tests/unit/hosts) get the right answer, the right hint, and soon."""
 
-from __future__ import annotations
-
 import json
 import time
 from pathlib import Path

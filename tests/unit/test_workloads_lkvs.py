@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """LKVS' cases with the preconditions it lacks: what is absent is an ERROR, never a PASS."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -7,8 +7,6 @@ wherever it is, also between paramiko's taking a lock and the `try` that gives i
 in vain.
 """
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import os

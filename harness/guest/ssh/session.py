@@ -2,8 +2,6 @@
 """One SSH session to one guest, its host key pinned. Every wait goes through the guest's Race, so a
 command is given up at once when QEMU dies or the guest panics."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import functools

@@ -2,8 +2,6 @@
 """Which commit broke it: the ends are proven first, then git bisect asks and the harness answers.
 One that was killed asks the same again, and the journal has the answers."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 """git bisect, in a repository of our own that borrows the user's objects: nothing is checked out,
 and no ref, index or file of the user's is touched."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

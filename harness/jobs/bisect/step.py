@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """One step for `git bisect run`: judge the commit that git has chosen, in git's exit codes."""
 
-from __future__ import annotations
-
 import shlex
 import statistics
 from pathlib import Path

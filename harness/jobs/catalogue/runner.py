@@ -2,8 +2,6 @@
 """Mutation testing of the suite, on one kernel that has all bugs in it: with a bug on, its tests
 must FAIL for it; with all off, they must not."""
 
-from __future__ import annotations
-
 import os
 import re
 import sys

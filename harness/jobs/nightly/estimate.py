@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """How long cells will take: from nights that are over, never from a guess."""
 
-from __future__ import annotations
-
 import contextlib
 import statistics
 from collections import defaultdict

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A measured cell: fresh guests one at a time, A and B interleaved."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path

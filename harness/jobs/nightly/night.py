@@ -2,8 +2,6 @@
 """The night: every cell of a plan, one after the other, each result on disk before the next begins.
 What has ended is not run again; what a kill cut short is thrown away and run anew."""
 
-from __future__ import annotations
-
 import functools
 import shutil
 import time

@@ -2,8 +2,6 @@
 """What a night does, as cells: the unit that is run, judged, resumed and reported. The same plan
 gives the same keys in the same order. Pure."""
 
-from __future__ import annotations
-
 import itertools
 import shlex
 from collections.abc import Iterable, Iterator, Mapping

@@ -2,8 +2,6 @@
 """From a night's journal to its results (night.json, docs/nightly.md). Pure: however often the
 night was killed and resumed, the same journal gives the same results."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 

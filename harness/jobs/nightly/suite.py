@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A functional cell: its tests, and repeats of what failed: flakes told from hard failures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

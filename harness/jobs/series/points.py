@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The points of a series: its base, then one after each commit or patch."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from pathlib import Path
 

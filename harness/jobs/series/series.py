@@ -2,8 +2,6 @@
 """A series, commit by commit: does each one build without new warnings, boot, pass, and what does
 it cost?"""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

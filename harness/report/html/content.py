@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What the page shows, gathered from run directories. The template only lays it out."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping, Sequence

@@ -2,8 +2,6 @@
 """Plots as plotly figures; colours are left to the page, which draws them light, dark and in
 print."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What nights and series measured: comparisons with their intervals, costs, metrics over nights."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """From a `Page` to one HTML file: nothing in it is fetched, nothing a guest said takes effect."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import importlib.resources

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The plots of one run, from its run directory."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

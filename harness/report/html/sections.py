@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """One run in full: its figures, plots, checks, and the console where it went wrong."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from harness.analysis.analyse import analyse

@@ -2,8 +2,6 @@
 """The pytest door, loaded into every pytest of the environment it is installed in: where no test
 asks for a guest and none of its options is given, it does nothing."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Sequence
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What tests run on, in pytest's report: target, accelerator, QEMU, kernel, and why these."""
 
-from __future__ import annotations
-
 import pytest
 
 from harness.base.spec import GuestSpec

@@ -2,8 +2,6 @@
 """The plugin's command-line options, and the guest that they describe. They have no defaults there,
 so that it shows whether any was given; what is not given is `DEFAULTS`'."""
 
-from __future__ import annotations
-
 import argparse
 import shlex
 from collections.abc import Iterator

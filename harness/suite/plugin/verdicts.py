@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Verdicts in pytest's reports, its exit code, and the file of --verdicts."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Generator
 from pathlib import Path

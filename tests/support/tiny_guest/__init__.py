@@ -6,8 +6,6 @@ the registers or which exception came (guest.S). Its memory is a file that the t
 go through pages that the guest shares, and the test sees what any page really holds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import functools
