@@ -33,6 +33,28 @@ class DeadlineExceeded(HostError):
     """The command did not end in its time and was killed: MISS."""
 
 
+def ask(
+    argv: Sequence[str | Path],
+    deadline_s: float | None = None,
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run a program that is given nothing and answers soon; its output is text, whatever it prints.
+    Raises OSError, subprocess.TimeoutExpired."""
+    return subprocess.run(
+        argv,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=deadline_s,
+        cwd=cwd,
+        env=env,
+        check=False,
+    )
+
+
 def run_guarded(
     argv: Sequence[str],
     *,

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from harness.base.guarded import ask
 from harness.base.reader import read_json
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store, digest_file, digest_of
@@ -135,15 +136,8 @@ def _number(name: str) -> int:
 
 def _output(program: str, *arguments: str) -> str:
     try:
-        result = subprocess.run(
-            [_qemu().binary if program == "qemu" else program, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TOOL_DEADLINE_S,
-            check=False,
-        )
+        asked = _qemu().binary if program == "qemu" else program
+        result = ask([asked, *arguments], _TOOL_DEADLINE_S)
     except subprocess.TimeoutExpired as late:
         raise OSError(errno.ETIMEDOUT, f"no answer in {_TOOL_DEADLINE_S} s") from late
     return result.stdout + result.stderr

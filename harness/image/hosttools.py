@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.base.guarded import ask
 from harness.base.status import HostError
 from harness.base.store import digest_file
 
@@ -39,15 +40,7 @@ def find(program: str) -> Path:
 
 def _output(argv: Sequence[str | Path], timeout: float, cwd: Path | None = None) -> str:
     try:
-        done = subprocess.run(
-            argv,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            cwd=cwd,
-            env={**os.environ, "LC_ALL": "C"},
-            check=False,
-        )
+        done = ask(argv, timeout, cwd=cwd, env={**os.environ, "LC_ALL": "C"})
     except subprocess.TimeoutExpired as error:
         raise HostError(f"{argv[0]} did not end within {timeout:.0f} s") from error
     except OSError as error:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness.base.guarded import run_guarded
+from harness.base.guarded import ask, run_guarded
 from harness.base.status import HostError, UsageError
 
 LISTS_MAX_AGE_S = 6 * 3600.0
@@ -277,14 +277,8 @@ class Apt:
         return dependency_names(match[1]) if match else []
 
     def _query(self, *argv: str) -> str:
-        return subprocess.run(
-            ["apt-cache", *self._options, *argv],
-            env=os.environ | {"LC_ALL": "C"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
+        command = ["apt-cache", *self._options, *argv]
+        return ask(command, env=os.environ | {"LC_ALL": "C"}).stdout
 
     def download(self, candidate: Candidate, into: Path, percent: Callable[[int], None]) -> Path:
         """Download the package; apt checks it against the signed lists."""

@@ -3,12 +3,11 @@
 
 import os
 import re
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.base.guarded import run_guarded
+from harness.base.guarded import ask, run_guarded
 from harness.base.progress import Progress
 from harness.base.status import HostError, PreconditionError
 from harness.base.store import Store, digest_file, digest_of
@@ -131,9 +130,7 @@ def missing_glibc(programs: Sequence[Path]) -> str:
     """The version of glibc that `programs` need and this machine has not: "2.38"; "" if none."""
     if not programs:
         return ""
-    done = subprocess.run(
-        ["ldd", *map(str, programs)], capture_output=True, text=True, check=False, timeout=60
-    )
+    done = ask(["ldd", *programs], 60)
     wanted = re.findall(r"GLIBC_(\d+\.\d+)' not found", done.stdout + done.stderr)
     return max(wanted, key=lambda text: [int(part) for part in text.split(".")], default="")
 

@@ -9,6 +9,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.base.guarded import ask
 from harness.base.status import HostError
 
 _PROBE_DEADLINE_S = 20
@@ -62,14 +63,7 @@ def inspect(binary: Path) -> Qemu:
 def query(binary: Path, *arguments: str) -> str:
     """What QEMU prints for a question such as ("-object", "help"). Raises HostError."""
     try:
-        result = subprocess.run(
-            [binary, *arguments],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_PROBE_DEADLINE_S,
-            check=False,
-        )
+        result = ask([binary, *arguments], _PROBE_DEADLINE_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HostError(f"cannot run {binary} {' '.join(arguments)}: {error}") from error
     return result.stdout + result.stderr

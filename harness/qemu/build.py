@@ -16,6 +16,7 @@ from typing import Any
 
 from ninja import BIN_DIR
 
+from harness.base.guarded import ask
 from harness.base.progress import Progress, silent
 from harness.base.reader import read_json
 from harness.base.status import HostError, UsageError
@@ -238,10 +239,9 @@ def _is_configured(objects: Path) -> bool:
         return False
     probe = [str(objects / "pyvenv/bin/python3"), "-c", "import mesonbuild"]
     try:
-        done = subprocess.run(probe, capture_output=True, timeout=_QUICK_S, check=False)
+        return ask(probe, _QUICK_S).returncode == 0
     except OSError:  # the environment it was made from is gone
         return False
-    return done.returncode == 0
 
 
 def _built(entry: Path) -> BuiltQemu:

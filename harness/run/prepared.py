@@ -52,49 +52,57 @@ class Prepared:
         return dataclasses.replace(machine, time_scale=machine.time_scale * factor)
 
 
-def make_machine(prepared: Prepared, directory: RunDir, keys: Keys, rerun: str) -> Machine:
-    """The machine of one run, its initrd with `keys` in it composed in the run's `directory`. What
-    it is made from is put on record, and repro.sh written. A guest booted from disk gets the keys
-    by a seed instead."""
-    initrd = directory.path / INITRD
-    if prepared.program is not None:
-        program = prepared.program.read_bytes()
-        seed = write_seed(directory.path / SEED, keys, program, directory.path.name)
-        machine = prepared.machine(initrd, seed)
-    else:
-        machine = prepared.machine(compose_initrd(prepared.image, keys, initrd))
-    _record(prepared, directory, machine, keys, rerun)
-    return machine
+@dataclass(frozen=True)
+class GuestRequest:
+    """One guest to be started, and the run that it is for."""
 
+    prepared: Prepared
+    directory: RunDir
+    rerun: str
+    """How to repeat the run."""
 
-def _record(
-    prepared: Prepared, directory: RunDir, machine: Machine, keys: Keys, rerun: str
-) -> None:
-    spec, target, host = prepared.spec, prepared.target, prepared.host
-    firmware = {rest[0]: digest_file(Path(rest[0])) for o, *rest in machine.args if o == "-bios"}
-    directory.update(
-        spec=spec,
-        kernel=prepared.kernel,
-        image=prepared.image,
-        qemu=host.qemu,
-        accel={"name": spec.accel, "reason": host.accel_reason},
-        cost_model=target.cost_words(spec),
-        platform_words=target.platform_words(spec),
-        host=host_facts(),
-        firmware=firmware,
-        command_line=machine.command_line(),
-        rerun=rerun,
-    )
-    if target.on_hardware(spec):
-        directory.update(
-            kernel_hashes=host.kernel_hashes,
-            snp_host=host.snp,
-            memory_backing={"huge_pages": spec.confidential.huge_pages},
+    def new_keys(self) -> Keys:
+        return Keys.generate(self.directory.path / "keys")
+
+    def machine(self, keys: Keys) -> Machine:
+        """Its machine, the initrd with `keys` in it composed in the run's directory. What it is
+        made from is put on record, and repro.sh written. A guest booted from disk gets the keys by
+        a seed instead."""
+        prepared, place = self.prepared, self.directory.path
+        if prepared.program is not None:
+            seed = write_seed(place / SEED, keys, prepared.program.read_bytes(), place.name)
+            machine = prepared.machine(place / INITRD, seed)
+        else:
+            machine = prepared.machine(compose_initrd(prepared.image, keys, place / INITRD))
+        self._record(machine)
+        script = place / "repro.sh"
+        pieces = (*(layer.path for layer in prepared.image.layers), keys.layer)
+        script.write_text(repro_script(machine, pieces, self.rerun))
+        script.chmod(0o755)
+        return machine
+
+    def _record(self, machine: Machine) -> None:
+        spec, target, host = self.prepared.spec, self.prepared.target, self.prepared.host
+        images = [Path(rest[0]) for option, *rest in machine.args if option == "-bios"]
+        self.directory.update(
+            spec=spec,
+            kernel=self.prepared.kernel,
+            image=self.prepared.image,
+            qemu=host.qemu,
+            accel={"name": spec.accel, "reason": host.accel_reason},
+            cost_model=target.cost_words(spec),
+            platform_words=target.platform_words(spec),
+            host=host_facts(),
+            firmware={str(image): digest_file(image) for image in images},
+            command_line=machine.command_line(),
+            rerun=self.rerun,
         )
-    script = directory.path / "repro.sh"
-    pieces = (*(layer.path for layer in prepared.image.layers), keys.layer)
-    script.write_text(repro_script(machine, pieces, rerun))
-    script.chmod(0o755)
+        if target.on_hardware(spec):
+            self.directory.update(
+                kernel_hashes=host.kernel_hashes,
+                snp_host=host.snp,
+                memory_backing={"huge_pages": spec.confidential.huge_pages},
+            )
 
 
 def host_facts() -> dict[str, object]:

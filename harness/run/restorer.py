@@ -22,7 +22,7 @@ from harness.guest.snapshot.store import VERSION, SnapshotStore
 from harness.image.keys import Keys
 from harness.record.rundir import RunDir
 from harness.run.boots import boot_again, set_aside
-from harness.run.prepared import INITRD, Prepared, make_machine
+from harness.run.prepared import INITRD, GuestRequest, Prepared
 from harness.workloads.base import Notify
 
 _RESTORES = 2
@@ -50,20 +50,18 @@ class Restorer:
         self._no_firmware = ""
         """The same for snapshots of firmware."""
 
-    def restored(
-        self, prepared: Prepared, directory: RunDir, rerun: str, stack: contextlib.ExitStack
-    ) -> Guest | None:
+    def restored(self, request: GuestRequest, stack: contextlib.ExitStack) -> Guest | None:
         """A restored guest that `stack` ends; None if it has to be booted, with why on record.
 
         Raises what booting the template raises, which is what booting the guest would have.
         """
-        reason = self._broken or why_not(prepared, self._mode)
+        reason = self._broken or why_not(request.prepared, self._mode)
         attempt = self._attempt if self._mode is SnapshotMode.AUTO else self._after_firmware
         tries = 0 if reason else _RESTORES
         while tries:
             tries -= 1
             try:
-                return attempt(prepared, directory, rerun, stack)
+                return attempt(request, stack)
             except _NoFirmware as error:
                 reason = self._no_firmware = str(error)
                 self._progress(f"no snapshot of the firmware: {reason}")
@@ -73,76 +71,55 @@ class Restorer:
                 self._progress(f"no guest from a snapshot: {reason}")
             if not tries:
                 self._broken = reason
-        directory.update(snapshot={"used": False, "reason": reason})
+        request.directory.update(snapshot={"used": False, "reason": reason})
         return None
 
-    def _holds(self, prepared: Prepared) -> bool:
-        """Whether the guest's firmware, which any kernel can follow, is saved for itself."""
-        return can_hold(prepared) and not self._no_firmware
-
-    def _attempt(
-        self,
-        prepared: Prepared,
-        directory: RunDir,
-        rerun: str,
-        stack: contextlib.ExitStack,
-    ) -> Guest:
+    def _attempt(self, request: GuestRequest, stack: contextlib.ExitStack) -> Guest:
         """A guest from a template of its own kernel."""
-        holds = self._holds(prepared)
-        digest = snapshot_digest(prepared, holds=holds)
+        # Whether the guest's firmware, which any kernel can follow, is saved for itself.
+        holds = can_hold(request.prepared) and not self._no_firmware
+        digest = snapshot_digest(request.prepared, holds=holds)
         try:
             snapshot, discarded = self._open(
-                digest, lambda entry: self._save(prepared, digest, entry, directory, rerun, holds)
+                digest, lambda entry: self._save(request, digest, entry, holds)
             )
         except BadSnapshot as error:
             self._snapshots.discard(digest)
             raise _Unusable(f"the snapshot just made is no good: {error}") from error
         with snapshot:
-            keys = snapshot.lend_keys(directory.path / "keys")
-            machine = make_machine(prepared, directory, keys, rerun)
-            directory.update(snapshot=_facts(snapshot, discarded))
-            start = Restored(snapshot)
-            return self._enter(_held(machine, holds), snapshot, start, keys, directory, stack)
+            keys = snapshot.lend_keys(request.directory.path / "keys")
+            machine = _held(request.machine(keys), holds)
+            request.directory.update(snapshot=_facts(snapshot, discarded))
+            return self._enter(request, machine, snapshot, Restored(snapshot), keys, stack)
 
-    def _after_firmware(
-        self,
-        prepared: Prepared,
-        directory: RunDir,
-        rerun: str,
-        stack: contextlib.ExitStack,
-    ) -> Guest:
+    def _after_firmware(self, request: GuestRequest, stack: contextlib.ExitStack) -> Guest:
         """A guest that boots its kernel, where firmware that had run before hands over to it."""
         if self._no_firmware:
             raise _Unusable(self._no_firmware)
-        keys = Keys.generate(directory.path / "keys")
-        machine = snapshot_machine.holding(make_machine(prepared, directory, keys, rerun))
-        with self._firmware(prepared, machine, directory) as snapshot:
-            directory.update(snapshot=_facts(snapshot, "") | {"of": "firmware"})
-            start = AfterFirmware(snapshot)
-            return self._enter(machine, snapshot, start, keys, directory, stack)
+        keys = request.new_keys()
+        machine = snapshot_machine.holding(request.machine(keys))
+        with self._firmware(request, machine) as snapshot:
+            request.directory.update(snapshot=_facts(snapshot, "") | {"of": "firmware"})
+            return self._enter(request, machine, snapshot, AfterFirmware(snapshot), keys, stack)
 
     def _enter(
         self,
+        request: GuestRequest,
         machine: Machine,
         snapshot: OpenSnapshot,
         start: Restored | AfterFirmware,
         keys: Keys,
-        directory: RunDir,
         stack: contextlib.ExitStack,
     ) -> Guest:
-        guest = Guest(
-            snapshot_machine.restored(machine, snapshot.ram, snapshot.state),
-            directory.path,
-            keys=keys,
-            start=start,
-        )
+        restored = snapshot_machine.restored(machine, snapshot.ram, snapshot.state)
+        guest = Guest(restored, request.directory.path, keys=keys, start=start)
         try:
             return stack.enter_context(guest)
         except HarnessError as error:
             ran = "restored" if start.boots else "ready"
             if ran in guest.boot.stages:  # the guest ran: what befell it is its own
                 raise
-            set_aside(directory.path, _ASIDE)
+            set_aside(request.directory.path, _ASIDE)
             self._snapshots.discard(snapshot.manifest.digest)
             raise _Unusable(f"restoring failed: {error.cause}") from error
 
@@ -152,36 +129,28 @@ class Restorer:
 
         return self._snapshots.open(digest, save, waiting=waiting)
 
-    def _firmware(self, prepared: Prepared, machine: Machine, directory: RunDir) -> OpenSnapshot:
+    def _firmware(self, request: GuestRequest, machine: Machine) -> OpenSnapshot:
         """The firmware's snapshot, made if there is none. Raises _NoFirmware."""
-        digest = firmware_digest(prepared)
+        digest = firmware_digest(request.prepared)
 
         def save(entry: Path) -> None:
             self._progress("running the firmware up to the kernel, to save it")
-            self._boot_template(machine, None, digest, entry, directory)
+            self._boot_template(machine, None, digest, entry, request.directory)
 
         try:
             return self._open(digest, save)[0]
         except (HarnessError, BadSnapshot) as error:
-            set_aside(directory.path, "failed-firmware")
+            set_aside(request.directory.path, "failed-firmware")
             raise _NoFirmware(str(error)) from error
 
-    def _save(
-        self,
-        prepared: Prepared,
-        digest: str,
-        entry: Path,
-        directory: RunDir,
-        rerun: str,
-        holds: bool,
-    ) -> None:
+    def _save(self, request: GuestRequest, digest: str, entry: Path, holds: bool) -> None:
         # All as for a guest that is booted: if this one fails, the run says so like any other.
-        keys = Keys.generate(directory.path / "keys")
-        machine = _held(make_machine(prepared, directory, keys, rerun), holds)
-        firmware = self._firmware(prepared, machine, directory) if holds else None
+        keys = request.new_keys()
+        machine = _held(request.machine(keys), holds)
+        firmware = self._firmware(request, machine) if holds else None
         self._progress("booting the template of a snapshot")
         with firmware or contextlib.nullcontext():
-            self._boot_template(machine, keys, digest, entry, directory, firmware)
+            self._boot_template(machine, keys, digest, entry, request.directory, firmware)
 
     def _boot_template(
         self,

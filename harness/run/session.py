@@ -19,7 +19,6 @@ from harness.guest.guest import Guest
 from harness.host.reserve import Claim, Supply, reserve
 from harness.host.state import HostWatch
 from harness.image.build import build_image, build_plugin, build_program
-from harness.image.keys import Keys
 from harness.image.modules import check_modules
 from harness.kernel.addresses import VMLINUX, annotate, call_trace, frames, load_image, source_lines
 from harness.kernel.build import build_kernel
@@ -29,7 +28,7 @@ from harness.record.console import unexpected
 from harness.record.run import run_record
 from harness.record.rundir import RunDir
 from harness.run.boots import boot_again
-from harness.run.prepared import INITRD, Prepared, make_machine
+from harness.run.prepared import INITRD, GuestRequest, Prepared
 from harness.run.restorer import Restorer
 from harness.run.run import Run
 from harness.targets.base import Target, check_kernel, need_hotplug
@@ -160,12 +159,13 @@ class Session:
         self, prepared: Prepared, rerun: str, collect: Collect, watch: HostWatch | None
     ) -> Iterator[Run]:
         directory = RunDir.create(self.runs)
+        request = GuestRequest(prepared, directory, rerun)
         try:
             with contextlib.ExitStack() as stack:
-                guest = self._restorer.restored(prepared, directory, rerun, stack)
+                guest = self._restorer.restored(request, stack)
                 if guest is None:
                     guest = boot_again(
-                        lambda: stack.enter_context(_cold_guest(prepared, directory, rerun)),
+                        lambda: stack.enter_context(_cold_guest(request)),
                         directory,
                         lambda line: self.progress("boot", 0, None, line),
                     )
@@ -253,7 +253,6 @@ def _blame(error: BaseException, directory: RunDir) -> BaseException:
     return GuestFailure(f"{check.name}: {check.detail}", details=details)
 
 
-def _cold_guest(prepared: Prepared, directory: RunDir, rerun: str) -> Guest:
-    keys = Keys.generate(directory.path / "keys")
-    machine = make_machine(prepared, directory, keys, rerun)
-    return Guest(machine, directory.path, keys=keys)
+def _cold_guest(request: GuestRequest) -> Guest:
+    keys = request.new_keys()
+    return Guest(request.machine(keys), request.directory.path, keys=keys)

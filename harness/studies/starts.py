@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import tenacity
 
+from harness.base.guarded import ask
 from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import HostError
 from harness.base.units import GIB, MIB
@@ -136,15 +137,7 @@ def _virtme(way: Way, kernel: Kernel, spec: GuestSpec) -> None:
     command += ["--memory", f"{spec.memory // MIB}M", "--", "true"]
     started = time.monotonic_ns()
     try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_VNG_DEADLINE_S,
-            check=False,
-        )
+        done = ask(command, _VNG_DEADLINE_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         way.note = f"failed: {error}"
         return
@@ -206,16 +199,9 @@ def _listens(qemu: QemuProcess, port: int) -> bool:
 
 def _true(command: Sequence[str]) -> bool:
     try:
-        done = subprocess.run(
-            [*command, "true"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_ATTEMPT_S,
-            check=False,
-        )
+        return ask([*command, "true"], _ATTEMPT_S).returncode == 0
     except subprocess.TimeoutExpired:
         return False
-    return done.returncode == 0
 
 
 def _free_port() -> int:
