@@ -118,8 +118,7 @@ STAGES = ("before init", "init to workload", "workload", "after the workload")
 class LatencyCounter:
     """A distribution of nanoseconds: exact to some millions of values, then in narrow buckets."""
 
-    def __init__(self, exact: int = _EXACT) -> None:
-        self._exact = exact
+    def __init__(self) -> None:
         self._held: list[Array] = []
         self._size = 0
         self._histogram: Histogram | None = None
@@ -133,7 +132,7 @@ class LatencyCounter:
         self.count += len(values)
         self.total += int(values.sum())
         self.max = max(self.max, int(values.max()))
-        if self._histogram is not None or self._size > self._exact:
+        if self._histogram is not None or self._size > _EXACT:
             parts = [histogram_of(part, _BITS) for part in self._held]
             parts += [self._histogram] if self._histogram else []
             self._histogram, self._held = merge(parts), []

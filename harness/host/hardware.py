@@ -3,6 +3,7 @@
 option to change. The order of the rest, which explains a "no", is that of the kernel (7.3)."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.base.status import Status
@@ -60,12 +61,9 @@ class KvmTypes:
 
 def probe_kvm_types(view: HostView, cpu: Cpu) -> KvmTypes:
     """Open /dev/kvm and ask it for its VM types: the definitive answer, without root."""
-    try:
-        view.open_read_write(devices.KVM)
-    except OSError as error:
-        evidence = f"{devices.KVM}: {reason(error)}"
-        return KvmTypes(0, (missing("KVM device", _CATEGORY, evidence, _hint(view, cpu, error)),))
-    device = ok("KVM device", _CATEGORY, f"{devices.KVM} opens for reading and writing")
+    device = _opens(view, devices.KVM, "KVM device", _CATEGORY, lambda e: _hint(view, cpu, e))
+    if device.status is Status.MISS:
+        return KvmTypes(0, (device,))
     try:
         mask = view.kvm_capability(devices.CAP_VM_TYPES)
     except OSError as error:
@@ -73,6 +71,17 @@ def probe_kvm_types(view: HostView, cpu: Cpu) -> KvmTypes:
         hint = "the host's kernel is too old to tell: 6.11 or later for SNP, 6.16 for TDX"
         return KvmTypes(0, (device, missing("KVM VM types", _CATEGORY, evidence, hint)))
     return KvmTypes(mask, (device,))
+
+
+def _opens(
+    view: HostView, path: str, name: str, category: str, hint: Callable[[OSError], str]
+) -> Finding:
+    """Whether this user can use a device; `hint` says what to do about an error."""
+    try:
+        view.open_read_write(path)
+    except OSError as error:
+        return missing(name, category, f"{path}: {reason(error)}", hint(error))
+    return ok(name, category, f"{path} opens for reading and writing")
 
 
 def _hint(view: HostView, cpu: Cpu, error: OSError) -> str:
@@ -135,7 +144,8 @@ def probe_snp(view: HostView) -> tuple[list[Finding], SnpHost | None]:
     with contextlib.suppress(OSError):
         leaf = view.cpuid(_LEAF)
     findings = [processor, *types.findings, *_why_no_snp(view, cpu, leaf, offered)]
-    findings += [*types.offer(VmType.SNP, _SNP_LOG), _sev_device(view)]
+    findings += types.offer(VmType.SNP, _SNP_LOG)
+    findings.append(_opens(view, devices.SEV, "secure processor device", _DEVICE, _sev_hint))
     if not offered:
         return findings, None
     asids, used = _asids(view, leaf)
@@ -209,16 +219,10 @@ def _switch(
     return missing(name, KERNEL, f"{module} has no parameter {parameter_name}", absent)
 
 
-def _sev_device(view: HostView) -> Finding:
-    try:
-        view.open_read_write(devices.SEV)
-    except OSError as error:
-        evidence = f"{devices.SEV}: {reason(error)}"
-        hint = "load the module ccp (CONFIG_CRYPTO_DEV_SP_PSP=y)"
-        if isinstance(error, PermissionError):
-            hint = "let this user open it: chgrp kvm /dev/sev && chmod g+rw /dev/sev, or by udev"
-        return missing("secure processor device", _DEVICE, evidence, hint)
-    return ok("secure processor device", _DEVICE, f"{devices.SEV} opens for reading and writing")
+def _sev_hint(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "let this user open it: chgrp kvm /dev/sev && chmod g+rw /dev/sev, or by udev"
+    return "load the module ccp (CONFIG_CRYPTO_DEV_SP_PSP=y)"
 
 
 def _snp_firmware(view: HostView) -> Finding:

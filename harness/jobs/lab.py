@@ -9,7 +9,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +40,6 @@ _PYTEST_JUDGED = {0, 1, 3, 5, 69}
 and interrupts."""
 
 _CLI = "from harness.cli.app import main; main()"
-
-Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,6 @@ class _Log:
     """A command's output: all of it in a file, its end in memory."""
 
     path: Path
-    notify: Notify
     tail: list[str] = field(default_factory=list)
 
     def run(self, argv: Sequence[str], deadline_s: float) -> int:
@@ -115,7 +112,6 @@ class _Log:
                 file.write(text + "\n")
                 file.flush()
                 self.tail = [*self.tail[1 - _TAIL :], text]
-                self.notify(text)
 
             environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
             return run_guarded(
@@ -126,15 +122,14 @@ class _Log:
 class Lab:
     """Does the work, on this machine. `directory` is new and gets logs and run directories."""
 
-    def __init__(self, notify: Notify = lambda _: None, *, alone: bool = True) -> None:
+    def __init__(self, *, alone: bool = True) -> None:
         """`alone`: what measures wall-clock time waits until no other guest runs on this host."""
-        self._notify = notify
         self._alone = alone
 
     def build(self, job: BuildJob, directory: Path, deadline_s: float) -> BuiltKernel:
         """Build, or take from the cache, and keep a copy under `directory`. Raises HarnessError:
         KernelBuildError's meaning is ERROR."""
-        log = _Log(directory / "build.log", self._notify)
+        log = _Log(directory / "build.log")
         code = log.run(job.command(), deadline_s)
         found = next((m for text in reversed(log.tail) if (m := _BUILT.match(text))), None)
         if code or not found:
@@ -158,7 +153,7 @@ class Lab:
         extra = [f"--verdicts={verdicts}", f"--junit-xml={directory / 'junit.xml'}"]
         extra += ["-q", "-p", "no:cacheprovider", "--color=no"]
         extra += ["-n", str(job.workers)] if job.workers > 1 else []
-        log = _Log(directory / "pytest.log", self._notify)
+        log = _Log(directory / "pytest.log")
         started = time.monotonic()
         try:
             code: int | None = log.run([*argv, *extra], deadline_s)
@@ -178,11 +173,11 @@ class Lab:
         runs = directory / "runs"
         argv = sample_command(job, runs)
         command = shlex.join(argv)
-        log = _Log(directory / "run.log", self._notify)
+        log = _Log(directory / "run.log")
         exclusive = self._alone and job.spec.clock is Clock.WALL
         started = time.monotonic()
         try:
-            with reserve(Claim(exclusive=exclusive), Supply(), waiting=self._notify):
+            with reserve(Claim(exclusive=exclusive), Supply()):
                 started = time.monotonic()
                 code = log.run(argv, deadline_s)
             run_dir = _newest(runs)

@@ -214,17 +214,6 @@ def console_proof(name: str, evidence: GuestEvidence, patterns: Iterable[str]) -
     return Proof(name, False, f"no line on the console matches {' or '.join(patterns)}")
 
 
-def flag_or_device_proof(name: str, evidence: GuestEvidence, *, flag: str, device: str) -> Proof:
-    """That the processor, as the guest sees it, or the platform's device says so."""
-    flags = evidence.answers.get(CPU_FLAGS, "").split()
-    devices = evidence.answers.get(DEVICES, "").split()
-    if flag in flags:
-        return Proof(name, True, f"/proc/cpuinfo has the flag {flag}")
-    if device in devices:
-        return Proof(name, True, f"{device} exists")
-    return Proof(name, False, f"the guest has neither the cpuinfo flag {flag} nor {device}")
-
-
 def table_proof(evidence: GuestEvidence) -> Proof:
     """That firmware left memory unaccepted, and the stub made a table of it."""
     name = "table of unaccepted memory"

@@ -76,11 +76,19 @@ class TdxTarget(common.ConfidentialTarget):
                 evidence,
                 (r"Memory Encryption Features active: Intel TDX", r"tdx: Guest detected"),
             ),
-            common.flag_or_device_proof(
-                "TDX by the guest's processor", evidence, flag="tdx_guest", device="/dev/tdx_guest"
-            ),
+            _processor_proof(evidence),
             common.table_proof(evidence),
         )
+
+
+def _processor_proof(evidence: GuestEvidence) -> Proof:
+    """That the processor, as the guest sees it, or the platform's device says so."""
+    name = "TDX by the guest's processor"
+    if "tdx_guest" in evidence.answers.get(common.CPU_FLAGS, "").split():
+        return Proof(name, True, "/proc/cpuinfo has the flag tdx_guest")
+    if "/dev/tdx_guest" in evidence.answers.get(common.DEVICES, "").split():
+        return Proof(name, True, "/dev/tdx_guest exists")
+    return Proof(name, False, "the guest has neither the cpuinfo flag tdx_guest nor /dev/tdx_guest")
 
 
 def _attributes(spec: GuestSpec) -> dict[str, object]:

@@ -85,7 +85,10 @@ def seconds_axis(title: str, *values: Array) -> dict[str, Any]:
     }
 
 
-def latency_figures(id_: str, named: Sequence[tuple[str, Quantiles]], what: str) -> list[Figure]:
+_WHAT = "time of an accept call"
+
+
+def latency_figures(id_: str, named: Sequence[tuple[str, Quantiles]]) -> list[Figure]:
     """Percentiles over the tail, and the cumulative distribution, of several runs or arms."""
     tail, ecdf = go.Figure(), go.Figure()
     for name, q in named:
@@ -105,7 +108,7 @@ def latency_figures(id_: str, named: Sequence[tuple[str, Quantiles]], what: str)
             hovertemplate="%{y:.5g} % within %{x:.4s}s<extra>%{fullData.name}</extra>",
             **style,
         )
-    seconds = seconds_axis(what, *(np.maximum(q.value, _LEAST_NS) / 1e9 for _, q in named))
+    seconds = seconds_axis(_WHAT, *(np.maximum(q.value, _LEAST_NS) / 1e9 for _, q in named))
     ticks = [0.5, 0.1, 0.01, 0.001, 1e-4, 1e-5, 1e-6]
     tail.update_layout(
         xaxis={
@@ -128,8 +131,8 @@ def latency_figures(id_: str, named: Sequence[tuple[str, Quantiles]], what: str)
         "what took less than 1µs, at 1µs."
     )
     return [
-        Figure(f"{id_}-tail", f"{what}: percentiles", tail, note, header, rows),
-        Figure(f"{id_}-ecdf", f"{what}: cumulative distribution", ecdf, note),
+        Figure(f"{id_}-tail", f"{_WHAT}: percentiles", tail, note, header, rows),
+        Figure(f"{id_}-ecdf", f"{_WHAT}: cumulative distribution", ecdf, note),
     ]
 
 

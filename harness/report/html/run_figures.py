@@ -74,7 +74,6 @@ def run_figures(
         found += latency_figures(
             f"{view.id}-latency",
             [("accepting", quantiles(calls.accept_ns)), ("waiting", quantiles(calls.wait_ns))],
-            "time of an accept call",
         )
     if analysis.accepts and analysis.accepts.per_cpu:
         cpus = analysis.accepts.per_cpu
@@ -111,7 +110,7 @@ def run_figures(
 def overlay(named: Mapping[str, Calls]) -> list[Figure]:
     """The latency distributions of several runs over each other."""
     curves = [(name, quantiles(calls.accept_ns)) for name, calls in named.items()]
-    return latency_figures("overlay", curves, "time of an accept call") if curves else []
+    return latency_figures("overlay", curves) if curves else []
 
 
 def timeline(view: RunView, analysis: Analysis, calls: Calls | None, points: int) -> Figure | None:
