@@ -9,23 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
+from harness.record.columns import Array
 from harness.record.events import Events
 from harness.record.histogram import Histogram, histogram_of, merge
-from harness.record.trace import (
-    PERCENTS,
-    AcceptSummary,
-    Latency,
-    gib_per_s,
-    latency,
-    latency_of,
-)
+from harness.record.trace import PERCENTS, AcceptSummary, Latency, gib_per_s, latency, latency_of
 
-Array = npt.NDArray[Any]
 _EXACT = 8 << 20
 """Values kept one by one; beyond, percentiles come from buckets 0.02 % wide."""
 _BITS = 12

@@ -6,15 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.base.reader import FileType, believing, parse_json
 from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
 from harness.record.clocks import ClockRelation
+from harness.record.columns import Array
 
 
 class HotplugStep(FileType, frozen=True):
@@ -86,7 +85,6 @@ def plug_figures(
 
 
 EVENT_COLUMNS = ("time_ns", "start_phys", "end_phys")
-Array = npt.NDArray[Any]
 
 
 class _Span:

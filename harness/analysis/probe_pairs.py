@@ -5,10 +5,8 @@ numpy; one that is interrupted within a call, or lacks hits, hit by hit (probes.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from harness.analysis.probes import (
     CALL,
@@ -21,11 +19,11 @@ from harness.analysis.probes import (
 )
 from harness.base.status import PreconditionError
 from harness.base.units import UNIT_SIZE
+from harness.record.columns import Array
 from harness.record.events import EventsWriter, named
 from harness.record.frames import Frames
 from harness.record.ringbuffer import Batch, EventFormat, read_mixed
 
-Array = npt.NDArray[Any]
 _HIT_TYPES = ("u1", "<i8", "<i2", "<i4", "<u8", "<u8")
 HIT = np.dtype([(f.name, kind) for f, kind in zip(fields(Hit), _HIT_TYPES, strict=True)])
 """Hit as a row."""

@@ -9,14 +9,13 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from harness.base.status import PreconditionError
+from harness.record.columns import Array
 from harness.record.events import Events
 from harness.record.histogram import Histogram, merge, parse_histogram
 from harness.record.trace import PERCENTS, Latency, latency_of
 
-Array = npt.NDArray[Any]
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 _TAILS = (99.0, 99.9, 99.99)
 

@@ -12,13 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from harness.analysis.probe_pairs import HitWindows, Pairs, write_pairs
-from harness.analysis.probes import (
-    CALL,
-    PLATFORM_CALL,
-    PLATFORM_RETURN,
-    PROBES_FILE,
-    RETURN,
-)
+from harness.analysis.probes import CALL, PLATFORM_CALL, PLATFORM_RETURN, PROBES_FILE, RETURN
 from harness.base.spec import GuestSpec, TargetName
 from harness.base.status import PreconditionError
 from harness.collect import tracefs

@@ -111,12 +111,12 @@ def _configuration(run: RunView) -> Configuration:
         target=run.text("spec", "target"),
         workload=run.workload_name,
         parameters=json.dumps(parameters, sort_keys=True),
-        memory_bytes=_integer(run.get("spec", "memory")),
-        vcpus=_integer(run.get("spec", "vcpus")),
-        numa_nodes=_integer(run.get("spec", "numa_nodes")),
+        memory_bytes=run.integer("spec", "memory") or 0,
+        vcpus=run.integer("spec", "vcpus") or 0,
+        numa_nodes=run.integer("spec", "numa_nodes") or 0,
         accept=run.text("spec", "accept"),
         clock=run.text("spec", "clock"),
-        cost_ns_per_unit=_integer(run.get("spec", "emulation", "cost", "ns_per_unit")),
+        cost_ns_per_unit=run.integer("spec", "emulation", "cost", "ns_per_unit") or 0,
         kernel_config=_kernel_config(run),
     )
 
@@ -133,8 +133,8 @@ def _kernel_config(run: RunView) -> str:
 def _place(run: RunView) -> Place:
     return Place(
         cpu=run.text("host", "cpu"),
-        cpus=_integer(run.get("host", "cpus")),
-        memory_gib=round(_integer(run.get("host", "memory_bytes")) / GIB),
+        cpus=run.integer("host", "cpus") or 0,
+        memory_gib=round((run.integer("host", "memory_bytes") or 0) / GIB),
         accelerator=run.text("spec", "accel"),
         qemu=run.text("qemu", "version"),
     )
@@ -212,7 +212,3 @@ def _differences(a: FileType, b: FileType) -> list[str]:
         for name in a.__struct_fields__
         if getattr(a, name) != getattr(b, name)
     ]
-
-
-def _integer(value: object) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0

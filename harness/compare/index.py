@@ -121,8 +121,8 @@ def row_of(run: RunView) -> Row:
         cause=run.text("cause"),
         target=run.text("spec", "target"),
         kernel=run.text("kernel", "release") or run.text("kernel", "version"),
-        memory_bytes=_integer(run.get("spec", "memory")),
-        vcpus=_integer(run.get("spec", "vcpus")),
+        memory_bytes=run.integer("spec", "memory"),
+        vcpus=run.integer("spec", "vcpus"),
         accept=run.text("spec", "accept"),
         accel=run.text("spec", "accel"),
         clock=run.text("spec", "clock"),
@@ -176,9 +176,3 @@ def _stamp(path: Path) -> str:
             continue
         parts.append(f"{stat.st_ino}.{stat.st_size}.{stat.st_mtime_ns}")
     return "/".join(parts)
-
-
-def _integer(value: object) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int) or not -(1 << 63) <= value < 1 << 63:
-        return None
-    return value

@@ -60,6 +60,12 @@ class RunView:
         value = self.get(*keys)
         return inert(str(value)) if isinstance(value, str | int | float) else ""
 
+    def integer(self, *keys: str) -> int | None:
+        """The same as a number of 64 bits; None where there is none."""
+        value = self.get(*keys)
+        wanted = isinstance(value, int) and not isinstance(value, bool)
+        return value if wanted and -(1 << 63) <= value < 1 << 63 else None
+
     @property
     def id(self) -> str:
         return self.path.name

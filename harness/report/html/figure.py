@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import plotly.graph_objects as go
 from tsdownsample import MinMaxDownsampler, MinMaxLTTBDownsampler
 
 from harness.base.text import inert
 from harness.base.units import format_ns
+from harness.record.columns import Array
 
-Array = npt.NDArray[Any]
 QUANTILE_POINTS = 800
 LINE: Any = MinMaxLTTBDownsampler()  # type: ignore[no-untyped-call]
 CLOUD: Any = MinMaxDownsampler()  # type: ignore[no-untyped-call]

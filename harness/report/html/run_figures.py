@@ -10,12 +10,12 @@ import plotly.graph_objects as go
 from harness.analysis.analyse import Analysis
 from harness.analysis.timeline import UNACCEPTED
 from harness.base.units import GIB, PAGE_SIZE, UNIT_SIZE
+from harness.record.columns import Array
 from harness.record.events import FILE, Events
 from harness.record.samples import read_samples
 from harness.record.view import RunView
 from harness.report.html.figure import (
     CLOUD,
-    Array,
     Figure,
     bars,
     latency_figures,

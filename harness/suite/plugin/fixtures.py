@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from harness.base.status import GuestFailure, HarnessError, Status, UsageError
-from harness.suite.plugin.options import (
-    command_line_spec,
-    option,
-    rerun_command,
-    snapshot_mode,
-)
+from harness.suite.plugin.options import command_line_spec, option, rerun_command, snapshot_mode
 
 if TYPE_CHECKING:
     from harness.base.spec import GuestSpec
