@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from harness.base.options import PackagedFirmware
-from harness.base.progress import Progress
+from harness.base.progress import Progress, silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.host import ovmf
@@ -242,80 +242,64 @@ def judge(view: HostView, path: Path, source: str, demand: Demand) -> Firmware:
     return Firmware(path.absolute(), source, bool(area.strip("0")))
 
 
-def named_image(
-    asked: Path | PackagedFirmware | None,
-    demand: Demand,
-    view: HostView,
-    store: Store,
-    progress: Progress,
-) -> Path | None:
-    """The file that was `asked` for, fetched where a package was. Raises as `fetch_firmware`."""
-    if isinstance(asked, PackagedFirmware):
-        return fetch_firmware(demand, view, store, progress, asked.suite).path
-    return asked
+@dataclass(frozen=True)
+class FirmwareSource:
+    """Images for one demand: this machine's, else those of packages."""
 
+    demand: Demand
+    view: HostView
+    store: Store
+    progress: Progress = silent
 
-def find_or_fetch(
-    demand: Demand,
-    view: HostView,
-    store: Store,
-    progress: Progress,
-    asked: Path | PackagedFirmware | None = None,
-) -> Firmware:
-    """What is `asked` for, else the first image of this machine that fits, else a package's. Raises
-    as `find_firmware`."""
-    if isinstance(asked, PackagedFirmware):
-        return fetch_firmware(demand, view, store, progress, asked.suite)
-    if asked is not None:
-        return find_firmware(demand, view, asked)
-    found, rejected = search(demand, view, descriptor_directories())
-    return found or fetch_firmware(demand, view, store, progress, rejected=rejected)
+    def named(self, asked: Path | PackagedFirmware | None) -> Path | None:
+        """The file that was `asked` for, fetched where a package was. Raises as `fetch`."""
+        return self.fetch(asked.suite).path if isinstance(asked, PackagedFirmware) else asked
 
+    def find(self, asked: Path | PackagedFirmware | None = None) -> Firmware:
+        """What is `asked` for, else the first image of this machine that fits, else a package's.
+        Raises as `find_firmware`."""
+        if isinstance(asked, PackagedFirmware):
+            return self.fetch(asked.suite)
+        if asked is not None:
+            return find_firmware(self.demand, self.view, asked)
+        found, rejected = search(self.demand, self.view, descriptor_directories())
+        return found or self.fetch(rejected=rejected)
 
-def fetch_firmware(
-    demand: Demand,
-    view: HostView,
-    store: Store,
-    progress: Progress,
-    suite: str = "",
-    rejected: Sequence[str] = (),
-) -> Firmware:
-    """The image of the first suite that meets `demand`; only `suite`, where that is named.
-    `rejected` were passed over before. Raises UsageError for an unknown suite, HostError where none
-    fits."""
-    passed = list(rejected)
-    suites = [step.suite for step in apt.machine_steps(suite)]
-    for name in suites:
+    def fetch(self, suite: str = "", rejected: Sequence[str] = ()) -> Firmware:
+        """The image of the first suite that meets the demand; only `suite`, where that is named.
+        `rejected` were passed over before. Raises UsageError for an unknown suite, HostError where
+        none fits."""
+        passed = list(rejected)
+        suites = [step.suite for step in apt.machine_steps(suite)]
+        for name in suites:
+            try:
+                found = self._judged(packages.fetch(_wanted(name), self.store, self.progress))
+            except packages.PackageNotFoundError:
+                found = f"{name}: {_NONE}"
+            if isinstance(found, Firmware):
+                self.progress("firmware", 0, None, found.source)
+                return replace(found, rejected=tuple(passed))
+            passed.append(found)
+        places = ", ".join(suites) or "none (no archive of this release)"
+        raise no_firmware(self.demand, f"suites searched: {places}", passed)
+
+    def foreseen(self) -> Firmware | None:
+        """What `find` gives without fetching; None where it would fetch."""
+        found, _ = search(self.demand, self.view, descriptor_directories())
+        for step in () if found else apt.machine_steps():
+            if held := packages.held(_wanted(step.suite), self.store):
+                judged = self._judged(held)
+                if isinstance(judged, Firmware):
+                    return judged
+        return found
+
+    def _judged(self, found: packages.Unpacked) -> Firmware | str:
+        (record,) = found.records
+        source = f"package {record.package} {record.version} of {record.suite}"
         try:
-            found = _judged(packages.fetch(_wanted(name), store, progress), demand, view)
-        except packages.PackageNotFoundError:
-            found = f"{name}: {_NONE}"
-        if isinstance(found, Firmware):
-            progress("firmware", 0, None, found.source)
-            return replace(found, rejected=tuple(passed))
-        passed.append(found)
-    places = ", ".join(suites) or "none (no archive of this release)"
-    raise no_firmware(demand, f"suites searched: {places}", passed)
-
-
-def foreseen_firmware(demand: Demand, view: HostView, store: Store) -> Firmware | None:
-    """What `find_or_fetch` gives without fetching; None where it would fetch."""
-    found, _ = search(demand, view, descriptor_directories())
-    for step in () if found else apt.machine_steps():
-        if held := packages.held(_wanted(step.suite), store):
-            judged = _judged(held, demand, view)
-            if isinstance(judged, Firmware):
-                return judged
-    return found
-
-
-def _judged(found: packages.Unpacked, demand: Demand, view: HostView) -> Firmware | str:
-    (record,) = found.records
-    source = f"package {record.package} {record.version} of {record.suite}"
-    try:
-        return judge(view, found.directory / IMAGE, source, demand)
-    except UnfitError as unfit:
-        return f"{source}: {unfit}"
+            return judge(self.view, found.directory / IMAGE, source, self.demand)
+        except UnfitError as unfit:
+            return f"{source}: {unfit}"
 
 
 def _wanted(suite: str) -> packages.Wanted:

@@ -12,7 +12,7 @@ from harness.base.store import Store
 from harness.base.units import GIB, format_size
 from harness.host.cpu import available_memory
 from harness.host.finding import Finding, first_missing, missing, ok, unseen
-from harness.host.firmware import PLAIN_IMAGES, foreseen_firmware, under_tcg
+from harness.host.firmware import PLAIN_IMAGES, FirmwareSource, under_tcg
 from harness.host.reserve import needed_memory
 from harness.host.view import HostView, reason
 from harness.kernel.make import TOOLS, check_tools
@@ -195,7 +195,7 @@ def _own_qemu(cache: Path) -> Finding:
 
 def _own_firmware(target: TargetName, view: HostView, cache: Path) -> Finding:
     name, category = f"firmware for {NAMES[target]} under TCG", "emulate platforms"
-    found = foreseen_firmware(under_tcg(DEMANDS[target]), view, Store(cache))
+    found = FirmwareSource(under_tcg(DEMANDS[target]), view, Store(cache)).foreseen()
     if found is None:
         hint = "the first guest that needs it has OVMF fetched by apt, 7 MB; or name a --firmware"
         return unseen(name, category, "no image here fits", hint)

@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: MIT
 """From a spec to the facts of this host that its command line needs, or to why it cannot run."""
 
+from dataclasses import replace
+
 from harness.base.emulation import Route
 from harness.base.progress import Progress, silent
 from harness.base.spec import Accel, GuestSpec
 from harness.base.store import Store
 from harness.host.accel import choose_accel
-from harness.host.firmware import PLAIN, find_or_fetch, named_image, under_tcg
+from harness.host.firmware import PLAIN, FirmwareSource, under_tcg
 from harness.host.reserve import check_room
 from harness.host.view import HostView, LiveHost
 from harness.qemu.binary import find_qemu
 from harness.qemu.build import platform_qemu
 from harness.targets.base import HostFacts
 from harness.targets.emulated import find_firmware
-from harness.targets.ready import DEMANDS, HARDWARE, Readiness, examine_target, require
+from harness.targets.ready import DEMANDS, Readiness, examine_target, require
 from harness.targets.registry import target_for
 
 
@@ -25,10 +27,11 @@ def host_facts(
     Cheap but for the first time KVM is tried, firmware is fetched, or our own QEMU is built: to be
     asked before a kernel is built for minutes.
     """
-    view = view or LiveHost()
-    if spec.target in HARDWARE:
-        return _confidential(spec, store, view, progress)
-    image = named_image(spec.confidential.firmware, PLAIN, view, store, progress)
+    demand = DEMANDS.get(spec.target)
+    source = FirmwareSource(demand or PLAIN, view or LiveHost(), store, progress)
+    if demand:
+        return _confidential(spec, source)
+    image = source.named(spec.confidential.firmware)
     qemu = find_qemu()
     check_room(spec)
     firmware = None
@@ -38,28 +41,24 @@ def host_facts(
     return HostFacts(qemu, accel, reason, firmware)
 
 
-def _confidential(spec: GuestSpec, store: Store, view: HostView, progress: Progress) -> HostFacts:
+def _confidential(spec: GuestSpec, source: FirmwareSource) -> HostFacts:
     if spec.under_tcg:
         why = "asked for" if spec.accel is Accel.TCG else "the icount clock needs TCG"
-        return _under_tcg(spec, store, view, progress, why)
-    asked = spec.confidential
-    image = named_image(asked.firmware, DEMANDS[spec.target], view, store, progress)
-    ready = examine_target(spec.target, view, image=image, disk=asked.disk is not None)
+        return _under_tcg(spec, source, why)
+    image, disk = source.named(spec.confidential.firmware), spec.confidential.disk is not None
+    ready = examine_target(spec.target, source.view, image=image, disk=disk)
     if spec.accel is Accel.AUTO and (blocker := ready.blocker):
         title = target_for(spec.target).title
         why = f"no {title} hardware: {blocker.name}: {blocker.evidence}"
-        return _under_tcg(spec, store, view, progress, why)
+        return _under_tcg(spec, source, why)
     return _hardware(spec, require(ready))
 
 
-def _under_tcg(
-    spec: GuestSpec, store: Store, view: HostView, progress: Progress, why: str
-) -> HostFacts:
+def _under_tcg(spec: GuestSpec, source: FirmwareSource, why: str) -> HostFacts:
     check_room(spec)
-    qemu = platform_qemu(spec.target.value, store, progress)
-    demand = under_tcg(DEMANDS[spec.target])
-    firmware = find_or_fetch(demand, view, store, progress, spec.confidential.firmware)
-    return HostFacts(qemu, Accel.TCG, why, firmware.path)
+    qemu = platform_qemu(spec.target.value, source.store, source.progress)
+    emulated = replace(source, demand=under_tcg(source.demand))
+    return HostFacts(qemu, Accel.TCG, why, emulated.find(spec.confidential.firmware).path)
 
 
 def _hardware(spec: GuestSpec, ready: Readiness) -> HostFacts:

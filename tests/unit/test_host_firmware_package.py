@@ -8,15 +8,11 @@ import pytest
 
 from harness.base.guest_options import guest_option
 from harness.base.options import PackagedFirmware
-from harness.base.progress import silent
 from harness.base.status import HostError, UsageError
 from harness.base.store import Store
 from harness.host import firmware
 from harness.host.firmware import (
-    fetch_firmware,
-    find_or_fetch,
-    foreseen_firmware,
-    named_image,
+    FirmwareSource,
 )
 from harness.host.view import LiveHost
 from tests.support.debian_archive import Archive, use_archive
@@ -48,7 +44,7 @@ def store(tmp_path: Path) -> Store:
 def fetch(
     store: Store, suite: str = "", demand: firmware.Demand = firmware.SNP
 ) -> firmware.Firmware:
-    return fetch_firmware(demand, LiveHost(), store, silent, suite)
+    return FirmwareSource(demand, LiveHost(), store).fetch(suite)
 
 
 @needs_apt
@@ -92,17 +88,17 @@ def test_what_the_machine_has_is_taken_before_anything_is_fetched(
     monkeypatch.setattr(firmware, "descriptor_directories", lambda: [])
     monkeypatch.setattr(firmware, "PLAIN_IMAGES", (plain,))
     plain.write_bytes(EAGER + PLAIN_IMAGE)
-    fetched = find_or_fetch(firmware.SNP, LiveHost(), store, silent)
+    fetched = FirmwareSource(firmware.SNP, LiveHost(), store).find()
     assert fetched.source.startswith("package ovmf 2025.02")
     assert fetched.rejected[0].startswith(f"{plain}: ")
     plain.write_bytes(LAZY + PLAIN_IMAGE)
-    found = find_or_fetch(firmware.SNP, LiveHost(), store, silent)
+    found = FirmwareSource(firmware.SNP, LiveHost(), store).find()
     assert found.path == plain
     asked = PackagedFirmware("forky")
-    named = find_or_fetch(firmware.SNP, LiveHost(), store, silent, asked)
+    named = FirmwareSource(firmware.SNP, LiveHost(), store).find(asked)
     assert named == fetch(store, "forky")
     with pytest.raises(UsageError, match="no metadata for intel-tdx"):
-        find_or_fetch(firmware.TDX, LiveHost(), store, silent, plain)
+        FirmwareSource(firmware.TDX, LiveHost(), store).find(plain)
 
 
 @needs_apt
@@ -112,14 +108,14 @@ def test_what_would_be_taken_is_said_without_fetching(
     plain = tmp_path / "plain.fd"
     monkeypatch.setattr(firmware, "PLAIN_IMAGES", (plain,))
     monkeypatch.setattr(firmware, "descriptor_directories", lambda: [])
-    assert foreseen_firmware(firmware.SNP, LiveHost(), store) is None
+    assert FirmwareSource(firmware.SNP, LiveHost(), store).foreseen() is None
     assert not entries(store)
     fetched = fetch(store)
-    held = foreseen_firmware(firmware.SNP, LiveHost(), store)
+    held = FirmwareSource(firmware.SNP, LiveHost(), store).foreseen()
     assert held
     assert (held.path, held.source) == (fetched.path, fetched.source)
     plain.write_bytes(LAZY + PLAIN_IMAGE)
-    found = foreseen_firmware(firmware.SNP, LiveHost(), store)
+    found = FirmwareSource(firmware.SNP, LiveHost(), store).foreseen()
     assert found
     assert found.path == plain
 
@@ -131,7 +127,7 @@ def test_an_option_names_a_package_or_a_file(
     def image(text: str) -> Path | None:
         asked = guest_option("firmware").value(text)
         assert guest_option("firmware").argument(asked) == f"--firmware={text}"
-        return named_image(asked, firmware.SNP, LiveHost(), store, silent)
+        return FirmwareSource(firmware.SNP, LiveHost(), store).named(asked)
 
     assert image("debian") == fetch(store).path
     assert image("debian:forky") == fetch(store, "forky").path
