@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The steps of a run that plugged memory, and what the accept events say of each device."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
