@@ -2,8 +2,6 @@
 """What a kernel started by kexec has to have of the memory of the one before; and what LKVS' cases
 assert, judged so that absence never passes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """kexec: kernels one after the other in one guest, each with what the one before has left."""
 
-from __future__ import annotations
-
 import shlex
 import time
 from collections.abc import Sequence

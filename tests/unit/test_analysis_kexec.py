@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Kernels started by kexec: what each must have of the memory of the one before."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest
