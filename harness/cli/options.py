@@ -169,7 +169,11 @@ def _guest_option(option: Option, default: Any) -> Decorator:
 collect_options = bundle(
     "collect",
     lambda hz, trace_from, trace_buffer: Collect(hz, trace_from, trace_buffer),
-    click.option("--hz", default=100, help="Counter samples per second; 0: none."),
+    click.option(
+        "--hz",
+        type=int,
+        help="Counter samples per second; 0: none.  [default: 100; none with --clock=icount]",
+    ),
     click.option(
         "--trace-from",
         default=TraceMode.AUTO.value,

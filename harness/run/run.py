@@ -239,10 +239,9 @@ class Run:
         return found
 
     def _start_sampler(self) -> None:
-        if self._sampler is None and self.collect.hz:
-            self._sampler = Sampler(
-                self.guest, self.directory.path, self.collect.hz, self._tell_unaccepted
-            )
+        hz = self.collect.rate(self.spec.clock)
+        if self._sampler is None and hz:
+            self._sampler = Sampler(self.guest, self.directory.path, hz, self._tell_unaccepted)
 
     def _tell_unaccepted(self, pages: int) -> None:
         if self.before is None or self.before.unaccepted_pages <= 0:
