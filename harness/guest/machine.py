@@ -101,7 +101,7 @@ def devices(virtio_options: str, ssh_port: int) -> Pairs:
     return (
         ("-device", f"virtio-serial-pci,id=serial0{virtio}"),
         ("-device", f"virtserialport,chardev=ready,name={READY_PORT}"),
-        ("-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"),
+        ("-netdev", f"user,id=net0,ipv6=off,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"),
         ("-device", f"virtio-net-pci,netdev=net0,romfile={virtio}"),
         ("-object", "rng-builtin,id=rng0"),
         ("-device", f"virtio-rng-pci,rng=rng0{virtio}"),

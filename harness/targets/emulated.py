@@ -20,11 +20,23 @@ from harness.targets.base import (
 from harness.targets.shape import memory_backends, memory_option, sockets
 
 _MACHINE = "q35"
-REPEATABLE = ("norandmaps", "nokaslr", "sysctl.vm.stat_interval=3600")
+REPEATABLE = (
+    "norandmaps",
+    "nokaslr",
+    "nowatchdog",
+    "ipv6.disable=1",
+    "sysctl.vm.stat_interval=3600",
+    "sysctl.vm.compaction_proactiveness=0",
+    "harness.still",
+)
 """For costs that are the same each time. Where a process's maps are decides how many entries of a
 maple tree's node a page fault looks at: 14 instructions a fault, 0.2 % of a first touch. And once a
 second the kernel shrinks each CPU's list of free pages (mm/vmstat.c, refresh_cpu_vm_stats(), 6.12);
-where in a workload that falls is chance. The counters are folded when they are read."""
+where in a workload that falls is chance. The counters are folded when they are read. What wakes up
+by itself beside a workload is off as well: the lockup detector's stopper, kcompactd twice a second,
+and IPv6, which after a restore asks for routers and gives itself an address (100,000 instructions
+where packets are bounced). harness.still is for the guest's init and its workloads
+(guest-images/minimal/src/still.c)."""
 
 
 def find_firmware() -> Path:

@@ -136,6 +136,7 @@ int crew_run(struct crew *crew, crew_process *process, void *context)
 	static pid_t pids[MAX_WORKERS];
 
 	oom_score("-999"); /* let the OOM killer take a worker, never the one who reports */
+	await_beat();
 	if (pipe(hold))
 		return crew_error(crew->name, "cannot make a pipe");
 	for (unsigned int i = 0; i < crew->processes; i++) {

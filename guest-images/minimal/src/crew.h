@@ -41,6 +41,8 @@ struct crew *crew_new(const char *name, unsigned int processes, unsigned int thr
 /* Run all processes to the end of their work. Returns 0, or 1 after printing why not. They keep
  * their memory until crew_end(). */
 int crew_run(struct crew *crew, crew_process *process, void *context);
+/* still.c: in a guest that is to be still, sleep until a moment that is the same in every run. */
+void await_beat(void);
 /* Let the processes end and wait for them. */
 void crew_end(void);
 /* Print the part of the report that all workloads share, and the end of the line. */

@@ -24,6 +24,9 @@ bool network_up(void);
 /* The value of NAME=VALUE on the kernel's command line, or "" for a bare NAME; NULL if absent. */
 const char *kernel_parameter(const char *name);
 
+/* still.c: for a guest that is to be still (kernel parameter harness.still). */
+void keep_still(void);
+
 /* resume.c: "NONCE REALTIME_NS SEED" from the host of a guest restored from a snapshot. */
 void resume(const char *arguments);
 

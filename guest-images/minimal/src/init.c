@@ -282,6 +282,7 @@ int init_main(int argc, char **argv)
 
 	send_init(); /* queued: it goes out the moment the port is open */
 	mount_all();
+	keep_still();
 	set_environment();
 	seed_entropy();
 	look_for_devices(epoll);
