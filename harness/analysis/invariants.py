@@ -328,6 +328,6 @@ def _witnesses_agree(e: Evidence) -> Iterator[Check]:
             return
         if e.events is not None:
             units = platform.units_between(e.events, (e.before, e.after))
-            yield platform.kernel_events_agree(units, e.events.facts.lost, first, last)
+            yield platform.kernel_events_agree(units, e.events.facts.lost_after_boot, first, last)
         elif e.trace is not None and e.trace.since is not None:
             yield platform.kernel_events_agree(e.trace.units, e.trace.lost, first, last)

@@ -57,10 +57,12 @@ class EventTrace(AcceptTrace):
     """The trace event, on since early boot if the command line asked for it."""
 
     source = "event"
+    _lost_in_boot = 0
 
     def begin(self, blocks: int, buffer_kib: int | None) -> None:
         # What boot recorded stays in the buffer.
         tracefs.make_room(self._guest, blocks, kib=buffer_kib, enable=tracefs.ACCEPT_EVENT)
+        self._lost_in_boot = sum(tracefs.losses(self._guest).values())
 
     def pause(self) -> None:
         tracefs.switch_event(self._guest, False)
@@ -72,7 +74,7 @@ class EventTrace(AcceptTrace):
             dropped = convert_frames(
                 frames, layout, lambda some: tracefs.symbols(self._guest, some), writer
             )
-            facts = TraceFacts(self.source, lost, dropped)
+            facts = TraceFacts(self.source, lost, dropped, lost_in_boot=self._lost_in_boot)
             writer.finish(facts)
         return facts
 

@@ -62,10 +62,15 @@ def event_format(guest: Guest, event: str = ACCEPT_EVENT) -> str:
 
 
 def stop_tracing(guest: Guest) -> Mapping[int, int]:
-    """Stop the ring buffer; the events that each CPU lost since boot. Raises PreconditionError
-    where a CPU does not say."""
+    """Stop the ring buffer; what it lost, as `losses`."""
+    guest.run(f"echo 0 > {TRACEFS}/tracing_on")
+    return losses(guest)
+
+
+def losses(guest: Guest) -> Mapping[int, int]:
+    """The events that each CPU lost since boot. Raises PreconditionError where one does not say."""
     script = (
-        f"cd {TRACEFS} && echo 0 > tracing_on && for cpu in per_cpu/cpu*; do "
+        f"cd {TRACEFS} && for cpu in per_cpu/cpu*; do "
         'echo "#${cpu#per_cpu/}"; cat $cpu/stats; done'
     )
     return parse_losses(guest.run(script, deadline_s=_DEADLINE_S).text)

@@ -49,6 +49,9 @@ class TraceFacts(FileType, frozen=True):
     """CPU -> events that its ring buffer dropped since boot."""
     lost_unknown: bool = False
     """Whether pages say that events were dropped before them, and not how many."""
+    lost_in_boot: int = 0
+    """How many of them were lost before the run's first reading: boot's buffer is small, and a
+    large guest that accepts all of its memory has more events than that."""
     since_ns: int = 0
     """From when on all was recorded, guest CLOCK_MONOTONIC; 0: from early boot."""
     until_ns: int = 0
@@ -58,6 +61,11 @@ class TraceFacts(FileType, frozen=True):
     def lost(self) -> int:
         """Events lost on all CPUs; at least 1 if some were and nobody knows how many."""
         return max(sum(self.lost_events.values()), int(self.lost_unknown))
+
+    @property
+    def lost_after_boot(self) -> int:
+        """The same from the run's first reading on."""
+        return self.lost - self.lost_in_boot
 
 
 class EventsWriter:
