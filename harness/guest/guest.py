@@ -164,6 +164,7 @@ class Guest(Judged):
         self._session = SshSession(self.ssh_port, keys, self.race, deadline_s=_SSH_S)
         # Of the kernel that QEMU started; one that follows it by kexec has stages of its own.
         self.boot.stages.setdefault("ssh_banner", self._session.banner_ns)
+        self.boot.stages.setdefault("logged_in", self._session.login_ns)
         expected = {_BOOT_ID: self.boot.ready.boot_id, **self._identity}
         command = "; ".join(f"cat {path}; echo" for path in expected)
         said = self.run(command, max_output=200, check=False).text.split()

@@ -16,12 +16,14 @@ STAGES = (
     "restored",
     "ready",
     "ssh_banner",
+    "logged_in",
     "first_command",
 )
 """In the order in which they are reached: QEMU spawned; QMP speaks; first console byte; the guest's
-init and ready messages in; sshd's banner in; the first command done. A guest that was restored from
-a snapshot has "restored" (it runs) in the place of kernel_start and init, and its "ready" is the
-answer of its init to the host; one from a snapshot of firmware has "restored" beside them."""
+init and ready messages in; sshd's banner in; logged in; the first command done. A guest that was
+restored from a snapshot has "restored" (it runs) in the place of kernel_start and init, and its
+"ready" is the answer of its init to the host; one from a snapshot of firmware has "restored" beside
+them."""
 
 _BOOT_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 

@@ -14,11 +14,12 @@ import pytest
 
 from harness.analysis.pressure import Bounds
 from harness.base.confidential import OnViolation
-from harness.base.spec import GuestSpec
+from harness.base.spec import GuestSpec, SnapshotMode
 from harness.base.status import GuestFailure, Status
 from harness.base.units import MIB, PAGE_SIZE, UNIT_SIZE
 from harness.kernel.kernel import Kernel
 from harness.record.platform import FILE, PlatformEvents
+from harness.record.platform_state import parse_info
 from harness.run.run import Run
 from harness.run.session import Session
 from harness.suite.plugin.fixtures import Boot
@@ -35,6 +36,7 @@ KERNEL = "debian-binary:6.12"
 PLATFORMS = ("tdx", "snp")
 OBJECT = "/objects/cgs0"
 TOUCHED = 64 * MIB
+GUESTS = 10
 REBIND = (
     "cd /sys/bus/virtio/drivers/virtio_rng && d=$(ls -d virtio* | head -1) && "
     'echo "$d" > unbind && echo "$d" > bind'
@@ -136,6 +138,30 @@ def test_each_window_of_a_guest_is_judged_by_the_platform_too(
     assert {check.status for check in sound.values()} == {Status.PASS}
     failed = {check.signal for check in lied.values() if check.status is Status.FAIL}
     assert failed == {"illegal-access", "conservation"}
+
+
+def test_ten_guests_in_a_row_from_one_snapshot_start_alike(
+    cvm_session: Session, spec: GuestSpec, kernel: Kernel
+) -> None:
+    session = Session(store=cvm_session.store, runs=cvm_session.runs, snapshot=SnapshotMode.AUTO)
+    prepared = session.prepare(spec, kernel)
+    starts, drawn = set(), set()
+    for _ in range(GUESTS):
+        with session.boot(prepared) as run:
+            assert run.guest.boot.restored, run.directory.record["snapshot"]
+            assert run.platform
+            assert run.before
+            now = parse_info(run.platform.statistics["proven"])
+            digest = run.directory.record["snapshot"]["digest"]
+            starts.add((digest, run.before.unaccepted_pages, now.pages.pending))
+            drawn.add(run.guest.run("od -An -tx1 -N16 /dev/urandom").text)
+            use_up_accepted(run)
+            run.load(Touch(bytes=TOUCHED))
+            outcome = run.conclude()
+        assert outcome.status is Status.PASS, outcome.cause
+        assert outcome.after.unaccepted_pages < run.before.unaccepted_pages
+    assert len(starts) == 1, starts
+    assert len(drawn) == GUESTS
 
 
 HARMLESS: frozenset[str] = frozenset()

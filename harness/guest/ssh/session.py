@@ -43,6 +43,8 @@ class SshSession:
         """Connect to 127.0.0.1:`port`. Raises HostError, or the race's verdict."""
         self.banner_ns = 0
         """When the server's banner was there, host CLOCK_MONOTONIC."""
+        self.login_ns = 0
+        """When the server had taken the client's key."""
         self._race = race
         self._port = port
         self._running = weakref.WeakSet[RunningCommand]()  # their threads keep them alive
@@ -79,6 +81,7 @@ class SshSession:
         if transport.get_remote_server_key().asbytes() != base64.b64decode(host_key):
             raise paramiko.SSHException("the server's key is not the guest's: not our guest")
         transport.auth_publickey(_USER, client_key)
+        self.login_ns = time.monotonic_ns()
 
     def _knock(self) -> socket.socket:
         """A connected socket on which the server's banner waits to be read. QEMU's user network
