@@ -9,8 +9,6 @@ add up to it. The CPU time of QEMU until it is proven to be a confidential guest
 less sensitive to what else the host does. A snapshot that is missing is made first.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

@@ -137,6 +137,12 @@ def test_paramiko_reads_the_client_key(tmp_path: Path) -> None:
     assert f"{key.get_name()} {key.get_base64()}" == keys.authorized_key
 
 
+def test_dropbear_seeds_itself_from_the_kernels_generator_alone() -> None:
+    program = b"\0/dev/urandom\0/proc/timer_list\0/proc/net/tcp\0/proc/sys/kernel\0/proc/vmstat\0"
+    changed = b"\0/dev/urandom\0/none/timer_list\0/none/net/tcp\0/proc/sys/kernel\0/none/vmstat\0"
+    assert layers.without_statistics(program) == changed
+
+
 @needs_tools
 def test_dropbear_reads_the_host_key(tmp_path: Path) -> None:
     keys = Keys.generate(tmp_path)

@@ -29,8 +29,14 @@
 #define DEADLINE_S 10 /* after which what is still missing is reported; waiting goes on */
 
 static char *sshd_argv[] = {
-	/* -e: sessions inherit our environment; no syslog runs, so errors go to the console. */
-	"/usr/sbin/dropbear", "-s", "-e", "-E", "-j", "-k", "-m", "-p", "22",
+	/*
+	 * No path: dropbear, which cannot open a file of that name in /root, forks for a connection
+	 * and leaves it at that (svr-main.c, 2022.83). Else it executes itself anew, which takes a
+	 * restored guest longer than the key exchange.
+	 *
+	 * -e: sessions inherit our environment; no syslog runs, so errors go to the console.
+	 */
+	"dropbear", "-s", "-e", "-E", "-j", "-k", "-m", "-p", "22",
 	"-P", "/run/dropbear.pid", "-r", "/etc/dropbear/host_key", NULL,
 };
 static char *shell_argv[] = { "/bin/sh", "-l", NULL };
@@ -118,7 +124,7 @@ static pid_t spawn(char **argv, const char *terminal)
 		if (fd > 2)
 			close(fd);
 	}
-	execv(argv[0], argv);
+	execvp(argv[0], argv);
 	_exit(127);
 }
 
