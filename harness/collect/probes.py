@@ -151,8 +151,8 @@ class ProbeTrace(AcceptTrace):
             f"{self.source} ({self._flavour})",
             {**lost, NO_CPU: missed} if missed else lost,
             windows.dropped,
-            self._since_ns,
-            self._until_ns,
+            since_ns=self._since_ns,
+            until_ns=self._until_ns,
         )
         with EventsWriter(out) as writer:
             write_pairs(pairs, frames.comms, names, writer)

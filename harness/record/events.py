@@ -49,13 +49,13 @@ class TraceFacts(FileType, frozen=True):
     """CPU -> events that its ring buffer dropped since boot."""
     lost_unknown: bool = False
     """Whether pages say that events were dropped before them, and not how many."""
-    lost_in_boot: int = 0
-    """How many of them were lost before the run's first reading: boot's buffer is small, and a
-    large guest that accepts all of its memory has more events than that."""
     since_ns: int = 0
     """From when on all was recorded, guest CLOCK_MONOTONIC; 0: from early boot."""
     until_ns: int = 0
     """To when; 0: to the run's end."""
+    lost_in_boot: int = 0
+    """How many of them were lost before the run's first reading: boot's buffer is small, and a
+    large guest that accepts all of its memory has more events than that."""
 
     @property
     def lost(self) -> int:
