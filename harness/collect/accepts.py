@@ -61,8 +61,8 @@ class EventTrace(AcceptTrace):
 
     def begin(self, blocks: int, buffer_kib: int | None) -> None:
         # What boot recorded stays in the buffer.
-        tracefs.make_room(self._guest, blocks, kib=buffer_kib, enable=tracefs.ACCEPT_EVENT)
-        self._lost_in_boot = sum(tracefs.losses(self._guest).values())
+        lost = tracefs.make_room(self._guest, blocks, kib=buffer_kib, enable=tracefs.ACCEPT_EVENT)
+        self._lost_in_boot = sum(lost.values())
 
     def pause(self) -> None:
         tracefs.switch_event(self._guest, False)

@@ -22,6 +22,8 @@ _MAX_TRACE_BYTES = 4 << 30
 _MAX_SYMBOLS = 200
 _SYMBOL = re.compile(r"^([0-9a-f]{1,16}) (\S{1,200})$", re.MULTILINE)
 _CPU = re.compile(r"^#cpu(\d{1,4})$")
+_LOSSES = 'for cpu in per_cpu/cpu*; do echo "#${cpu#per_cpu/}"; cat $cpu/stats; done'
+"""What `parse_losses` reads."""
 
 
 def has_event(guest: Guest, event: str = ACCEPT_EVENT) -> bool:
@@ -35,15 +37,16 @@ def make_room(
     events_per_block: int = 1,
     kib: int | None = None,
     enable: str | None = None,
-) -> None:
+) -> Mapping[int, int]:
     """Have each CPU's buffer hold the events of every block left, or `kib`, and record `enable`
-    from then on. Done after boot: a large buffer at boot would itself accept memory."""
+    from then on. Done after boot: a large buffer at boot would itself accept memory. What comes
+    back are the events that each CPU has lost until then. Raises as `stop_tracing`."""
     wanted = blocks * events_per_block * _EVENT_BYTES // 1024
     kib = kib or min(max(_MIN_KIB, wanted), _MAX_KIB)
     script = f"cd {TRACEFS} && echo {kib} > buffer_size_kb && echo {_COMMS} > saved_cmdlines_size"
     if enable:
         script += f" && echo 1 > events/{enable}/enable"
-    guest.run(script, deadline_s=_DEADLINE_S)
+    return parse_losses(guest.run(f"{script} && {_LOSSES}", deadline_s=_DEADLINE_S).text)
 
 
 def use_monotonic_clock(guest: Guest) -> None:
@@ -62,17 +65,9 @@ def event_format(guest: Guest, event: str = ACCEPT_EVENT) -> str:
 
 
 def stop_tracing(guest: Guest) -> Mapping[int, int]:
-    """Stop the ring buffer; what it lost, as `losses`."""
-    guest.run(f"echo 0 > {TRACEFS}/tracing_on")
-    return losses(guest)
-
-
-def losses(guest: Guest) -> Mapping[int, int]:
-    """The events that each CPU lost since boot. Raises PreconditionError where one does not say."""
-    script = (
-        f"cd {TRACEFS} && for cpu in per_cpu/cpu*; do "
-        'echo "#${cpu#per_cpu/}"; cat $cpu/stats; done'
-    )
+    """Stop the ring buffer; the events that each CPU lost since boot. Raises PreconditionError
+    where a CPU does not say."""
+    script = f"cd {TRACEFS} && echo 0 > tracing_on && {_LOSSES}"
     return parse_losses(guest.run(script, deadline_s=_DEADLINE_S).text)
 
 
