@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -84,17 +85,9 @@ class Observer:
 
     def cut(self) -> Window:
         """Close the window and open the next. Raises PreconditionError for unreadable output."""
-        traced, witness = self._run.traced, self._run.platform
         events: list[AcceptEvent] = []
-
-        def read() -> _Reading:
-            if not traced:
-                return _Reading(self._run.counters(), (), 0, at_rest=True)
-            reading = self._read()
-            events.extend(reading.events)
-            return reading
-
-        if witness:
+        read = functools.partial(self._read, events)
+        if witness := self._run.platform:
             reading, info, pending = witness.beside(read)
             platform = (self._platform, info)
             self._platform = info
@@ -102,24 +95,34 @@ class Observer:
             reading, platform, pending = read(), None, None
         lost = reading.lost - self._lost
         self._lost = reading.lost
-        window = Window(self.last, reading.counters, tuple(events), lost, traced, platform, pending)
         delays = run_delays(self._run.guest.pid)
-        window = replace(window, host_delay_ns=longest_delay(self._delays, delays))
+        window = Window(
+            before=self.last,
+            after=reading.counters,
+            events=tuple(events),
+            lost=lost,
+            traced=self._run.traced,
+            platform=platform,
+            pending=pending,
+            host_delay_ns=longest_delay(self._delays, delays),
+        )
         self._delays = delays
         self.last = window.after
         return window
 
-    def _read(self) -> _Reading:
+    def _read(self, events: list[AcceptEvent]) -> _Reading:
+        """What the guest says at rest; what was accepted since the last reading joins `events`."""
+        if not self._run.traced:
+            return _Reading(self._run.counters(), (), 0, at_rest=True)
         # The event stays on: turning it off patches code, and a vCPU that runs it meanwhile can
         # die of that under TCG (docs/suite.md). So the events are taken out of the buffer after
         # the counters were read, until a reading finds that nothing was accepted in between.
-        events: list[AcceptEvent] = []
         for _ in range(_ATTEMPTS):
             output = self._run.guest.run(_CUT, deadline_s=_DEADLINE_S, max_output=_MAX_OUTPUT)
             reading = _parse(output.stdout.decode(errors="replace"))
             events += reading.events
             if reading.at_rest:
-                return replace(reading, events=tuple(events))
+                return reading
         raise PreconditionError(
             f"memory was being accepted in each of {_ATTEMPTS} readings: no window can be cut"
         )
