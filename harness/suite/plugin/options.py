@@ -149,9 +149,14 @@ def snapshot_mode(config: pytest.Config) -> SnapshotMode:
 
 
 def rerun_command(config: pytest.Config, test: str) -> str:
+    return shlex.join(["pytest", *rerun_words(config), test])
+
+
+def rerun_words(config: pytest.Config) -> list[str]:
+    """The options of a pytest whose guests are this one's."""
     words = spec_arguments(command_line_spec(config), option(config, "--kernel"))
     words += [*kernel_words(config), f"--tier={option(config, '--tier')}"]
-    return shlex.join(["pytest", *(_spelled(config, word) for word in words), test])
+    return [_spelled(config, word) for word in words]
 
 
 def _spelled(config: pytest.Config, word: str) -> str:
