@@ -10,11 +10,12 @@ less sensitive to what else the host does. A snapshot that is missing is made fi
 """
 
 import argparse
-import os
 import statistics
 import time
 from itertools import pairwise
 from pathlib import Path
+
+import psutil
 
 from harness.base.spec import SnapshotMode
 from harness.base.status import GuestFailure
@@ -35,8 +36,8 @@ ALL, CPU = "all", "QEMU's CPU"
 
 def cpu_ms(pid: int) -> float:
     """CPU time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+    used = psutil.Process(pid).cpu_times()
+    return (used.user + used.system) * 1000
 
 
 def measured(session: Session, target: str, kernel: str, guests: int) -> list[dict[str, float]]:
