@@ -17,13 +17,14 @@ from harness.base.units import GIB, MAX_ORDER_PAGES, UNIT_SIZE
 from harness.record.boot import BootRecord, InitMessage, ReadyMessage
 from harness.record.check import Check
 from harness.record.console import Splat
-from harness.record.counters import Counters, Zone
+from harness.record.counters import Counters
 from harness.record.events import EventsWriter, TraceFacts
 from harness.record.histogram import histogram_of
 from harness.record.rundir import RunDir, write_json
 from harness.record.samples import Samples, write_samples
 from harness.record.trace import AcceptSummary, latency
 from harness.workloads.base import WorkloadResult
+from tests.support.readings import reading
 
 Array = npt.NDArray[Any]
 START = datetime.datetime(2026, 3, 1, 2, 0, tzinfo=datetime.UTC)
@@ -189,16 +190,9 @@ def make_measured_run(
 
 
 def _reading(blocks: int, *, accepted: int, pending: int) -> Counters:
-    pages = blocks * MAX_ORDER_PAGES
-    return Counters(
-        monotonic_ns=1,
-        unaccepted_pages=pages,
-        free_pages=pages + 5000,
-        meminfo_unaccepted_kib=pages * 4,
+    return reading(
+        blocks * MAX_ORDER_PAGES,
         mem_total_kib=4 << 20,
-        node_unaccepted_kib={0: pages * 4},
-        zones=(Zone(0, "Normal", pages, pages + 5000, 0),),
-        buddy_pages=5000,
         emulation={
             "units_marked": accepted + pending,
             "units_added": 0,

@@ -12,6 +12,7 @@ from harness.analysis.evidence import Evidence, Scope
 from harness.analysis.invariants import judge
 from harness.base.status import PreconditionError, Status
 from harness.record import counters as c
+from tests.support.readings import reading
 
 BLOCKS = 100
 
@@ -19,15 +20,9 @@ BLOCKS = 100
 def sound() -> c.Counters:
     """A consistent reading: 100 unaccepted blocks, 3 without their first unit (the guard)."""
     pages = BLOCKS * 1024
-    return c.Counters(
-        monotonic_ns=1,
-        unaccepted_pages=pages,
-        free_pages=pages + 5000,
-        meminfo_unaccepted_kib=pages * 4,
-        mem_total_kib=1 << 20,
-        node_unaccepted_kib={0: pages * 4},
+    return reading(
+        pages,
         zones=(c.Zone(0, "DMA32", pages, pages + 5000, 10),),
-        buddy_pages=5000,
         emulation={
             "table_pending": BLOCKS * 2 - 3,
             "backend_pending": BLOCKS * 2 - 3,

@@ -12,12 +12,13 @@ import pytest
 from harness.analysis.analyse import Analysis, analyse
 from harness.base.status import PreconditionError, Status, UsageError
 from harness.base.units import UNIT_SIZE
-from harness.record.counters import Counters, Zone
+from harness.record.counters import Counters
 from harness.record.events import TraceFacts
 from harness.record.rundir import RunDir, plain
 from harness.record.samples import Samples, write_samples
 from harness.record.trace import AcceptEvent
 from tests.support.event_files import write_events
+from tests.support.readings import reading
 
 MS = 1_000_000
 INIT_NS, START_NS, STOP_NS = 100 * MS, 500 * MS, 900 * MS
@@ -25,16 +26,8 @@ WORKER = 77
 
 
 def counters(unaccepted_blocks: int, accepted: int, pending: int) -> Counters:
-    pages = unaccepted_blocks * 1024
-    return Counters(
-        monotonic_ns=1,
-        unaccepted_pages=pages,
-        free_pages=pages + 5000,
-        meminfo_unaccepted_kib=pages * 4,
-        mem_total_kib=1 << 20,
-        node_unaccepted_kib={0: pages * 4},
-        zones=(Zone(0, "Normal", pages, pages + 5000, 0),),
-        buddy_pages=5000,
+    return reading(
+        unaccepted_blocks * 1024,
         emulation={
             "units_marked": 20,
             "units_added": 0,

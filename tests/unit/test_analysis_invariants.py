@@ -15,13 +15,14 @@ from harness.analysis.pressure import Bounds
 from harness.analysis.reboot import RebootCycle
 from harness.base.status import Status
 from harness.base.units import UNIT_SIZE
-from harness.record.counters import Counters, Zone
+from harness.record.counters import Counters
 from harness.record.events import Events, TraceFacts
 from harness.record.platform_state import PendingRun
 from harness.record.run import run_record
 from harness.record.trace import AcceptEvent
 from tests.support.event_files import write_events
 from tests.support.platform_streams import PENDING, small_stream, witness
+from tests.support.readings import reading as consistent_reading
 
 STATS: dict[str, int | str] = {
     "units_marked": 20,
@@ -40,18 +41,8 @@ QUIET = {"pgscan_direct": 0, "thp_fault_fallback": 0, "compact_stall": 0}
 
 
 def reading(blocks: int = 7, vmstat: dict[str, int] | None = None, **stats: int) -> Counters:
-    pages = blocks * 1024
-    return Counters(
-        monotonic_ns=1,
-        unaccepted_pages=pages,
-        free_pages=pages + 5000,
-        meminfo_unaccepted_kib=pages * 4,
-        mem_total_kib=1 << 20,
-        node_unaccepted_kib={0: pages * 4},
-        zones=(Zone(0, "Normal", pages, pages + 5000, 0),),
-        buddy_pages=5000,
-        emulation={**STATS, **stats},
-        vmstat=QUIET | (vmstat or {}),
+    return consistent_reading(
+        blocks * 1024, emulation={**STATS, **stats}, vmstat=QUIET | (vmstat or {})
     )
 
 
