@@ -20,7 +20,6 @@ from harness.workloads.touch import Touch
 pytestmark = [pytest.mark.guest, pytest.mark.tier("full")]
 
 RUNS = 3
-KERNEL = "debian-binary:6.12"
 PLATFORMS = ("tdx", "snp")
 BEAT_NS = 4_000_000_000
 """Of guest time: workloads begin right after one (guest-images/minimal/src/still.c)."""
@@ -41,16 +40,6 @@ def spec(request: pytest.FixtureRequest, cvm_spec: GuestSpec) -> GuestSpec:
         vcpus=1,
         cost="tdx" if emulated else request.param,
     )
-
-
-@pytest.fixture
-def kernel(
-    request: pytest.FixtureRequest, cvm_session: Session, cvm_spec: GuestSpec, spec: GuestSpec
-) -> Kernel:
-    if cvm_spec.target is spec.target:
-        found: Kernel = request.getfixturevalue("cvm_kernel")
-        return found
-    return cvm_session.kernel_for(spec, KERNEL)
 
 
 def test_a_workload_costs_the_same_to_a_hundredth_of_a_percent(

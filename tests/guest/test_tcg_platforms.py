@@ -32,7 +32,6 @@ pytestmark = pytest.mark.guest
 
 Start = Callable[..., contextlib.AbstractContextManager[Run]]
 
-KERNEL = "debian-binary:6.12"
 PLATFORMS = ("tdx", "snp")
 OBJECT = "/objects/cgs0"
 TOUCHED = 64 * MIB
@@ -58,17 +57,6 @@ def spec(request: pytest.FixtureRequest, cvm_spec: GuestSpec) -> GuestSpec:
     if cvm_spec.target.value in PLATFORMS and cvm_spec.target.value != request.param:
         pytest.skip(f"the command line asks for {cvm_spec.target.value}")
     return guest_spec(target=request.param, accel="tcg", memory="1536M", append="init_on_alloc=0")
-
-
-@pytest.fixture
-def kernel(
-    request: pytest.FixtureRequest, cvm_session: Session, cvm_spec: GuestSpec, spec: GuestSpec
-) -> Kernel:
-    """The distribution's as it is; the command line's for the command line's platform."""
-    if cvm_spec.target is spec.target:
-        found: Kernel = request.getfixturevalue("cvm_kernel")
-        return found
-    return cvm_session.kernel_for(spec, KERNEL)
 
 
 @pytest.fixture
